@@ -270,6 +270,14 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel("Windows", (rate("iggyflux_reader_windows_total", "route"),), "cps"),
         Panel(
+            "Duration of queries",
+            (
+                quantile(0.5, "iggyflux_query_duration_seconds", "route", "server"),
+                quantile(0.99, "iggyflux_query_duration_seconds", "route", "server"),
+            ),
+            "s",
+        ),
+        Panel(
             "Rows seen again, late or changed",
             (
                 rate("iggyflux_reader_rows_seen_again_total", "route").named("seen again"),

@@ -79,6 +79,22 @@ def replace_file(path: Path, data: bytes) -> None:
             raise
 
 
+def open_private(path: Path, flags: int = 0) -> int:
+    """Return the descriptor of the file at `path`, to read and write; a new one is its owner's alone (0600).
+
+    What root makes belongs to the owner of the folder, whose processes go on with it.  Raise `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    try:
+        owner = path.parent.stat()
+        if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def sync_folder(folder: Path) -> None:
     """Sync `folder`, so that the names in it survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -690,6 +690,30 @@ def test_an_address_that_cannot_be_used_ends_the_command_before_the_run(
     assert not (tmp_path / "out.lp").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "code", "words"),
+    [
+        ("127.0.0.1:0", 0, "ok   listen 127.0.0.1:0: the address is free"),
+        ("127.0.0.1:{port}", 0, "?    listen 127.0.0.1:"),
+        ("host.invalid:9273", 1, "FAIL listen host.invalid:9273"),
+    ],
+)
+def test_check_tries_the_address_of_telemetry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, code: int, words: str
+) -> None:
+    """One that is in use may be that of the run of this pipeline, so it is accepted."""
+    garden(tmp_path, [measured(1)])
+    monkeypatch.chdir(tmp_path)
+    with closing(listener("127.0.0.1", 0)) as taken:
+        place = address.format(port=taken.getsockname()[1])
+        section = f"telemetry: {{listen: '{place}', token: 'seed'}}"
+        text = re.sub("^telemetry:.*", section, Path("p.yaml").read_text(), flags=re.MULTILINE)
+        Path("p.yaml").write_text(text)
+        outcome = iggyflux("check", "p.yaml", "--local")
+
+    assert (outcome.code, words in outcome.out) == (code, True), outcome
+
+
 def test_a_run_without_an_address_loads_nothing_of_it() -> None:
     loaded = "[name for name in sys.modules if name.startswith(('prometheus', 'h11'))]"
     code = f"import sys, iggyflux.cli.run, iggyflux.runner.listening; print({loaded})"

@@ -17,7 +17,7 @@ from iggyflux.pipeline import Endpoint, TopicAddress
 from iggyflux.records import DeadLetter, Message, Partition
 from iggyflux.runner.factories import coordinates_of, dead_letters_folder
 from iggyflux.runner.setup import WriterSetup
-from iggyflux.transports.local.deadletters import decode_letter, read_dead_letters
+from iggyflux.transports.local.deadletters import decode_letter, is_mark, read_dead_letters
 from iggyflux.transports.ranges import Bound
 
 
@@ -119,6 +119,8 @@ async def letters_of(setup: WriterSetup, source: Endpoint) -> AsyncIterator[Dead
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
         async for message in _topic(setup, source, place):
+            if is_mark(message.payload):
+                continue
             letter = decode_letter(message.payload)
             if letter.mapping == setup.mapping.name:
                 yield letter

@@ -49,7 +49,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "audit": Entry("audit", _RUN, "Compare what a range of messages must have made with what InfluxDB holds."),
     "cursor": Entry("cursor", _RUN, "Show or change how far readers have read.", "cursor"),
     "state": Entry("state", _RUN, "Show, check or back up the state of routes on disk."),
-    "dead-letters": Entry("dead_letters", _RUN, "Look at dead letters: how many, why, which."),
+    "dead-letters": Entry("dead_letters", _RUN, "Look at dead letters: how many, why, which; export and remove them."),
     "replay": Entry("replay", _RUN, "Send dead letters again."),
     "regroup": Entry("regroup", _RUN, "Rebuild an Apache Iggy consumer group without its members; keep its offsets."),
     "resend": Entry("resend", _RUN, "Send a range of messages of Apache Iggy again."),

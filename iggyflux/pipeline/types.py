@@ -63,6 +63,14 @@ class TopicAddress:
     topic: str
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long dead letters are kept, and how many bytes of them; None sets no limit."""
+
+    keep_seconds: float | None = None
+    max_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IggySettings:
     """The `iggy` section: how to reach an Iggy server."""
@@ -147,6 +155,7 @@ class RouteSettings:
 
     If `source` or `sink` is None, the mapping's kind decides: a writer goes from `iggy` to `influxdb`, a reader the
     other way.  `influxdb` is the section, with the route's own keys laid over it.  `dead_letters` None means the
+    directory `dead-letters/NAME` beside the pipeline file; `retention` is that of a directory.
     directory `dead-letters/NAME` beside the pipeline file.  `tags` are for points that do not have them: those of the
     file, with the route's own laid over them, by name.
     """
@@ -157,6 +166,7 @@ class RouteSettings:
     sink: Endpoint | None = None
     influxdb: InfluxSettings | None = None
     dead_letters: Path | TopicAddress | None = None
+    retention: Retention | None = None
     consumer: Consumer = Consumer()
     start: Start = Start()
     tags: tuple[tuple[str, str], ...] = ()

@@ -174,7 +174,12 @@ def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
         return TopicDeadLetters(_topic_sink(setup, messages, place.stream, place.topic))
-    return DirectoryDeadLetters(place or dead_letters_folder(setup))
+    folder = place or dead_letters_folder(setup)
+    if setup.item.retention is None:
+        return DirectoryDeadLetters(folder)
+    from iggyflux.transports.local.letter_removal import RetainingDeadLetters
+
+    return RetainingDeadLetters(folder, setup.item.retention)
 
 
 def dead_letters_folder(setup: RouteSetup) -> Path:

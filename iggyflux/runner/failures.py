@@ -24,7 +24,7 @@ from iggyflux.runner.newest import with_newest
 from iggyflux.runner.route import AnyRoute
 from iggyflux.runner.status import RouteStatus
 from iggyflux.telemetry.tracing import NO_TRACE, Trace
-from iggyflux.transports.base import forget_error
+from iggyflux.transports.base import Retains, forget_error
 
 _MOST_LOGGED = 20
 _MOST_REASONS = 200
@@ -101,6 +101,12 @@ class FailureHandler:
         putting = asyncio.ensure_future(self._put_and_count(letters, trace))
         putting.add_done_callback(forget_error)
         await asyncio.shield(putting)
+
+    def refresh(self) -> None:
+        """Copy what the sink of dead letters reports about itself to the status."""
+        sink = self._route.dead_letters
+        if isinstance(sink, Retains):
+            self._status.removed_replayed, self._status.removed_letters = sink.removed.replayed, sink.removed.others
 
     async def _put_and_count(self, letters: Sequence[DeadLetter], trace: Trace) -> None:
         trace.dead_letters(letters, await self._put(letters))

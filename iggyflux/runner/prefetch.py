@@ -22,9 +22,17 @@ class Fetch:
 class Prefetcher:
     """Fetches windows, at most one of them ahead."""
 
-    def __init__(self, source: RowSource, now: Callable[[], int] = lambda: 0) -> None:
-        """`now` returns the time that fetches tell."""
+    def __init__(
+        self,
+        source: RowSource,
+        seconds: Callable[[], float],
+        observe: Callable[[float], None],
+        now: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`seconds` is the time of the clock; `observe` gets how long each query took; `now` is what fetches tell."""
         self._source = source
+        self._seconds = seconds
+        self._observe = observe
         self._now = now
         self._ahead: tuple[Read, Fetch] | None = None
 
@@ -55,10 +63,20 @@ class Prefetcher:
             found.close()
 
     def _begin(self, read: Read) -> Fetch:
-        fetch = Fetch(asyncio.ensure_future(self._source.fetch(read.start, read.stop)), self._now())
+        fetch = Fetch(asyncio.ensure_future(self._fetch(read)), self._now())
 
         def end(_task: object) -> None:
             fetch.ended = self._now()
 
         fetch.task.add_done_callback(end)
         return fetch
+
+    async def _fetch(self, read: Read) -> Window:
+        began = self._seconds()
+        try:
+            window = await self._source.fetch(read.start, read.stop)
+        except Exception:  # a query that is cancelled says nothing
+            self._observe(self._seconds() - began)
+            raise
+        self._observe(self._seconds() - began)
+        return window

@@ -45,13 +45,20 @@ class MessageSender:
         self._status = status
         self._session = session
         self._is_connected = False
+        self._is_unreachable = False
 
     async def connect(self) -> None:
         """Connect the sink, unless it is connected."""
         if not self._is_connected:
-            with self._asking("connecting"):
-                await self._sink.connect()
+            try:
+                with self._asking("connecting"):
+                    await self._sink.connect()
+            except NotConnected:
+                self._is_unreachable = self._status.is_away = True
+                raise
             self._is_connected = True
+            if self._is_unreachable:
+                self._is_unreachable = self._status.is_away = False
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
         """Return when all `messages` are confirmed."""
@@ -105,7 +112,7 @@ class Publisher:
         self._progress = progress
         self._session = session
         self._sender = sender
-        self._failures = FailureHandler(route, status, self._put, record="row")
+        self.failures = FailureHandler(route, status, self._put, record="row")
 
     async def publish(self, read: Read, window: Window, deduplicator: Deduplicator) -> int:
         """Send what is new or changed of a window; return the number of its rows when everything is confirmed."""
@@ -202,9 +209,9 @@ class Publisher:
 
     async def _handle(self, failures: Sequence[Failure], rows: Sequence[Row], digests: Sequence[bytes]) -> None:
         column = self._route.column
-        self._failures.report_failures(failures, lambda index: _place_of(rows[index], column))
+        self.failures.report_failures(failures, lambda index: _place_of(rows[index], column))
         reasons, trace = reasons_by_record(failures), self._traces.current
-        await self._failures.keep(reasons, lambda index: self._letter(rows[index], digests[index]), trace)
+        await self.failures.keep(reasons, lambda index: self._letter(rows[index], digests[index]), trace)
 
     async def _put(self, letters: Sequence[DeadLetter]) -> str | None:
         file: str | None = None

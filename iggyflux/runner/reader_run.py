@@ -103,7 +103,7 @@ class ReaderRun:
         )
         self._renderer = Worker("render")
         self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer, traces)
-        self._prefetcher = Prefetcher(route.source, traces.now)
+        self._prefetcher = Prefetcher(route.source, clock.monotonic, status.query_seconds.observe, traces.now)
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
         self._is_open = False
@@ -137,6 +137,7 @@ class ReaderRun:
         self._unanswered.warn(now)
         progress.position, progress.live_to = windows.position, windows.live_to
         progress.measure(now)
+        self._publisher.failures.refresh()
         self.status.show_backoff(now)
 
     def _asking(self, transport: object, what: str) -> AbstractContextManager[None]:
@@ -216,6 +217,7 @@ class ReaderRun:
             window = await self._session.unless_stopped(fetch.task)
             answer.ended(fetch.ended)
         with closing(window):
+            self.status.read_bytes += window.read_bytes
             rows = LIGHT_ROWS if window.rows is None else window.rows
             if rows > self.route.page_size:
                 await self._store(window=read.stop - read.start)

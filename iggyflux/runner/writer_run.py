@@ -140,8 +140,9 @@ class WriterRun:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
         now = self._clock.monotonic()
         shared = self._sink_state.shared
-        status.is_away = shared.outage.is_on
-        status.show_backoff(now, shared.outage.not_before if status.is_away else None)
+        self._failures.refresh()
+        status.is_away = shared.outage.is_on or self._sink_failures > 0
+        status.show_backoff(now, shared.outage.not_before if shared.outage.is_on else None)
         self._unanswered.warn(now)
         if status.state == "connecting":
             self._unanswered.show(status, now)

@@ -202,6 +202,10 @@ class Window(Protocol):
     def rows(self) -> int | None:
         """The number of rows, if it is known."""
 
+    @property
+    def read_bytes(self) -> int:
+        """The size of the answers, as they are stored."""
+
     def chunks(self) -> AsyncIterator[Sequence[Row]]:
         """Return the rows, some thousands at a time, in the order of the answer; may be called again."""
 
@@ -223,6 +227,23 @@ class DeadLetterSink(Protocol):
 
     async def close(self) -> None:
         """Release everything; idempotent."""
+
+
+@dataclass(slots=True)
+class Removed:
+    """What retention removed: letters that were replayed, and others."""
+
+    replayed: int = 0
+    others: int = 0
+
+
+@runtime_checkable
+class Retains(Protocol):
+    """A `DeadLetterSink` that removes old letters, because the pipeline says so."""
+
+    @property
+    def removed(self) -> Removed:
+        """What was removed since the start."""
 
 
 def forget_error(future: asyncio.Future[Any]) -> None:

@@ -68,7 +68,7 @@ PLANTED = [
         "enumerate(takewhile(_is_settled, queue), 1)",
         "enumerate(queue if any(map(_is_settled, queue)) else (), 1)",
     ),
-    Planted("write a letter without a sync", _LETTERS, "                file.sync()\n", ""),
+    Planted("write a letter without a sync", _LETTERS, "                    file.sync()\n", ""),
     Planted("keep a letter in a file that was removed", _LETTERS, "if file.is_at(end):", "if True:"),
     Planted(
         "never sync the folder of a new file",

@@ -109,6 +109,11 @@ class InfluxWindow:
             total += each.rows
         return total
 
+    @property
+    def read_bytes(self) -> int:
+        """As `Window.read_bytes`."""
+        return sum(each.spool.size for each in self._taken)
+
     async def chunks(self) -> AsyncIterator[Sequence[Row]]:
         """As `Window.chunks`.  Time is integer nanoseconds in the cursor's column, which comes first."""
         loop = asyncio.get_running_loop()
