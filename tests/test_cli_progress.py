@@ -12,6 +12,8 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -213,7 +215,7 @@ class Screen:
 
     def show(self, text: str) -> None:
         """Follow an output of lines, line starts, `ESC[nA` and `ESC[J`; styles take no room."""
-        for part in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", text):
+        for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", text):
             if part == "\n":
                 self.at += 1
                 self.lines += [""] * (self.at + 1 - len(self.lines))
@@ -246,7 +248,7 @@ def test_a_terminal_gets_the_table_and_a_clean_end(tmp_path: Path, setting: dict
     environment = {**os.environ, "TERM": "xterm", **setting}
     is_live, screen = setting.get("TERM") != "dumb", Screen(90)
     resize(child, 90)
-    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment) as running:
+    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment) as running, ended(running):
         raw = ""
         while not all(words in raw for words in ("record.failed", *["a second"] * is_live)):
             raw += os.read(parent, 65536).decode()
@@ -274,6 +276,16 @@ def test_a_terminal_gets_the_table_and_a_clean_end(tmp_path: Path, setting: dict
             "env  done: 2 messages, 1 point written, 2 acknowledged",
             "     1 failed, 1 kept as dead letter",
         ]
+
+
+@contextmanager
+def ended(running: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the process where the test fails: it would run on, and be waited for."""
+    try:
+        yield
+    except BaseException:
+        running.kill()
+        raise
 
 
 def resize(terminal: int, columns: int) -> None:
