@@ -42,10 +42,10 @@ PLANTED = [
     Planted(
         "acknowledge before the letters are kept",
         f"{_RUNNER}.writer_run",
-        "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n"
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)\n"
         "        self._ledger.settle(job, self._intervals(job))\n",
-        "        self._ledger.settle(job)\n        self._may_acknowledge.set()\n"
-        "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n",
+        "        self._ledger.settle(job, self._intervals(job))\n        self._may_acknowledge.set()\n"
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)\n",
     ),
     Planted(
         "write down a batch before it is settled",
