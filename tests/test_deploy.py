@@ -20,6 +20,7 @@ from shell import process
 
 from iggyflux.pipeline import Pipeline, parse_pipeline
 from iggyflux.sim import SimServer
+from iggyflux.telemetry.server import Deadlines
 
 ROOT = Path(__file__).parents[1]
 FACTORY = ROOT / "examples" / "factory"
@@ -134,6 +135,8 @@ def test_the_unit_file_gives_a_run_time_to_end() -> None:
         if "=" in line and line[0] != "#"
     )
 
+    assert (lines["Type"], lines["NotifyAccess"]) == ("notify", "main")
+    assert float(lines["WatchdogSec"]) > Deadlines().alive
     assert lines["ExecStart"].startswith("/opt/iggyflux/bin/iggyflux run ")
     assert float(lines["TimeoutStopSec"]) > Pipeline(routes=()).shutdown_timeout_seconds
 
