@@ -40,7 +40,7 @@ from iggyflux.transports.urls import Address, AddressError
 try:
     import apache_iggy as sdk
 except ImportError:  # there is no wheel for this Python or machine: `Connection.open` says so, all else works
-    sdk = None
+    sdk = None  # type: ignore[assignment]  # a module
 
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
