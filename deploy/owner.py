@@ -15,6 +15,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PLACEHOLDER: Final = "OWNER"
 FILES: Final = (
     "pyproject.toml",
+    "docs/ci.md",
     "docs/releasing.md",
     "deploy/compose.yaml",
     "deploy/kubernetes.yaml",
@@ -22,7 +23,7 @@ FILES: Final = (
     "deploy/prometheus/rules_test.yaml",
 )
 ADDRESS: Final = re.compile(
-    r"(?P<before>https://github\.com/|https://|ghcr\.io/)(?P<owner>[\w-]+)(?P<after>/iggyflux|\.github\.io/iggyflux)"
+    r"(?P<before>https://(?:github\.com/)?|ghcr\.io/|uses: )(?P<owner>[\w-]+)(?P<after>/iggyflux|\.github\.io/iggyflux)"
 )
 
 
