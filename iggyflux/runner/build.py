@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
-from iggyflux.lineprotocol import Precision
-from iggyflux.mapping import Reader, Writer
+from iggyflux.lineprotocol import Dialect, Precision
+from iggyflux.mapping import Reader, WriterMapping
 from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import ReferencePlan, compile_plan
 from iggyflux.plan.compiled import CompiledPlan
@@ -19,6 +19,7 @@ from iggyflux.runner.factories import (
     SOURCES,
     make_cursor_store,
     make_dead_letters,
+    make_ledger,
     make_series_guard,
 )
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
@@ -36,11 +37,11 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
     return Route(
         name=setup.name,
         source=SOURCES[source.kind](setup, source),
-        plan=SinkPlan(setup.writer, line_sink, settings.precision),
+        plan=SinkPlan(setup.mapping, line_sink, settings.precision, dict(setup.item.tags)),
         sink=line_sink,
         dead_letters=make_dead_letters(setup, source),
         mapping=setup.mapping.name,
-        mapping_hash=setup.mapping.hash,
+        tags=dict(setup.item.tags),
         on_error=setup.writer.on_error,
         policy=policy_of(settings),
         batch_size=settings.batch_size,
@@ -50,17 +51,31 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         until_end=setup.until_end,
         unit_ns=Precision(settings.precision).divisor,
         series=make_series_guard(setup),
+        ledger=make_ledger(setup, source),
     )
 
 
 class SinkPlan(WriterPlan):
     """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
 
-    def __init__(self, writer: Writer, sink: LineSink, precision: str) -> None:
-        self._writer = writer
+    def __init__(self, mapping: WriterMapping, sink: LineSink, precision: str, tags: Mapping[str, str]) -> None:
+        self._mapping = mapping
+        self._tags = tags
         self._sink = sink
         self._precision = precision
         self._plan: CompiledPlan | ReferencePlan | None = None
+
+    @property
+    def identity(self) -> str:
+        """Return the identity of the plan."""
+        return self._identity(self._sink.dialect)
+
+    def identities(self) -> frozenset[str]:
+        """Return the identities that the plan can have: the dialect is not known before the sink is connected."""
+        return frozenset(self._identity(dialect.value) for dialect in Dialect)
+
+    def _identity(self, dialect: str) -> str:
+        return self._mapping.identity(dialect=dialect, precision=self._precision, tags=self._tags)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
@@ -76,7 +91,8 @@ class SinkPlan(WriterPlan):
 
     def _compiled(self) -> CompiledPlan | ReferencePlan:
         if self._plan is None:
-            self._plan = compile_plan(self._writer, dialect=self._sink.dialect, precision=self._precision)
+            dialect, precision = self._sink.dialect, self._precision
+            self._plan = compile_plan(self._mapping.writer, dialect=dialect, precision=precision, tags=self._tags)
         return self._plan
 
 
@@ -118,7 +134,7 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
         column=reader.cursor.column,
         mark=reader.cursor.mark,
         mapping=setup.mapping.name,
-        mapping_hash=setup.mapping.hash,
+        plan_identity=setup.mapping.identity(),
         stream=reader.target.stream,
         topic=reader.target.topic,
         on_error=reader.on_error,

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +24,7 @@ class Job:
     rendered: Rendered
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
-    is_settled: bool = False
+    trace: Trace = NO_TRACE
 
     def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
         """Settle the lines `[start, stop)`; `refusals` count from `start`."""
@@ -45,40 +47,79 @@ class Job:
         return self.batch.messages
 
 
-def _is_settled(job: Job) -> bool:
-    return job.is_settled
+@dataclass(slots=True)
+class _Entry:
+    """What an acknowledgement needs of a batch: its messages and lines may go once it is settled."""
+
+    last: Position | None
+    messages: int
+    arrived_us: int
+    trace: Trace
+    is_settled: bool = False
+    intervals: Sequence[PlanInterval] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What may be acknowledged: positions, the number of their messages, and what is known of their batches.
+
+    `arrivals` are the times at which the first messages of the batches arrived, in microseconds since the epoch; 0 if
+    it is not known.
+    """
+
+    positions: Sequence[Position]
+    messages: int
+    arrivals: Sequence[int]
+    intervals: Sequence[tuple[Partition, PlanInterval]]
+    traces: Sequence[Trace]
 
 
 class Ledger:
-    """The batches in flight, for each partition in the order in which they were read."""
+    """The batches in flight, for each partition in the order in which they were read.
+
+    Of one that is settled it keeps a few numbers: a source that is slow to acknowledge does not stop reading.
+    """
 
     def __init__(self) -> None:
-        self._queues: dict[Partition, deque[Job]] = {}
+        self._queues: dict[Partition, deque[_Entry]] = {}
+        self._unsettled: dict[Job, _Entry] = {}
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
-        self._queues.setdefault(job.batch.partition, deque()).append(job)
+        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us, job.trace)
+        self._unsettled[job] = entry
+        self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
-    def settle(self, job: Job) -> None:
-        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
-        job.is_settled = True
+    def settle(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> None:
+        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped.
 
-    def take(self) -> tuple[list[Position], int, list[int]]:
-        """Return the positions that may be acknowledged since the last call, and what they are of.
-
-        That is the number of their messages, and of each batch the time at which its first message arrived, in
-        microseconds since the epoch; 0 if it is not known.
+        `intervals` is what is written down of it after its acknowledgement.
         """
-        positions, messages, arrivals = [], 0, []
-        for queue in self._queues.values():
+        entry = self._unsettled.pop(job)
+        entry.is_settled, entry.intervals = True, intervals
+
+    def take(self) -> Settled:
+        """Return what may be acknowledged since the last call."""
+        positions: list[Position] = []
+        arrivals: list[int] = []
+        intervals: list[tuple[Partition, PlanInterval]] = []
+        traces: list[Trace] = []
+        messages = 0
+        for partition, queue in self._queues.items():
             settled, last = 0, None
-            for number, job in enumerate(takewhile(_is_settled, queue), 1):
-                if (position := job.batch.last) is not None:
-                    settled, last = number, position
+            for number, entry in enumerate(takewhile(_is_settled, queue), 1):
+                if entry.last is not None:
+                    settled, last = number, entry.last
             for _ in range(settled):
-                taken = queue.popleft().messages
-                messages += len(taken)
-                arrivals.append(taken[0].timestamp_us)
+                entry = queue.popleft()
+                messages += entry.messages
+                arrivals.append(entry.arrived_us)
+                traces.append(entry.trace)
+                intervals += ((partition, each) for each in entry.intervals)
             if last is not None:
                 positions.append(last)
-        return positions, messages, arrivals
+        return Settled(positions, messages, arrivals, intervals, traces)
+
+
+def _is_settled(entry: _Entry) -> bool:
+    return entry.is_settled

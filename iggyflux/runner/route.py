@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import OnError
 from iggyflux.records import Message, Rendered, RenderedMessages, Row
 from iggyflux.runner.series_guard import SeriesGuard
+from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowSource, Source
 
 
@@ -20,6 +21,11 @@ class WriterPlan(Protocol):
 
     What may take long is rendered in a thread.
     """
+
+    @property
+    def identity(self) -> str:
+        """The identity of the plan; empty if it has none."""
+        return ""
 
     def may_take_long(self, messages: Sequence[Message]) -> bool:  # noqa: ARG002
         """Whether rendering `messages` may keep the event loop from its work for a time that can be felt."""
@@ -57,7 +63,8 @@ class Route:
     sink: LineSink
     dead_letters: DeadLetterSink
     mapping: str = ""
-    mapping_hash: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The tags of the pipeline, which the plan adds."""
     on_error: OnError = OnError.DEAD_LETTER
     policy: Policy = field(default_factory=Policy)
     batch_size: int = 5000
@@ -70,6 +77,13 @@ class Route:
     """The unit of the times in lines."""
     series: SeriesGuard | None = None
     """The limit of series, if the mapping has one."""
+    ledger: SettledLedger | None = None
+    """Where settled offsets are written down, if the pipeline has a folder for them."""
+
+    @property
+    def plan_identity(self) -> str:
+        """The identity of the plan, which dead letters keep; known when the sink is connected."""
+        return self.plan.identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +106,7 @@ class ReaderRoute:
     column: str = "time"
     mark: str | None = None
     mapping: str = ""
-    mapping_hash: str = ""
+    plan_identity: str = ""
     stream: str = ""
     topic: str = ""
     on_error: OnError = OnError.DEAD_LETTER

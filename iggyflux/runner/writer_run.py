@@ -30,7 +30,7 @@ Everything that can happen, and what the route then does:
 | dead letters | kept                                | settles the batch                                              |
 |              | NotConnected (a topic)              | abandons what is in flight, connects again                     |
 |              | Stopped (full, unwritable)          | stops                                                          |
-| acking       | stored                              | counts                                                         |
+| acking       | stored                              | counts, and notes the batches in the ledger, if there is one   |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 | any time     | a stop is requested                 | reads no more, finishes what is in flight, acknowledges, ends  |
 |              | … and the sink is unavailable       | one last attempt; then abandons what is in flight, ends, and   |
@@ -55,9 +55,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 from iggyflux.delivery.held import HeldRequests
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
 from iggyflux.runner.clock import Clock
@@ -74,7 +76,8 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
-from iggyflux.transports.base import Grouped, Lagging, Worker, server_of
+from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
+from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -87,7 +90,14 @@ class WriterRun:
     """One run of a writer's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
     def __init__(
-        self, route: Route, status: RouteStatus, stop: Stop, clock: Clock, *, server: ServerState | None = None
+        self,
+        route: Route,
+        status: RouteStatus,
+        stop: Stop,
+        clock: Clock,
+        *,
+        server: ServerState | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`server` is what the routes that write to one server know of it."""
         self.route = route
@@ -107,12 +117,13 @@ class WriterRun:
         self._held: HeldRequests[Request] = HeldRequests()
         self._sink_failures = 0
         self._renderer = Worker("render")
+        self._traces = traces or Traces()
 
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
-        closes += [] if route.series is None else [route.series.close]
+        closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
@@ -147,8 +158,9 @@ class WriterRun:
             )
 
     async def _connect(self) -> None:
-        series = [] if self.route.series is None else [self.route.series.connect]
-        await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
+        await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""
@@ -170,13 +182,29 @@ class WriterRun:
                 raise Stopped(end.reason, end.hint, end.code) from error
             raise
         self._sink_failures = 0
+        await self._read_retention()
+
+    async def _read_retention(self) -> None:
+        """Ask once how long the server keeps points; a run does not depend on the answer."""
+        state, sink = self._sink_state, self.route.sink
+        if state.retention is not None or not isinstance(sink, Retaining):
+            return
+        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", state.server):
+            state.retention = found = await sink.retention()
+        self.status.retention_seconds = found.seconds
+        fields = {"route": self.route.name, "server": state.server, "kept": str(found)}
+        emit(
+            log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
+        )
 
     async def _transfer(self) -> None:
         """Transfer until the end of the input, a requested stop or the end of the connection."""
         self._held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
         route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
-        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._renderer)
+        transfer = _Transfer(
+            route, status, self._stop, clock, self._failures, self._unanswered, self._renderer, self._traces
+        )
         try:
             await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
         except StopRequested:
@@ -207,9 +235,12 @@ class _Transfer:
         failures: FailureHandler,
         unanswered: Unanswered,
         renderer: Worker,
+        traces: Traces,
     ) -> None:
         self._route = route
         self._renderer = renderer
+        self._traces = traces
+        self._arrived = NO_TRACE  # of the batch that was read last
         self._server = server_of(route.source)
         self._unanswered = unanswered
         self._status = status
@@ -241,16 +272,24 @@ class _Transfer:
                 raise self._fault
         except BaseExceptionGroup as errors:
             worst = _worst(errors)
-            raise self._fault if self._fault is not None and isinstance(worst, StopRequested) else worst from errors
+            if self._fault is not None and isinstance(worst, StopRequested):
+                raise self._fault from errors
+            self._status.error = None  # the fault of the source may be over when it is connected again
+            raise worst from errors
         finally:
             self._status.in_flight = 0
+            self._traces.abandon()
 
     async def settle(self, job: Job) -> None:
         """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
-        await self._failures.keep(_reasons(job), job.messages.__getitem__)
-        self._ledger.settle(job)
+        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)
+        self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
+
+    def _intervals(self, job: Job) -> Sequence[PlanInterval]:
+        ledger = self._route.ledger
+        return () if ledger is None else ledger.intervals_of(job, self._status.about.plan)
 
     # Reading and rendering
 
@@ -287,7 +326,7 @@ class _Transfer:
                 continue
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
-            await self._render(batch, sender, tasks)
+            await self._render(batch, self._arrived, sender, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
                 break
@@ -315,11 +354,15 @@ class _Transfer:
     async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | Stopped | None:
         if after_seconds:
             await self._clock.sleep(after_seconds)
+        began = self._traces.now()
         try:
             with self._asking("a poll"):
-                return await self._route.source.read()
+                batch = await self._route.source.read()
         except (EndOfInput, Stopped) as end:
             return end
+        if batch is not None:
+            self._arrived = self._traces.batch(batch, began)
+        return batch
 
     def _asking(self, what: str) -> AbstractContextManager[None]:
         """Wait for an answer of the source inside the block; files may wait for input as long as they like."""
@@ -327,12 +370,14 @@ class _Transfer:
             return nullcontext()
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
-    async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+    async def _render(self, batch: Batch, trace: Trace, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
+        began = self._traces.now()
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
             rendered = made if self._route.series is None else await self._route.series.admit(made)
             self._count(part, rendered)
-            job = Job(part, rendered, len(rendered.lines))
+            trace.rendered(began, part, rendered)
+            job = Job(part, rendered, len(rendered.lines), trace=trace)
             self._failures.report_failures(rendered.failures, job.place_of)
             self._failures.report_omitted(rendered.omitted, job.place_of)
             self._ledger.begin(job)
@@ -342,6 +387,8 @@ class _Transfer:
                 await sender.send(request, tasks)
             if self._stop.requested.is_set():
                 return
+            began = self._traces.now()
+        trace.end()
 
     def _count(self, batch: Batch, rendered: Rendered) -> None:
         status = self._status
@@ -364,11 +411,14 @@ class _Transfer:
         while True:
             await self._may_acknowledge.wait()
             self._may_acknowledge.clear()
-            positions, messages, arrivals = self._ledger.take()
-            if positions:
-                with self._asking("an acknowledgement"):
-                    await self._route.source.ack(positions)
-                self._status.acknowledge(positions, messages, arrivals, time.time())
+            settled, written_down = self._ledger.take(), self._route.ledger
+            if settled.positions:
+                with self._asking("an acknowledgement"), acknowledging(settled.traces):
+                    await self._route.source.ack(settled.positions)
+                self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
+            if written_down is not None:
+                written_down.note(settled.intervals)
+                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:

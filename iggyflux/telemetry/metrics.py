@@ -172,7 +172,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "iggyflux_route_info",
         "gauge",
-        "What the route is: its kind, mapping, plan (the hash of the mapping), and the servers of its ends; 1.",
+        "What the route is: its kind, mapping, plan (its identity), and the servers of its ends; 1.",
         _about,
         _ABOUT,
     ),
@@ -337,6 +337,20 @@ METRICS: Final[tuple[Metric, ...]] = (
         "counter",
         "Points whose time is before 1990 or after 2099.",
         _of("implausible"),
+    ),
+    Metric(
+        "iggyflux_points_too_old_total",
+        "counter",
+        "Points beyond the retention of the server, counted before they are sent.",
+        _of("too_old"),
+    ),
+    Metric(
+        "iggyflux_retention_seconds",
+        "gauge",
+        "How long the sink's server keeps points; 0 without a limit, not there if the server does not tell.",
+        _at_sink(_of("retention_seconds")),
+        ("server",),
+        unit="seconds",
     ),
     Metric(
         "iggyflux_fallbacks_total", "counter", "Batches that generated code could not render: a bug.", _of("fallbacks")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from iggyflux.delivery.pace import Bounds
+from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.verdicts import Verdict
 from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Partition, Position, Row
 
@@ -144,6 +145,14 @@ class LineSink(Protocol):
         """Release everything; idempotent."""
 
 
+@runtime_checkable
+class Retaining(Protocol):
+    """A line sink whose server may tell how long it keeps points."""
+
+    async def retention(self) -> Retention:
+        """Ask the server, after `connect`; never raise."""
+
+
 class MessageSink(Protocol):
     """Where messages are sent: the target of a reader."""
 
@@ -206,8 +215,8 @@ class DeadLetterSink(Protocol):
     async def connect(self) -> None:
         """Make what must exist before a letter is put; idempotent.  Raise `NotConnected` or `Stopped`."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters durably; return when they would survive a crash.
+    async def put(self, letters: Sequence[DeadLetter]) -> str | None:
+        """Keep the letters durably; return when they would survive a crash: the file they are in, or None.
 
         Never drop one: raise `NotConnected` if a retry may help (the messages are then read again), else `Stopped`.
         """

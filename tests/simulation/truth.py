@@ -4,6 +4,7 @@
 |-------------------|---------------------------------------------------------------------------------------------|
 | an offset is      | each message up to it was stored as points, kept durably as a dead letter, omitted by       |
 | stored            | `where`, or may be dropped (`on_error: skip`)                                               |
+| a ledger claims   | the same, of each offset that it claims for the first time                                  |
 | points are stored | they are what a message that was polled becomes                                             |
 | letters are kept  | they are of messages that cannot be delivered                                               |
 | the end           | each message of the log is settled; of the lines of one point the last one is stored        |
@@ -256,6 +257,8 @@ class Truth:
         known.polled.update([each.number for each in sent])
         held = self._held[consumer, process]
         held.update([each.number for each in sent if each.is_good])
+        if len(held) > self.most_held and known.spec.on_error == "skip":  # what was dropped left no trace
+            held.difference_update([number for number in held if self.is_settled(known, self.sent[number])])
         if len(held) > self.most_held:
             self.wrong.append(f"{consumer} has read {len(held)} messages, and stored none of them")
 
@@ -276,6 +279,13 @@ class Truth:
         for number in new:
             del left[number]
         self._held[consumer, self.process_of()].difference_update(new)
+
+    def claimed(self, consumer: str, place: str, offset: int) -> None:
+        """Check that the message at an offset that a ledger claims now is settled."""
+        known = self.known[consumer]
+        for number, at in known.left[place].items():
+            if at == offset and not self.is_settled(known, self.sent[number]):
+                self.wrong.append(f"the ledger of {consumer} claims {place}@{offset}, and {number} is not settled")
 
     def is_settled(self, known: Known, sent: Sent) -> bool:
         """Whether a message may be acknowledged."""
