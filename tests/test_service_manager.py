@@ -150,7 +150,7 @@ def test_a_reload_says_when_it_began(listener: tuple[socket.socket, str]) -> Non
 
 @given(said=st.lists(st.sampled_from(["ready", "stopping", "alive"]), max_size=60), read_after=st.integers(0, 60))
 def test_states_arrive_in_order_whatever_the_manager_has_room_for(said: list[str], read_after: int) -> None:
-    """A queue that is full keeps nobody waiting: states wait, signs of life are left out."""
+    """A full queue makes no caller wait: states are sent later, signs of life are dropped."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as heard:
         heard.bind("")
         manager = ServiceManager({"NOTIFY_SOCKET": "@" + heard.getsockname()[1:].decode(), "WATCHDOG_USEC": "60000"})
