@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
+from iggyflux.runner.service_manager import ServiceManager
 
 _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letters", "dropped")}
 """By the word of `--fail-on`: the counters of messages that must be 0."""
@@ -108,5 +110,6 @@ async def _run(
             status=status,
             status_file=status_file,
             listen=listen,
+            manager=ServiceManager(os.environ),
         )
     return summary, stop.requested.is_set()

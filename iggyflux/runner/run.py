@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from iggyflux.runner.events import emit
 from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.runner.route import AnyRoute, Route
 from iggyflux.runner.server_state import ServerState
+from iggyflux.runner.service_manager import ServiceManager, notifying
 from iggyflux.runner.status import About, RouteStatus, Status, Summary
 from iggyflux.runner.status_file import StatusFile
 from iggyflux.runner.stop import Stop
@@ -42,19 +43,22 @@ async def run_pipeline(
     status: Status | None = None,
     status_file: Path | None = None,
     listen: str | None = None,
+    manager: ServiceManager | None = None,
 ) -> Summary:
     """Run `pipeline`, or the routes that `only` names, and return the summary.
 
     With `until_end` the run ends when everything that was there at the start is settled, else when `stop` is requested.
     `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  `listen` is an
-    address for metrics and health, instead of that of the pipeline.  Raise `DocumentError` for problems found before
-    the start; a route that stops later is in the summary.
+    address for metrics and health, instead of that of the pipeline.  `manager` learns when the run is ready, that it
+    lives and that it stops.  Raise `DocumentError` for problems found before the start; a route that stops later is in
+    the summary.
     """
     from iggyflux.runner.exporting import exporting
     from iggyflux.runner.listening import listening, public_tree
     from iggyflux.runner.open import open_routes  # imports the mapping language, which `run_routes` does not need
 
     routes, status = open_routes(pipeline, until_end=until_end, only=only), status or Status()
+    stop = stop or Stop()
     with (
         listening(pipeline.telemetry, status, listen),
         exporting(
@@ -63,14 +67,15 @@ async def run_pipeline(
             shutdown_seconds=pipeline.shutdown_timeout_seconds,
         ) as tracing,
     ):
-        return await run_routes(
-            routes,
-            tracing=tracing,
-            stop=stop,
-            status=status,
-            status_file=status_file,
-            shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
-        )
+        async with notifying(manager, status, stop) if manager else nullcontext():
+            return await run_routes(
+                routes,
+                tracing=tracing,
+                stop=stop,
+                status=status,
+                status_file=status_file,
+                shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
+            )
 
 
 async def run_routes(
