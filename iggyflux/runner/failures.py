@@ -42,7 +42,7 @@ class FailureHandler:
         record: str,
     ) -> None:
         """`put` keeps dead letters; `record` names what fails: a message or a row."""
-        self._route = route
+        self.route = route
         self._status = status
         self._put = put
         self._record = record
@@ -85,11 +85,11 @@ class FailureHandler:
         """
         if not reasons:
             return
-        if self._route.on_error is OnError.SKIP:
+        if self.route.on_error is OnError.SKIP:
             for each in reasons.values():
                 self._status.count("dropped", each[0].code)
             return
-        mapping, plan = self._route.mapping, self._route.plan_identity
+        mapping, plan = self.route.mapping, self.route.plan_identity
         letters = [DeadLetter(message(index), mapping, plan, bounded(reasons[index])) for index in sorted(reasons)]
         putting = asyncio.ensure_future(self._put_and_count(letters))
         putting.add_done_callback(forget_error)
@@ -109,7 +109,7 @@ class FailureHandler:
 
     def _event_fields(self, place: object, reason: Reason) -> dict[str, object]:
         """Return the fields of the event.  Raise `Stopped` if `on_error` is fail."""
-        if self._route.on_error is OnError.FAIL:
+        if self.route.on_error is OnError.FAIL:
             where = f" at {reason.location}" if reason.location else ""
             hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
             raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
@@ -117,7 +117,7 @@ class FailureHandler:
 
     def _fields(self, place: object, reason: Reason) -> dict[str, object]:
         return {
-            "route": self._route.name,
+            "route": self.route.name,
             "at": place,
             "code": reason.code,
             "reason": reason.reason,
