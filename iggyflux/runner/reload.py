@@ -68,7 +68,10 @@ class Documents(Protocol):
         """Return what is seen of the files from outside, None for one that is not there; fast."""
 
     def read(self) -> Mapping[str, Current]:
-        """Return each route as it is now, checked; called in a thread.  Raise `DocumentError` with the problems."""
+        """Return each route that can change, as it is now, checked.
+
+        Called in a thread.  Raise `DocumentError` with the problems.
+        """
 
 
 class Reload:
@@ -93,14 +96,12 @@ class Reload:
                 seen = await self._until_changed(seen, clock)
                 status.is_checking = True
                 try:
-                    found = await self._worker.call(self._documents.read)
+                    self._accept(await self._worker.call(self._documents.read), runs, status)
                 except DocumentError as error:
                     self._refuse(error.problems, status)
                 except Exception as error:  # a bug: the routes go on
                     log.exception("configuration.broken")
                     self._refuse([Problem("IFX699", f"internal error: {error!r}")], status)
-                else:
-                    self._accept(found, runs, status)
                 finally:
                     status.is_checking = False
         finally:
@@ -125,7 +126,8 @@ class Reload:
     def _accept(
         self, found: Mapping[str, Current], runs: Sequence[WriterRun | ReaderRun], status: Configuration
     ) -> None:
-        changed = [run for run in runs if found[run.route.name].content != self._offered[run.route.name]]
+        names = {name for name, current in found.items() if current.content != self._offered[name]}
+        changed = [run for run in runs if run.route.name in names]
         was_refused, status.refused = status.refused is not None, None
         if not changed and not was_refused:
             emit(log, logging.DEBUG, "configuration.unchanged")
