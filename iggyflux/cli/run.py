@@ -11,6 +11,8 @@ from typing import Final
 
 import click
 
+from iggyflux.authoring.acceptance import acceptance_problems
+from iggyflux.authoring.contract import Database
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
@@ -93,8 +95,6 @@ def command(
 
 def _check(setups: Sequence[AnySetup]) -> list[Problem]:
     """Return what the examples and the contract say of routes."""
-    from iggyflux.authoring.acceptance import acceptance_problems
-    from iggyflux.authoring.contract import Database
 
     def database(setup: AnySetup) -> Database:
         if setup.item.sink is not None and setup.item.sink.kind != "influxdb":

@@ -9,7 +9,7 @@
 |              | … is gone                       | waits 5 s for it to come back (editors, ConfigMaps), then reads    |
 | checking     | the documents compile, their    | is current; each route with another document takes it when what    |
 |              | examples and contracts hold     | it has in flight is settled (`writer_run`, `reader_run`)           |
-|              | nothing changed that counts     | is current; no route is told                                       |
+|              | nothing changed that counts     | is current; the routes go on                                       |
 |              | a problem                       | is refused: all routes go on as they are, also those whose own     |
 |              |                                 | document is good; event, status and metric say where and why       |
 |              | a change that needs a restart   | is refused (IFX830), with the key                                  |

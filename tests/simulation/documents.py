@@ -1,4 +1,4 @@
-"""Mapping documents that change while processes run them: good versions, and broken ones that nobody may use.
+"""Mapping documents that change while processes run them: good versions, and broken ones that have to be refused.
 
 A version writes its number as a field of every point.  A broken version compiles, and its example fails: only the check
 tells it from a good one.

@@ -6,7 +6,7 @@ Each event has randomness of its own, so that removing one event from the schedu
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -209,16 +209,19 @@ def draw(seed: int, size: Size) -> Scenario:
         poll_interval_seconds=chance.choice(size.polls),
         tick_seconds=chance.choice((1.0, 5.0, 5.0)),
         reader=reader,
-        events=tuple(sorted([*events, *_changes(seed, seconds)], key=lambda event: event.at)),
+        events=tuple(sorted([*events, *_changes(seed, seconds, events)], key=lambda event: event.at)),
         watches=seed % 2 == 0,
     )
 
 
-def _changes(seed: int, seconds: float) -> Iterator[Event]:
-    """Yield changes of the documents: none in every third world, in others up to four."""
+def _changes(seed: int, seconds: float, faults: Sequence[Event]) -> Iterator[Event]:
+    """Yield changes of the documents: none in every third world, in others up to four, half of them within a fault."""
     chance = random.Random(f"changes {seed}")
     for _ in range(0 if chance.random() < 1 / 3 else chance.randint(1, 4)):
         kind = chance.choice(sorted(CHANGES))
         mean = CHANGES[kind][1]
         length = round(min(chance.expovariate(1 / mean), 60.0), 3) if mean else 0.0
-        yield Event(round(chance.uniform(0, seconds), 3), kind, length, chance.getrandbits(32))
+        fault = chance.choice(faults)
+        within = fault.at + chance.uniform(0, fault.seconds + 1.0)
+        at = within if chance.random() < 0.5 else chance.uniform(0, seconds)
+        yield Event(round(at, 3), kind, length, chance.getrandbits(32))
