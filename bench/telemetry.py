@@ -1,7 +1,7 @@
 """What `run --listen` costs: the same run with and without it, in turns, while a client asks for all of it each second.
 
 CPU is that of the run's process, and the least of several rounds counts, so that the ratio holds on a busy machine.
-Prometheus asks four times a minute, so this is fifteen times what a run usually has to bear.
+Prometheus asks four times a minute, and a page that is watched asks for `/status` each second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 from bench.run import BATCH, MAPPING, fill
 from bench.table import Figure, best_seconds, show
 from iggyflux.mapping import WriterMapping, parse_mapping
-from iggyflux.records import Batch, Partition
+from iggyflux.records import Batch, DeadLetter, Partition, Reason
+from iggyflux.runner.newest import with_newest
 from iggyflux.runner.status import About, RouteStatus, Status
+from iggyflux.telemetry.answers import Request, Site, answer
 from iggyflux.telemetry.exposition import exposed
 from iggyflux.transports.local.log import Log
 
@@ -53,7 +55,7 @@ def run(folder: Path, *, listens: bool) -> tuple[dict[str, float], int]:
         nonlocal asked
         while not over.wait(ASKED_EVERY_SECONDS):
             try:
-                for path in ("metrics", "status", "healthz", "readyz"):
+                for path in ("metrics", "status", "healthz", "readyz", ""):
                     opener.open(url + path, timeout=10).read()
                     asked += 1
             except OSError:  # the run has ended, or is not ready
@@ -88,8 +90,18 @@ def parts(folder: Path) -> list[Figure]:
 
     routes = [RouteStatus(f"r{number}", lag={Partition("s", "t", at): at for at in range(16)}) for number in range(10)]
     tree = {"version": "v", "python": "p", **Status(routes).as_public()}
-    rendering, counting, answering = best_seconds(
-        [lambda: plan.render(messages), count, lambda: exposed(tree, as_openmetrics=True)], 30
+    letters = [DeadLetter(each, "m", "h", [Reason("IFX340", "expected a number", "/points")]) for each in messages[:10]]
+    for route in routes:
+        route.newest = with_newest((), letters, 1e9)
+    site = Site(lambda: {"time_unix": 1e9, **tree, **Status(routes).as_public("payloads")})
+    rendering, counting, answering, showing = best_seconds(
+        [
+            lambda: plan.render(messages),
+            count,
+            lambda: exposed(tree, as_openmetrics=True),
+            lambda: answer(Request("GET", "/status"), site),
+        ],
+        30,
     )
     share = counting / rendering
     return [
@@ -97,6 +109,7 @@ def parts(folder: Path) -> list[Figure]:
             "count bytes, size, age of a batch", counting * 1e6, "µs", "its rendering", share, "< 0.01", share < 0.01
         ),
         Figure("/metrics of 10 routes, 160 partitions", answering * 1e3, "ms"),
+        Figure("/status of them, 100 dead letters", showing * 1e3, "ms"),
     ]
 
 

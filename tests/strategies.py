@@ -19,7 +19,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from iggyflux import Message
+from iggyflux.errors import PointError
 from iggyflux.plan import columns
+from iggyflux.plan.tags import check_tag
 from tests.binary_payloads import WRITERS, from_json
 
 _PYTHON = [*keyword.kwlist, *keyword.softkwlist, *dir(builtins)]
@@ -502,3 +504,27 @@ def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], li
     if form in OWN_NAMES:
         vocabulary = Words(OWN_NAMES[form], vocabulary.deep)
     return draw(documents(vocabulary, form)), draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
+
+
+@st.composite
+def pipeline_tags(draw: Any, document: dict[str, Any], batches: Sequence[Sequence[Message]]) -> dict[str, str]:
+    """Return tags of a pipeline: half of their names are in the document or in a payload."""
+    near = {str(key) for point in document["points"] for key in point.get("tags", ())}
+    for message in (message for batch in batches for message in batch):
+        try:
+            found = json.loads(message.payload)
+        except (ValueError, RecursionError):
+            continue
+        for value in (found, *(found.values() if isinstance(found, dict) else ())):
+            near.update(value if isinstance(value, dict) else ())
+    names = st.one_of(st.sampled_from(sorted(near)), NAMES) if near else NAMES
+    drawn = draw(st.lists(st.tuples(names, TEXTS), max_size=3, unique_by=lambda pair: pair[0]))
+    return {key: text for key, text in drawn if _is_tag(key, text)}
+
+
+def _is_tag(key: str, text: str) -> bool:
+    try:
+        check_tag(key, text)
+    except PointError:
+        return False
+    return True

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, parse_mapping
 from iggyflux.reads import Reads
-from tests.strategies import as_yaml, cases
+from tests.strategies import as_yaml, cases, pipeline_tags
 
 
 def outcome(rendered):
@@ -44,8 +44,9 @@ def test_compiled_equals_reference(part, examples):
         cases(),
         st.sampled_from(["v1", "v2", "v3"]),
         st.sampled_from(["ns", "us", "ms", "s"]),
+        st.data(),
     )
-    def law(case, dialect, precision):
+    def law(case, dialect, precision, data):
         document, batches = case
         try:
             mapping = parse_mapping(as_yaml(document), format="yaml")
@@ -54,8 +55,10 @@ def test_compiled_equals_reference(part, examples):
             assume(False)
         if any("spread" in point.get("timestamp", {}) for point in document["points"]):
             precision = "ns"
-        compiled = mapping.plan("compiled", dialect=dialect, precision=precision)
-        reference = mapping.plan("reference", dialect=dialect, precision=precision)
+        tags = data.draw(st.one_of(st.just({}), pipeline_tags(document, batches)))
+        compiled = mapping.plan("compiled", dialect=dialect, precision=precision, tags=tags)
+        reference = mapping.plan("reference", dialect=dialect, precision=precision, tags=tags)
+        event("with tags of the pipeline" if tags else "without")
         event("static" if "Struct, gc=False" in compiled.source else "dynamic" if compiled.source else "not compiled")
         for batch in batches:
             expected = outcome(reference.render(batch))

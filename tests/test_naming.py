@@ -82,10 +82,22 @@ def test_a_quotation_names_its_line_or_none_whatever_the_lines_hold(lines: list[
     assert found is None or {lines[index] for index in found.reasons} == {line}
 
 
-@pytest.mark.parametrize("message", ["unable to parse 'if f=2 2': no", "unable to parse '", "unable to parse 'if f=1"])
+@pytest.mark.parametrize(
+    "message",
+    ["unable to parse 'if f=2 2': no", "unable to parse '", "unable to parse 'if f=1", "unable to parse 'if f=1 12"],
+)
 def test_a_quotation_of_what_was_not_sent_names_no_line(message: str) -> None:
     assert lines_named(message, ["if f=1 1"]) is None
     assert lines_named(message, []) is None
+
+
+@pytest.mark.parametrize("ends", [190_000, 200_001])
+def test_the_search_for_the_end_of_a_quotation_is_bounded(ends: int) -> None:
+    """A message may hold as many ends of quotations as its sender likes."""
+    line = 'yield class="' + "': " * ends + '"'
+    found = lines_named(f"unable to parse '{line}': bad", [line])
+
+    assert found == (NamedLines({0: "bad"}, all_exact=True) if ends < 200_000 else None)
 
 
 def test_a_string_that_does_not_end_and_a_line_after_it_are_both_named() -> None:

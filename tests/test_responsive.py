@@ -151,9 +151,9 @@ def test_parts_of_a_batch_move_the_position_only_where_the_source_has_one(end: i
         ledger.settle(job)
         taken.append(ledger.take())
 
-    positions = [[position.offset for position in positions] for positions, *_ in taken]
+    positions = [[position.offset for position in each.positions] for each in taken]
     assert positions == ([[12], [13], [19]] if end is None else [[], [], [end]])
-    assert [messages for _, messages, _ in taken] == ([3, 1, 6] if end is None else [0, 0, 10])
+    assert [each.messages for each in taken] == ([3, 1, 6] if end is None else [0, 0, 10])
 
 
 class _Lines(list[str]):

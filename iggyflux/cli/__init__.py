@@ -45,6 +45,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
     "check": Entry("check", _RUN, "Check the connections and permissions of a pipeline file."),
+    "status": Entry("status", _RUN, "Show what the routes of a pipeline have settled, also while none runs."),
+    "audit": Entry("audit", _RUN, "Compare what a range of messages must have made with what InfluxDB holds."),
     "cursor": Entry("cursor", _RUN, "Show or change how far readers have read.", "cursor"),
     "state": Entry("state", _RUN, "Show, check or back up the state of routes on disk."),
     "dead-letters": Entry("dead_letters", _RUN, "Look at dead letters: how many, why, which."),

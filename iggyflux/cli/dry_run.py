@@ -29,6 +29,7 @@ from iggyflux.cli.output import (
     talk,
     warn_of_fallback,
 )
+from iggyflux.cli.tags import tags_for
 from iggyflux.cli.tally import Tally
 from iggyflux.cli.watch import run_on_save
 from iggyflux.delivery.series import BEYOND_LIMIT
@@ -78,7 +79,9 @@ _LIVE_ROWS: Final = 20
     help="With --from: messages to read (default 10); for a reader, how far back, e.g. 1h (--limit defaults to 20).",
 )
 @click.option(
-    "--pipeline", type=MAPPING_FILE, help="With --from: the pipeline file with the connection (or set IGGY_ADDRESS, …)."
+    "--pipeline",
+    type=MAPPING_FILE,
+    help="Add the tags of this pipeline file; with --from, use its connection (or set IGGY_ADDRESS, …).",
 )
 @click.option("--watch", is_flag=True, help="Render again whenever the mapping or SAMPLES is saved, until Ctrl-C.")
 def command(
@@ -122,7 +125,8 @@ def command(
             if origin is not None:
                 return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
             return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
-        run = _WriterRun(document, plan, dialect, precision, form)
+        tags = {} if pipeline is None else tags_for(mapping, pipeline)
+        run = _WriterRun(document, plan, dialect, precision, form, tags)
         if origin is not None:
             from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
 
@@ -151,8 +155,10 @@ def _check_origin(
     document: Mapping, samples: str | None, origin: str | None, last: str | None, pipeline: Path | None
 ) -> None:
     wanted = "influxdb" if document.kind == "reader" else "iggy"
-    if origin is None and (last, pipeline) != (None, None):
-        raise click.UsageError(f"--last and --pipeline need --from {wanted}")
+    if origin is None and last is not None:
+        raise click.UsageError(f"--last needs --from {wanted}")
+    if origin is None and pipeline is not None and document.kind == "reader":
+        raise click.UsageError(f"a reader's --pipeline needs --from {wanted}")
     if origin is not None and samples is not None:
         raise click.UsageError("--from and SAMPLES are mutually exclusive: use one of them")
     if origin not in (None, wanted):
@@ -256,9 +262,11 @@ def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Ite
 class _WriterRun:
     """Renders samples in chunks and prints each chunk at once."""
 
-    def __init__(self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str) -> None:
+    def __init__(
+        self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str, tags: dict[str, str]
+    ) -> None:
         self.mapping = mapping
-        self.plan = mapping.plan(plan, dialect=dialect, precision=precision)  # type: ignore[arg-type]
+        self.plan = mapping.plan(plan, dialect=dialect, precision=precision, tags=tags)  # type: ignore[arg-type]
         self.form = form
         self.tally: Tally = Tally(series=count_series(mapping))
         self.looked_at: list[Message] = []

@@ -10,10 +10,12 @@ import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, result, result_line
+from iggyflux.cli.tags import tags_for
 from iggyflux.expressions import Expression
 from iggyflux.expressions.syntax import nodes_in
-from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer
+from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer, WriterMapping
 from iggyflux.plan.reads import payload_reads, writer_expressions
+from iggyflux.plan.tags import with_defaults
 from iggyflux.reads import Reads
 from iggyflux.timestamps import format_rfc3339
 
@@ -25,7 +27,8 @@ Row = tuple[str, ...]
 @click.option("--source", "source_only", is_flag=True, help="Print only the generated source.")
 @click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
 @click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
-def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> int:
+@click.option("--pipeline", type=MAPPING_FILE, help="Add the tags of this pipeline file.")
+def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipeline: Path | None) -> int:
     """Describe what a mapping reads and writes, and show its code.
 
     Only the listed members of a payload are decoded. Points with the same identity overwrite each other. The code is
@@ -35,9 +38,15 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
     Example:
       iggyflux explain mapping.yaml
       iggyflux explain mapping.yaml --source --dialect v1 > plan.py
+      iggyflux explain mapping.yaml --pipeline pipeline.yaml
     """
     document = open_mapping(mapping)
-    plan: Any = document.plan(dialect=dialect, precision=precision)
+    tags: dict[str, str] = {}
+    if isinstance(document, WriterMapping):
+        tags = {} if pipeline is None else tags_for(mapping, pipeline)
+        plan: Any = document.plan(dialect=dialect, precision=precision, tags=tags)
+    else:
+        plan = document.plan()
     if source_only:
         result(plan.source)
         return ExitCode.OK
@@ -45,9 +54,8 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str) -> i
     if document.kind == "reader":
         _print(_reader_lines(document, document.reader, document.identity()))
     else:
-        _print(
-            _writer_lines(document, document.writer, precision, document.identity(dialect=dialect, precision=precision))
-        )
+        identity = document.identity(dialect=dialect, precision=precision, tags=tags)
+        _print(_writer_lines(document, document.writer, precision, tags, identity))
         title = f"code (dialect {dialect}, precision {precision})"
     result_line("")
     if plan.source:
@@ -81,7 +89,9 @@ def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
 # --- writers ---
 
 
-def _writer_lines(mapping: Mapping, writer: Writer, precision: str, identity: str) -> Iterator[str | Line]:
+def _writer_lines(
+    mapping: Mapping, writer: Writer, precision: str, tags: dict[str, str], identity: str
+) -> Iterator[str | Line]:
     source = writer.source
     yield _heading(mapping.name, f"  writer, {mapping.document.file}, plan {identity}")
     yield ""
@@ -99,7 +109,7 @@ def _writer_lines(mapping: Mapping, writer: Writer, precision: str, identity: st
         yield ""
         title = f"writes point {number}" if len(writer.points) > 1 else "writes"
         yield _heading(title, f"  {mapping.locate(point.pointer)}")
-        yield from _point_lines(point, precision)
+        yield from _point_lines(point, precision, tags)
     yield ""
     yield _heading("otherwise")
     yield from _aligned(
@@ -139,12 +149,14 @@ def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
             yield words, sorted(found[kind])
 
 
-def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
+def _point_lines(point: PointSpec, precision: str, tags: dict[str, str]) -> Iterator[str]:
     rows: list[Row] = [(words, "", "", text) for words, text in _lists(point.for_each)]
     rows.append(("measurement", "", "", _text(point.measurement)))
     if point.where is not None:
         rows.append(("only where", "", "", point.where.text))
-    rows += [("tag", tag.key, "", _text(tag.source), _tag_notes(tag)) for tag in point.tags]
+    rows += [("tag", tag.key, "", _text(tag.source), _tag_notes(tag)) for tag in with_defaults(point.tags, tags)]
+    added = [key for key in tags if key not in {tag.key for tag in point.tags}]
+    rows += [("tag", key, "", f"constant {json_text(tags[key])}", "of the pipeline") for key in added]
     rows += [("tags", f"{star.prefix}*", "", _text(star.source), _star_notes(star)) for star in point.tag_stars]
     rows += [("field", each.key, each.type.value, _text(each.source), _field_notes(each)) for each in point.fields]
     rows += [
@@ -153,7 +165,8 @@ def _point_lines(point: PointSpec, precision: str) -> Iterator[str]:
     ]
     rows.append(("time", "", *_time_cells(point.timestamp)))
     yield from _aligned(rows)
-    yield f"  a point is identified by {_identity(point, precision)}: a later point with the same values overwrites it"
+    identity = _identity(point, precision, added)
+    yield f"  a point is identified by {identity}: a later point with the same values overwrites it"
 
 
 def _lists(for_each: Sequence[Expression]) -> Iterator[tuple[str, str]]:
@@ -207,8 +220,8 @@ def _time_cells(timestamp: Timestamp) -> Row:
     return form if timestamp.source is not None else "", _text(timestamp.source), ", ".join(notes)
 
 
-def _identity(point: PointSpec, precision: str) -> str:
-    names = [tag.key for tag in point.tags] + [f"{star.prefix}*" for star in point.tag_stars]
+def _identity(point: PointSpec, precision: str, added: Sequence[str]) -> str:
+    names = sorted([*added, *(tag.key for tag in point.tags)]) + [f"{star.prefix}*" for star in point.tag_stars]
     tags = f"the tags {', '.join(names)}" if names else "no tags"
     unit = {"ns": "nanosecond", "us": "microsecond", "ms": "millisecond", "s": "second"}[precision]
     return f"its measurement, {tags}, and its time to the {unit}"

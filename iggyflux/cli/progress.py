@@ -29,7 +29,7 @@ def show_progress(
     Events called `without` are not shown as lines.
     """
     if live and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from iggyflux.cli.live_table import live_display  # loads rich (25 ms), only for a terminal
+        from iggyflux.cli.live_display import live_display  # loads wcwidth, only for a terminal
 
         return live_display(status)
     return _logging_to_stderr(log_format, level, without)
@@ -55,6 +55,7 @@ _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of man
     ("dropped", "dropped (on_error: skip)", None),
     ("collisions", "overwrote a point of another message", None),
     ("implausible", "with a time before 1990 or after 2099", None),
+    ("too_old", "older than the server keeps points", None),
     ("fallbacks", "batch rendered by the reference plan (a bug)", "batches rendered by the reference plan (a bug)"),
     ("retries", "time sent again", "times sent again"),
     ("reconnects", "connection lost or refused", "connections lost or refused"),

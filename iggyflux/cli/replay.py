@@ -108,16 +108,16 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
         mapping = open_mapping(mapping_file)
         if mapping.kind == "reader":
             raise click.UsageError(f"{mapping_file} is a reader: its dead letters are rows, which dry-run reads")
-        return _render(mapping, letters.of())
+        return _render(mapping, letters.of(), {})
     assert pipeline is not None  # noqa: S101
     routes_of_letters, code = _routes_of(letters, pipeline)
     for each in routes_of_letters:
-        code = max(code, _render(each.mapping, letters.of(each.route.mapping)))
+        code = max(code, _render(each.mapping, letters.of(each.route.mapping), each.route.tags))
     return code
 
 
-def _render(mapping: WriterMapping, letters: Iterator[DeadLetter]) -> int:
-    plan, messages, lines, failures, failed = mapping.plan(), 0, 0, 0, 0
+def _render(mapping: WriterMapping, letters: Iterator[DeadLetter], tags: Mapping[str, str]) -> int:
+    plan, messages, lines, failures, failed = mapping.plan(tags=tags), 0, 0, 0, 0
     while chunk := [letter.message for letter in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)
         result("".join(f"{line}\n" for line in rendered.lines))

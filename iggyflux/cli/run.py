@@ -35,7 +35,9 @@ _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letter
 @click.option(
     "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counters to this file, as JSON."
 )
-@click.option("--listen", metavar="HOST:PORT", help="Answer /metrics, /healthz, /readyz and /status there.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Serve a page with live plots there, /metrics, /healthz, /readyz and /status."
+)
 @click.option(
     "--fail-on",
     type=click.Choice(list(_FAILURES)),
@@ -64,7 +66,8 @@ def command(
     --until-end was interrupted before the end. A continuous run that is stopped by a signal ends with 0. With
     --fail-on, a run that would end with 0 ends with 1 if messages failed.
 
-    With --listen, or `telemetry.listen` in the pipeline, the run answers requests for its metrics and health. Where
+    With --listen, or `telemetry.listen` in the pipeline, the run shows what it does on a page, and answers requests for
+    its metrics and health. Where
     other machines can reach the address, the pipeline must have a `telemetry.token`.
 
     On SIGHUP, or by itself with --watch, the run reads its documents again. A changed mapping that compiles and whose

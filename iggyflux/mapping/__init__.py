@@ -153,12 +153,17 @@ class WriterMapping(Mapping):
     kind: ClassVar[Literal["writer"]] = "writer"
 
     def plan(
-        self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
+        self,
+        kind: Literal["compiled", "reference"] = "compiled",
+        *,
+        dialect: str = "v2",
+        precision: str = "ns",
+        tags: MappingABC[str, str] = _NO_TAGS,
     ) -> CompiledPlan | ReferencePlan:
-        """Return the plan that converts batches of messages to lines."""
+        """Return the plan that converts batches of messages to lines; points get those of `tags` that they lack."""
         from iggyflux.plan import compile_plan
 
-        return compile_plan(self.writer, kind, dialect=dialect, precision=precision)
+        return compile_plan(self.writer, kind, dialect=dialect, precision=precision, tags=tags)
 
 
 @dataclass(frozen=True, eq=False)

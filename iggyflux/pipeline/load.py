@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from iggyflux.documents import Document, check_schema, read_document, read_source, split_pointer
-from iggyflux.errors import DocumentError, Location, PipelineError, Problem, closest
+from iggyflux.errors import DocumentError, Location, PipelineError, PointError, Problem, closest
 from iggyflux.pipeline.addresses import (
     AddressFault,
     is_loopback,
@@ -35,6 +35,7 @@ from iggyflux.pipeline.types import (
     TopicAddress,
 )
 from iggyflux.pipeline.variables import Variables, escape_key
+from iggyflux.plan.tags import check_tag, checked_tags
 from iggyflux.records import JSON
 from iggyflux.secrets import SECRET_KEYS, Secret, is_name_of_secret
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -147,6 +148,7 @@ class _Reading:
             iggy=iggy,
             influxdb=influxdb,
             state=state,
+            names_state="state" in tree,
             telemetry=telemetry,
             shutdown_timeout_seconds=timeout,
             document=self.document,
@@ -260,6 +262,7 @@ class _Reading:
                 cast(Tree, item.get("consumer", tree.get("consumer", {}))), pointer if "consumer" in item else ""
             ),
             start=self.start(item.get("start", tree.get("start", "first")), pointer if "start" in item else ""),
+            tags=self.tags([(tree, ""), (item, pointer)]),
             pointer=pointer,
         )
 
@@ -325,6 +328,26 @@ class _Reading:
             self.report("IFX812", f"{pointer}/start/timestamp", str(error))
             return Start()
 
+    def tags(self, layers: Sequence[tuple[Tree, str]]) -> tuple[tuple[str, str], ...]:
+        """Return the tags of a route from layers of `tags`; later ones override earlier ones, by name."""
+        found: dict[str, str] = {}
+        for layer, pointer in layers:
+            for key, text in cast("dict[str, str]", layer.get("tags", {})).items():
+                place = f"{pointer}/tags/{escape_key(key)}"
+                try:
+                    check_tag(key, text)
+                except PointError as error:
+                    if not any(each.location.pointer == place for each in self.problems):  # once for all routes
+                        self.report("IFX825", place, f"invalid tag: {error.reason}", key=True)
+                found[key] = text
+        if found and not self.problems:
+            try:
+                found = checked_tags(found)
+            except PointError as error:
+                place = next(pointer for layer, pointer in reversed(layers) if "tags" in layer)
+                self.report("IFX825", f"{place}/tags", f"invalid tags: {error.reason}", key=True)
+        return tuple(sorted(found.items()))
+
     def path(self, value: JSON, pointer: str) -> Path:
         text = str(value)
         try:
@@ -364,7 +387,12 @@ def fault_of_listen(settings: TelemetrySettings) -> tuple[str, str, str | None] 
         host, _ = parse_listen(settings.listen or "")
     except AddressFault as fault:
         return "IFX809", f"invalid address to listen on: {fault}", fault.hint
-    if is_loopback(host) or (settings.token is not None and settings.token.reveal().strip()):
+    if is_loopback(host):
+        return None
+    if settings.show != "codes":
+        hint = "remove `show`, or listen on 127.0.0.1; `iggyflux dead-letters show` prints a letter"
+        return "IFX822", f"other machines can reach {settings.listen}, and it shows {settings.show} of messages", hint
+    if settings.token is not None and settings.token.reveal().strip():
         return None
     hint = "add `telemetry: {token: ${VARIABLE}}` to the pipeline file, or listen on 127.0.0.1"
     return "IFX820", f"other machines can reach {settings.listen}, and there is no token", hint

@@ -135,6 +135,8 @@ class TelemetrySettings:
     token: Secret | None = None
     max_lag: int | None = None
     max_behind_seconds: float | None = None
+    show: Literal["codes", "words", "payloads"] = "codes"
+    """What is shown of the newest dead letters; more than `codes` on loopback only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,8 @@ class RouteSettings:
 
     If `source` or `sink` is None, the mapping's kind decides: a writer goes from `iggy` to `influxdb`, a reader the
     other way.  `influxdb` is the section, with the route's own keys laid over it.  `dead_letters` None means the
-    directory `dead-letters/NAME` beside the pipeline file.
+    directory `dead-letters/NAME` beside the pipeline file.  `tags` are for points that do not have them: those of the
+    file, with the route's own laid over them, by name.
     """
 
     mapping: Path
@@ -154,6 +157,7 @@ class RouteSettings:
     dead_letters: Path | TopicAddress | None = None
     consumer: Consumer = Consumer()
     start: Start = Start()
+    tags: tuple[tuple[str, str], ...] = ()
     pointer: str = ""
 
 
@@ -165,6 +169,8 @@ class Pipeline:
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
+    names_state: bool = False
+    """Whether the file has `state`; else it is the default."""
     telemetry: TelemetrySettings = TelemetrySettings()
     shutdown_timeout_seconds: float = 30.0
     path: Path | None = None

@@ -67,6 +67,8 @@ class Variables:
     def _filled(self, node: JSON, pointer: str, key: str, secret: bool = False) -> JSON:
         """Return `node`, the value of `key`, with every `${NAME}` replaced; note the secrets in it."""
         secret = secret or is_secret_key(key)
+        if isinstance(node, dict) and pointer.endswith("/tags"):  # names of the user, each value a text
+            return {name: self._filled(child, f"{pointer}/{escape_key(name)}", "") for name, child in node.items()}
         if isinstance(node, dict):
             if secret:  # a name with a space or a colon may hold a value
                 self.mask.add(*(name for name in node if re.search(r"[\s:'\"]", name)))

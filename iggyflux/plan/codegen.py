@@ -8,7 +8,7 @@ it says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
@@ -32,8 +32,9 @@ from iggyflux.plan import columns, layout, stars
 from iggyflux.plan.bounds import MAX_NAME_CHARACTERS, most_elements
 from iggyflux.plan.layout import PayloadNode
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.plan.reference import UNITS
+from iggyflux.plan.reference import NO_TAGS, UNITS
 from iggyflux.plan.shape import find_condition, find_shape, level_of
+from iggyflux.plan.tags import fields_of_that_name, with_added, with_defaults
 from iggyflux.records import JSON
 from iggyflux.spec import Const, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
@@ -88,16 +89,21 @@ def _without_unused(lines: list[str]) -> list[str]:
     return [line for line in lines if _MESSAGES_OF_ELEMENTS not in line]
 
 
-def generate(writer: Writer, dialect: Dialect, precision: Precision) -> Generated:
-    """Return the compiled form of `writer`."""
-    return _WriterGenerator(writer, dialect, precision).generate()
+def generate(writer: Writer, dialect: Dialect, precision: Precision, tags: Mapping[str, str] = NO_TAGS) -> Generated:
+    """Return the compiled form of `writer`, whose points get those of `tags` that they do not have."""
+    return _WriterGenerator(writer, dialect, precision, tags).generate()
 
 
 class _WriterGenerator:
     """Generates the source of one document."""
 
-    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
+    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision, tags: Mapping[str, str]) -> None:
+        if any(fields_of_that_name(writer, tags)):
+            raise NotCompiled("a field has the name of a tag of the pipeline")
         self.writer = writer
+        self.tags = tags
+        added = sum(len(_constant_tag(key, text, dialect).encode()) for key, text in tags.items())
+        self.series_bytes = SERIES_BYTES - added
         self.dialect = dialect
         self.precision = precision
         self.out = _SourceLines()
@@ -311,7 +317,8 @@ class _WriterGenerator:
         if spec.tag_stars:
             series.append(self._tag_stars(number, spec))
         else:
-            series += [self._tag(number, position, tag) for position, tag in enumerate(spec.tags)]
+            tags = with_added(spec.tags, self.tags)
+            series += [self._tag(number, position, tag) for position, tag in enumerate(tags)]
         dense, sparse, columns_of_fields = self._field_set(number, spec)
         times = self._times(number, spec.timestamp)
         head = "".join(_literal(piece.text) if piece.column is None else f"{{{piece.variable}}}" for piece in series)
@@ -387,7 +394,7 @@ class _WriterGenerator:
             return _Piece(text=make(spec.measurement.value))
         self._comment(pointer)
         raw = self._raw(spec.measurement, f"measurement_{number}")
-        memo = self._name("measurement_text", columns.Memo(make, SERIES_BYTES // (len(spec.tags) + 1)))
+        memo = self._name("measurement_text", columns.Memo(make, self.series_bytes // (len(spec.tags) + 1)))
         column = f"name_{number}"
         self.out.add(f"{column} = memo_texts(only_strings({raw.name}, odd_{number}), {memo}, odd_{number})")
         return _Piece(column=column, variable="name")
@@ -400,17 +407,21 @@ class _WriterGenerator:
         column = self._variable("tag")
         raw = self._raw(tag.source, column)
         memo = self._name(
-            f"text_of_{column}", columns.Memo(make, SERIES_BYTES // (len(self.writer.points[number].tags) + 1))
+            f"text_of_{column}", columns.Memo(make, self.series_bytes // (len(self.writer.points[number].tags) + 1))
         )
         self.out.add(f"{column} = memo_texts({raw.name}, {memo}, odd_{number})")
         return _Piece(column=column, variable=f"t{position}")
 
     def _tag_stars(self, number: int, spec: PointSpec) -> _Piece:
         named = []
-        for position, tag in enumerate(spec.tags):
+        for position, tag in enumerate(with_defaults(spec.tags, self.tags)):
             piece = self._tag(number, position, tag)
             text = piece.column or f"[{_string(piece.text)}] * len({self.scope['elements']})"
             named.append(text)
+        added = {key: text for key, text in self.tags.items() if key not in {tag.key for tag in spec.tags}}
+        for key, text in added.items():
+            constant = _constant_tag(key, text, self.dialect)
+            named.append(f"[{_string(constant)}] * len({self.scope['elements']})")
         objects = self._star_objects(spec.tag_stars, "tag")
         taken = frozenset(item.key for item in spec.fields)
         made = stars.StarTags(
@@ -419,8 +430,9 @@ class _WriterGenerator:
             taken,
             self.dialect,
             self._valid,
-            SERIES_BYTES,
+            self.series_bytes,
             self._name_characters(),
+            added,
         )
         name = self._name("star_tags", made)
         column = f"tag_set_{number}"
@@ -465,12 +477,12 @@ class _WriterGenerator:
         for star in spec.field_stars:
             self._refuse_rounded(star)
         objects = self._star_objects(spec.field_stars, "field")
-        tags = frozenset(tag.key for tag in spec.tags)
+        tags = frozenset((*self.tags, *(tag.key for tag in spec.tags)))
         if spec.tag_stars:
             raise NotCompiled("tags and fields both take members of objects")
         named = tuple(item.key for item in spec.fields)
         made = stars.StarFields(
-            spec.field_stars, named, tags, self.dialect, self._valid, SERIES_BYTES, self._name_characters()
+            spec.field_stars, named, tags, self.dialect, self._valid, self.series_bytes, self._name_characters()
         )
         name = self._name("star_fields", made)
         return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
@@ -696,6 +708,10 @@ def _make_tag(dialect: Dialect, valid: Callable[[str, LinePart], str], tag: Tag,
         return ""
     key = escape_key(valid(tag.key, LinePart.TAG_KEY), dialect)
     return f",{key}={escape_tag_value(valid(text, LinePart.TAG_VALUE), dialect)}"
+
+
+def _constant_tag(key: str, text: str, dialect: Dialect) -> str:
+    return f",{escape_key(key, dialect)}={escape_tag_value(text, dialect)}"
 
 
 def _scale_times(ns_per_unit: int, column: list[JSON], fallback: set[int]) -> list[int]:

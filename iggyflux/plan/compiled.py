@@ -5,7 +5,7 @@ It equals the reference plan in lines, origins, failures, skips and order, and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -21,7 +21,7 @@ from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTo
 from iggyflux.plan.codegen import Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
-from iggyflux.plan.reference import ReferencePlan, joined
+from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
 from iggyflux.records import Failure, LazyMessages, Message, Rendered
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
@@ -42,10 +42,12 @@ class CompiledPlan:
     says why there is none, so that the reference plan does all the work.
     """
 
-    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
+    def __init__(
+        self, writer: Writer, dialect: Dialect, precision: Precision, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
         self.dialect = dialect
         self.precision = precision
-        self.reference = ReferencePlan(writer, dialect, precision)
+        self.reference = ReferencePlan(writer, dialect, precision, tags)
         self.source = ""
         self.reason: str | None = None
         self._run: Callable[..., Any] | None = None
@@ -57,7 +59,7 @@ class CompiledPlan:
         self._repeats = writer.may_repeat
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
-            self._compile(generate(writer, dialect, precision))
+            self._compile(generate(writer, dialect, precision, tags))
         except (NotCompiled, RecordError) as error:
             self.reason = str(error)
         except Exception as error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import accumulate
+from types import MappingProxyType
 
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
 from iggyflux.expressions import Budget, Expression, truth
@@ -67,6 +68,7 @@ NO_TIMESTAMP = "IFX350"
 COLLISION = "IFX351"
 NO_ROOM = "IFX353"
 NS_PER_US = 1000
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 _LONGEST_NAME = 100
 
 Path = tuple[str | int, ...]
@@ -165,10 +167,14 @@ class _Record:
 class ReferencePlan:
     """A writer document as a pure function from messages to lines; thread-safe, without state between calls."""
 
-    def __init__(self, writer: Writer, dialect: Dialect, precision: Precision) -> None:
+    def __init__(
+        self, writer: Writer, dialect: Dialect, precision: Precision, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
+        """`tags` are added to each point that does not have a tag of that name."""
         self.writer = writer
         self.dialect = dialect
         self.precision = precision
+        self.tags = tags
         self._reads = payload_reads(writer)
         self._format = FORMATS[writer.source.payload.format]
         parts = [each for spec in writer.points for each in (spec.fields, spec.field_stars)]
@@ -393,7 +399,7 @@ class ReferencePlan:
                     name = self._name(LinePart.TAG_KEY, key, star.pointer)
                     _refuse_duplicate(name in tags, "tag", name, star.pointer)
                     tags[name] = self._name(LinePart.TAG_VALUE, text, star.pointer)
-        return tags
+        return {**self.tags, **tags}
 
     def _tag(self, scope: _Scope, value: JSON, tag: Tag) -> str | None:
         with _located(tag.pointer):

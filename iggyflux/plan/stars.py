@@ -7,7 +7,7 @@ and remembered, and the members of a group are columns like all others.  As in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ from iggyflux.plan.columns import (
     memo_texts,
     refuse,
 )
-from iggyflux.plan.reference import selected
+from iggyflux.plan.reference import NO_TAGS, selected
 from iggyflux.records import JSON
 from iggyflux.spec import Star
 from iggyflux.values import FieldType
@@ -74,8 +74,12 @@ class _Stars:
         valid: Callable[[str, LinePart], str],
         series_bytes: int,
         name_characters: int = MAX_NAME_CHARACTERS,
+        added: Mapping[str, str] = NO_TAGS,
     ) -> None:
-        """`name_characters` bounds the names that `flatten` makes here of the messages of one batch."""
+        """`name_characters` bounds the names that `flatten` makes here of the messages of one batch.
+
+        `added` are tags for records in which nothing else has their names; their columns follow those of `named`.
+        """
         self._stars = stars
         self._used = [_tree_of(star.used) or _NOTHING for star in stars]
         self._named = named
@@ -84,6 +88,8 @@ class _Stars:
         self._valid = valid
         self._series_bytes = series_bytes
         self._name_characters = name_characters
+        self._added = tuple(added)
+        self._defaults = {escape_key(key, dialect) + "=": text for key, text in added.items()}
         self._layouts: dict[Names, list[_Entry] | None] = {}
         self._named_characters = 0
         self._budget = MemoBudget()
@@ -156,6 +162,8 @@ class _Stars:
                 if name in entries:
                     return None
                 entries[name] = _Entry(index, prefix, star, self._memo(prefix, share))
+        for index, name in enumerate(self._added, len(self._named)):
+            entries.setdefault(name, _Entry(index))
         return [entries[name] for name in sorted(entries)]
 
     def _memo(self, prefix: str | None, share: int) -> Memo | None:  # noqa: ARG002  (fields remember nothing)
@@ -313,6 +321,8 @@ class StarTags(_Stars):
         return Memo(partial(self._tag, prefix), share, self._budget)
 
     def _tag(self, prefix: str | None, value: str | None) -> str:
+        if not value and prefix is not None:
+            value = self._defaults.get(prefix)
         if not value:
             return ""
         if prefix is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from iggyflux.delivery.retry import Policy
@@ -20,6 +20,7 @@ from iggyflux.runner.factories import (
     SOURCES,
     make_cursor_store,
     make_dead_letters,
+    make_ledger,
     make_series_guard,
 )
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
@@ -37,10 +38,11 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
     return Route(
         name=setup.name,
         source=SOURCES[source.kind](setup, source),
-        plan=SinkPlan(setup.mapping, line_sink, settings.precision),
+        plan=SinkPlan(setup.mapping, line_sink, settings.precision, dict(setup.item.tags)),
         sink=line_sink,
         dead_letters=make_dead_letters(setup, source),
         mapping=setup.mapping.name,
+        tags=dict(setup.item.tags),
         on_error=setup.writer.on_error,
         policy=policy_of(settings),
         batch_size=settings.batch_size,
@@ -50,20 +52,22 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         until_end=setup.until_end,
         unit_ns=Precision(settings.precision).divisor,
         series=make_series_guard(setup),
+        ledger=make_ledger(setup, source),
     )
 
 
 def changed_writer(setup: WriterSetup, route: Route) -> Route:
     """Return a running route with the mapping of another setup."""
-    plan = SinkPlan(setup.mapping, route.sink, setup.influxdb.precision)
+    plan = SinkPlan(setup.mapping, route.sink, setup.influxdb.precision, dict(setup.item.tags))
     return replace(route, plan=plan, on_error=setup.writer.on_error)
 
 
 class SinkPlan(WriterPlan):
     """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
 
-    def __init__(self, mapping: WriterMapping, sink: LineSink, precision: str) -> None:
+    def __init__(self, mapping: WriterMapping, sink: LineSink, precision: str, tags: Mapping[str, str]) -> None:
         self._mapping = mapping
+        self._tags = tags
         self._sink = sink
         self._precision = precision
         self._plan: CompiledPlan | ReferencePlan | None = None
@@ -78,7 +82,7 @@ class SinkPlan(WriterPlan):
         return frozenset(self._identity(dialect.value) for dialect in Dialect)
 
     def _identity(self, dialect: str) -> str:
-        return self._mapping.identity(dialect=dialect, precision=self._precision)
+        return self._mapping.identity(dialect=dialect, precision=self._precision, tags=self._tags)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
@@ -94,7 +98,8 @@ class SinkPlan(WriterPlan):
 
     def _compiled(self) -> CompiledPlan | ReferencePlan:
         if self._plan is None:
-            self._plan = compile_plan(self._mapping.writer, dialect=self._sink.dialect, precision=self._precision)
+            dialect, precision = self._sink.dialect, self._precision
+            self._plan = compile_plan(self._mapping.writer, dialect=dialect, precision=precision, tags=self._tags)
         return self._plan
 
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from iggyflux.delivery.limit import ByteLimit
 from iggyflux.delivery.machine import Done, Machine, Probe, Send, Wait
 from iggyflux.delivery.pace import Pace
+from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.retry import Policy, Stop
 from iggyflux.delivery.verdicts import (
     Refusal,
@@ -73,6 +74,8 @@ class SinkState:
     deliveries: set[Machine] = field(default_factory=set)
     """The deliveries in progress."""
     gate: SendGate = field(default_factory=SendGate)
+    retention: Retention | None = None
+    """How long the server keeps points; None before it was asked."""
     pace: Pace | None = None
     """How many requests may be in flight."""
     unanswered: Unanswered = field(default_factory=Unanswered)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -19,6 +20,7 @@ from iggyflux.errors import Stopped, counted
 from iggyflux.mapping import OnError
 from iggyflux.records import DeadLetter, Failure, Message, Reason
 from iggyflux.runner.events import emit
+from iggyflux.runner.newest import with_newest
 from iggyflux.runner.route import AnyRoute
 from iggyflux.runner.status import RouteStatus
 from iggyflux.transports.base import forget_error
@@ -99,6 +101,8 @@ class FailureHandler:
         await self._put(letters)
         for letter in letters:
             self._status.count("dead_letters", letter.reasons[0].code)
+        of_rows = self._status.about.kind == "reader"
+        self._status.newest = with_newest(self._status.newest, letters, time.time(), of_rows=of_rows)
 
     def _is_new(self, code: str, subject: str) -> bool:
         """Return whether to log a failure of this kind; remember it."""

@@ -33,22 +33,33 @@ def _times(lines: Sequence[str]) -> tuple[set[str], str]:
 class Footprint:
     """The points of one request."""
 
-    __slots__ = ("_first_digits", "_lines", "_points", "_times")
+    __slots__ = ("_first_digits", "_lines", "_points", "_times", "_width")
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
         self._times, self._first_digits = _times(lines)
+        self._width = len(lines[0]) - lines[0].rfind(" ") if self._first_digits else 0
         self._points: set[tuple[str, str]] | None = None
 
     def implausible_times(self, unit_ns: int) -> Sequence[str]:
         """Return the times, one for each line, that are before 1990 or after 2099 in units of `unit_ns`."""
         first, last = (PLAUSIBLE_NS.start // unit_ns, (PLAUSIBLE_NS.stop - 1) // unit_ns)
         digits = self._first_digits
-        is_long = digits and len(self._lines[0]) - self._lines[0].rfind(" ") == len(str(last)) + 1
+        is_long = digits and self._width == len(str(last)) + 1
         if is_long and digits.count("1") == len(digits):  # 2001 to 2033: nearly always
             return ()
-        wrong = {time for time in self._times if not first <= int(time) <= last}
-        return [time for line in self._lines if (time := line[line.rfind(" ") :]) in wrong] if wrong else ()
+        return self._lines_at({time for time in self._times if not first <= int(time) <= last})
+
+    def times_before(self, first: int) -> Sequence[str]:
+        """Return the times, one for each line, that are before `first` in the unit of the lines."""
+        text = f" {first}"
+        if first > 0 and self._width == len(text) and "-" not in self._first_digits and min(self._times) >= text:
+            return ()  # numbers of one length, in the order of their texts: nearly always
+        return self._lines_at({time for time in self._times if int(time) < first})
+
+    def _lines_at(self, times: set[str]) -> Sequence[str]:
+        """Return the times of the lines that have one of `times`."""
+        return [time for line in self._lines if (time := line[line.rfind(" ") :]) in times] if times else ()
 
     def collisions(self) -> int:
         """Return the number of lines that overwrite the point of an earlier, different line."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
 
@@ -52,12 +53,27 @@ class _Entry:
     messages: int
     arrived_us: int
     is_settled: bool = False
+    intervals: Sequence[PlanInterval] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What may be acknowledged: positions, the number of their messages, and what is known of their batches.
+
+    `arrivals` are the times at which the first messages of the batches arrived, in microseconds since the epoch; 0 if
+    it is not known.
+    """
+
+    positions: Sequence[Position]
+    messages: int
+    arrivals: Sequence[int]
+    intervals: Sequence[tuple[Partition, PlanInterval]]
 
 
 class Ledger:
     """The batches in flight, for each partition in the order in which they were read.
 
-    Of one that is settled it keeps three numbers: a source that is slow to acknowledge does not stop reading.
+    Of one that is settled it keeps a few numbers: a source that is slow to acknowledge does not stop reading.
     """
 
     def __init__(self) -> None:
@@ -70,18 +86,21 @@ class Ledger:
         self._unsettled[job] = entry
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
-    def settle(self, job: Job) -> None:
-        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
-        self._unsettled.pop(job).is_settled = True
+    def settle(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> None:
+        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped.
 
-    def take(self) -> tuple[list[Position], int, list[int]]:
-        """Return the positions that may be acknowledged since the last call, and what they are of.
-
-        That is the number of their messages, and of each batch the time at which its first message arrived, in
-        microseconds since the epoch; 0 if it is not known.
+        `intervals` is what is written down of it after its acknowledgement.
         """
-        positions, messages, arrivals = [], 0, []
-        for queue in self._queues.values():
+        entry = self._unsettled.pop(job)
+        entry.is_settled, entry.intervals = True, intervals
+
+    def take(self) -> Settled:
+        """Return what may be acknowledged since the last call."""
+        positions: list[Position] = []
+        arrivals: list[int] = []
+        intervals: list[tuple[Partition, PlanInterval]] = []
+        messages = 0
+        for partition, queue in self._queues.items():
             settled, last = 0, None
             for number, entry in enumerate(takewhile(_is_settled, queue), 1):
                 if entry.last is not None:
@@ -90,9 +109,10 @@ class Ledger:
                 entry = queue.popleft()
                 messages += entry.messages
                 arrivals.append(entry.arrived_us)
+                intervals += ((partition, each) for each in entry.intervals)
             if last is not None:
                 positions.append(last)
-        return positions, messages, arrivals
+        return Settled(positions, messages, arrivals, intervals)
 
 
 def _is_settled(entry: _Entry) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest, listed
 from iggyflux.mapping import load_mapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
+from iggyflux.plan.tags import fields_of_that_name
 from iggyflux.runner.build import build_reader, build_writer
 from iggyflux.runner.ends import find_ends
 from iggyflux.runner.route import ReaderRoute, Route
@@ -95,6 +96,17 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
             for setup in setups
             if isinstance(setup, WriterSetup) and setup.writer.limits is not None
         ]
+    problems += [
+        pipeline.problem(
+            "IFX826",
+            setup.item,
+            f"{field.key!r} is a tag of the pipeline and a field of {setup.name!r}",
+            hint="rename one of them: no point may have both",
+        )
+        for setup in setups
+        if isinstance(setup, WriterSetup)
+        for field in fields_of_that_name(setup.writer, dict(setup.item.tags))
+    ]
     if problems:
         raise PipelineError(problems)
     return [setup for setup in setups if not only or setup.name in only]

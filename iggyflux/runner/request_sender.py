@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from iggyflux.delivery.held import EndedRequest, HeldRequests
@@ -25,6 +26,8 @@ _LEAST_PAUSE_SECONDS = 1.0
 _HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until the server accepts a line"
 
 _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, unix_us or unix_ns"
+
+_TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -88,6 +91,7 @@ class RequestSender:
             self._status.collisions += footprint.collisions()
         if wrong := footprint.implausible_times(self._route.unit_ns):
             self._report_implausible(wrong)
+        self._count_too_old(footprint)
         async with self._sending:
             await self._start(request, footprint, tasks)
 
@@ -129,6 +133,18 @@ class RequestSender:
             fields = {"route": self._route.name, "lines": len(times), "example": example, "hint": _TIMES_HINT}
             emit(log, logging.WARNING, "times.implausible", **fields)
         self._status.implausible += len(times)
+
+    def _count_too_old(self, footprint: Footprint) -> None:
+        """Count the times that are beyond the retention, and log the first one; the server decides what it refuses."""
+        retention, unit = self._state.retention, self._route.unit_ns
+        oldest = None if retention is None else retention.oldest_ns(time.time())
+        if oldest is None or not (times := footprint.times_before(oldest // unit)):
+            return
+        if not self._status.too_old:
+            example = format_rfc3339(int(times[0]) * unit)
+            fields = {"route": self._route.name, "lines": len(times), "example": example, "kept": str(retention)}
+            emit(log, logging.WARNING, "times.too_old", **fields, hint=_TOO_OLD_HINT)
+        self._status.too_old += len(times)
 
     async def _try_again(self, tasks: asyncio.TaskGroup) -> None:
         """Send the held requests again whenever no request began for the largest backoff, until none is held."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import OnError
 from iggyflux.records import Message, Rendered, RenderedMessages, Row
 from iggyflux.runner.series_guard import SeriesGuard
+from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowSource, Source
 
 
@@ -62,6 +63,8 @@ class Route:
     sink: LineSink
     dead_letters: DeadLetterSink
     mapping: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """The tags of the pipeline, which the plan adds."""
     on_error: OnError = OnError.DEAD_LETTER
     policy: Policy = field(default_factory=Policy)
     batch_size: int = 5000
@@ -74,6 +77,8 @@ class Route:
     """The unit of the times in lines."""
     series: SeriesGuard | None = None
     """The limit of series, if the mapping has one."""
+    ledger: SettledLedger | None = None
+    """Where settled offsets are written down, if the pipeline has a folder for them."""
 
     @property
     def plan_identity(self) -> str:

@@ -72,6 +72,8 @@ class DeliveryStatistics:
     """Points that overwrote one of another message in the same request."""
     implausible: int = 0
     """Lines whose time is before 1990 or after 2099: the declared format may be wrong."""
+    too_old: int = 0
+    """Lines whose time was beyond the retention of the server before they were sent."""
     fallbacks: int = 0
     """Batches that the reference plan rendered because generated code failed: a bug that costs time but no data."""
     acknowledged: int = 0

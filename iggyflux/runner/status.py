@@ -16,6 +16,7 @@ from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Problem, Stopped
 from iggyflux.records import JSON, Partition, Position
 from iggyflux.runner.events import emit
+from iggyflux.runner.newest import Newest, Show
 from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import GroupState
@@ -138,8 +139,12 @@ class RouteStatus(DeliveryStatistics):
     """The known series of a writer with `limits.series`."""
     series_limit: int | None = None
     """The most series of such a writer."""
+    retention_seconds: int | None = None
+    """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
+    newest: tuple[Newest, ...] = ()
+    """The newest dead letters, the last one at the end."""
 
     def wait_for(self, text: str | None, *, briefly: str | None = None) -> None:
         """Show what the route waits for: `text`, and without words of a server `briefly`."""
@@ -175,8 +180,8 @@ class RouteStatus(DeliveryStatistics):
             emit(log, logging.ERROR, "plan.fallback", route=self.name, mapping=mapping, fault=fault, hint=_REPORT)
         self.fallbacks += 1
 
-    def as_dict(self) -> dict[str, JSON]:
-        """Return the JSON form."""
+    def as_dict(self, show: Show = "words") -> dict[str, JSON]:
+        """Return the JSON form; `show` says what of dead letters."""
         error, series = self.error, self.series
         backoff = self.backoff_seconds
         return {
@@ -194,21 +199,23 @@ class RouteStatus(DeliveryStatistics):
             "offsets": {str(partition): offset for partition, offset in self.offsets.copy().items()},
             "groups": [_group(each) for each in self.groups],
             **({} if series is None else {"series": series, "series_limit": self.series_limit}),
+            "retention_seconds": self.retention_seconds,
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
+            "newest_dead_letters": [each.as_dict(show) for each in self.newest],
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
 
-    def as_public(self) -> dict[str, JSON]:
+    def as_public(self, show: Show = "codes") -> dict[str, JSON]:
         """Return the JSON form for others than who reads the log: without words that may quote a message or a server.
 
-        An error is its code with what the table of codes says of it.
+        An error is its code with what the table of codes says of it.  `show` says what of dead letters.
         """
         entry = None if self.error is None else CODES.get(self.error.code)
         waits = None if self.waiting_for is None else self.waiting_briefly or "see the log, or --status-file"
         error: JSON = None if self.error is None else {"code": self.error.code, "reason": "", "hint": None}
         if entry is not None:
             error = {"code": entry.code, "reason": entry.title, "hint": entry.fix}
-        return {**self.as_dict(), "waiting_for": waits, "error": error}
+        return {**self.as_dict(show), "waiting_for": waits, "error": error}
 
 
 def _group(state: GroupState) -> dict[str, JSON]:
@@ -282,9 +289,15 @@ class Status:
         """Return the JSON form, as in `--status-file`."""
         return {**self._of_run(), "routes": [route.as_dict() for route in self.routes]}
 
-    def as_public(self) -> dict[str, JSON]:
-        """Return the JSON form for others than who reads the log."""
-        return {**self._of_run(is_public=True), "routes": [route.as_public() for route in self.routes]}
+    def as_public(self, show: Show = "codes") -> dict[str, JSON]:
+        """Return the JSON form for others than who reads the log; `show` says what of dead letters.
+
+        `titles` says what the codes among the reasons mean.
+        """
+        routes: list[JSON] = [route.as_public(show) for route in self.routes]
+        found = {code for route in self.routes for by_code in list(route.reasons.values()) for code in by_code.copy()}
+        titles: dict[str, JSON] = {code: CODES[code].title for code in sorted(found) if code in CODES}
+        return {**self._of_run(is_public=True), "titles": titles, "routes": routes}
 
     def _of_run(self, *, is_public: bool = False) -> dict[str, JSON]:
         is_changing = any(route.is_changing for route in self.routes)

@@ -30,7 +30,7 @@ Everything that can happen, and what the route then does:
 | dead letters | kept                                | settles the batch                                              |
 |              | NotConnected (a topic)              | abandons what is in flight, connects again                     |
 |              | Stopped (full, unwritable)          | stops                                                          |
-| acking       | stored                              | counts                                                         |
+| acking       | stored                              | counts, and notes the batches in the ledger, if there is one   |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 | any time     | a stop is requested                 | reads no more, finishes what is in flight, acknowledges, ends  |
 |              | … and the sink is unavailable       | one last attempt; then abandons what is in flight, ends, and   |
@@ -60,10 +60,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from iggyflux.delivery.held import HeldRequests
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
 from iggyflux.runner.change import SETTLE_SECONDS, Change
@@ -81,7 +83,7 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
-from iggyflux.transports.base import Grouped, Lagging, Worker, server_of
+from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -125,7 +127,7 @@ class WriterRun:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
-        closes += [] if route.series is None else [route.series.close]
+        closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
@@ -160,8 +162,8 @@ class WriterRun:
             )
 
     async def _connect(self) -> None:
-        series = [] if self.route.series is None else [self.route.series.connect]
-        await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
+        await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
         self.take_change()  # nothing is in flight
         self.status.show_plan(self.route.plan_identity)
 
@@ -185,11 +187,27 @@ class WriterRun:
                 raise Stopped(end.reason, end.hint, end.code) from error
             raise
         self._sink_failures = 0
+        await self._read_retention()
+
+    async def _read_retention(self) -> None:
+        """Ask once how long the server keeps points; a run does not depend on the answer."""
+        state, sink = self._sink_state, self.route.sink
+        if state.retention is not None or not isinstance(sink, Retaining):
+            return
+        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", state.server):
+            state.retention = found = await sink.retention()
+        self.status.retention_seconds = found.seconds
+        fields = {"route": self.route.name, "server": state.server, "kept": str(found)}
+        emit(
+            log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
+        )
 
     def take_change(self) -> Route:
         """Take a changed route if one is offered, now that nothing is in flight; return the route."""
         if (route := self.change.take()) is not None:
             self.route = self._failures.route = route
+            if route.ledger is not None:
+                route.ledger.on_error = route.on_error
             before = self.status.about.plan
             self.status.show_plan(route.plan_identity)
             fields = {"route": route.name, "plan": route.plan_identity, "before": before or None}
@@ -286,8 +304,12 @@ class _Transfer:
         """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
         await self._failures.keep(_reasons(job), job.messages.__getitem__)
-        self._ledger.settle(job)
+        self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
+
+    def _intervals(self, job: Job) -> Sequence[PlanInterval]:
+        ledger = self._route.ledger
+        return () if ledger is None else ledger.intervals_of(job, self._status.about.plan)
 
     # Reading and rendering
 
@@ -447,11 +469,14 @@ class _Transfer:
         while True:
             await self._may_acknowledge.wait()
             self._may_acknowledge.clear()
-            positions, messages, arrivals = self._ledger.take()
-            if positions:
+            settled, written_down = self._ledger.take(), self._route.ledger
+            if settled.positions:
                 with self._asking("an acknowledgement"):
-                    await self._route.source.ack(positions)
-                self._status.acknowledge(positions, messages, arrivals, time.time())
+                    await self._route.source.ack(settled.positions)
+                self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
+            if written_down is not None:
+                written_down.note(settled.intervals)
+                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:

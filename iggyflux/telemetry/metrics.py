@@ -360,6 +360,20 @@ METRICS: Final[tuple[Metric, ...]] = (
         _of("implausible"),
     ),
     Metric(
+        "iggyflux_points_too_old_total",
+        "counter",
+        "Points beyond the retention of the server, counted before they are sent.",
+        _of("too_old"),
+    ),
+    Metric(
+        "iggyflux_retention_seconds",
+        "gauge",
+        "How long the sink's server keeps points; 0 without a limit, not there if the server does not tell.",
+        _at_sink(_of("retention_seconds")),
+        ("server",),
+        unit="seconds",
+    ),
+    Metric(
         "iggyflux_fallbacks_total", "counter", "Batches that generated code could not render: a bug.", _of("fallbacks")
     ),
     Metric("iggyflux_series_known", "gauge", "Known series of a writer with `limits.series`.", _of("series")),

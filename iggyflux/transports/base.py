@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from iggyflux.delivery.pace import Bounds
+from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.verdicts import Verdict
 from iggyflux.records import Batch, DeadLetter, OutgoingMessage, Partition, Position, Row
 
@@ -142,6 +143,14 @@ class LineSink(Protocol):
 
     async def close(self) -> None:
         """Release everything; idempotent."""
+
+
+@runtime_checkable
+class Retaining(Protocol):
+    """A line sink whose server may tell how long it keeps points."""
+
+    async def retention(self) -> Retention:
+        """Ask the server, after `connect`; never raise."""
 
 
 class MessageSink(Protocol):

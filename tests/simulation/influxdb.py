@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from iggyflux.delivery.answers import Answer, parse_http_date
+from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.verdicts import Unavailable
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.sim.core import Break, BrokenConnection, Core
@@ -74,6 +75,7 @@ class Influx:
         self.core = Core(kind, self.store, Settings(version=version, database="test", now_ns=now_ns))
         if dialect != 3:
             self.store.create_database("test", duration_ns=(retention_hours or 0) * 3600 * 10**9)
+        self.retention_seconds = None if dialect == 3 else (retention_hours or 0) * 3600
         self.is_up = True
         self.is_hanging = False
         self.is_slow = False
@@ -272,6 +274,7 @@ class Client:
         self._known_at = 0.0
         self._timeout_seconds = settings.timeout_seconds
         self._under_way: dict[Ticket, None] = {}
+        self.retention_seconds = server.retention_seconds
 
     def exchange(
         self,
@@ -420,6 +423,10 @@ class LineSink(InfluxLineSink):
 
     def _http(self) -> Client:  # type: ignore[override]
         return self._simulated
+
+    async def retention(self) -> Retention:
+        """Return what the server keeps, without a request: 3.x does not tell, and kept seeds stay the same worlds."""
+        return Retention(self._simulated.retention_seconds)
 
 
 class Rows(InfluxRows):

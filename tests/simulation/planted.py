@@ -43,9 +43,18 @@ PLANTED = [
         "acknowledge before the letters are kept",
         f"{_RUNNER}.writer_run",
         "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n"
-        "        self._ledger.settle(job)\n",
+        "        self._ledger.settle(job, self._intervals(job))\n",
         "        self._ledger.settle(job)\n        self._may_acknowledge.set()\n"
         "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n",
+    ),
+    Planted(
+        "write down a batch before it is settled",
+        f"{_RUNNER}.writer_run",
+        "            self._ledger.begin(job)\n",
+        "            self._ledger.begin(job)\n"
+        "            written_down = self._route.ledger\n"
+        "            if written_down is not None:\n"
+        "                written_down.note([(job.batch.partition, each) for each in self._intervals(job)])\n",
     ),
     Planted(
         "forget the refused lines of a batch",

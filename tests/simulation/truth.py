@@ -4,6 +4,7 @@
 |-------------------|---------------------------------------------------------------------------------------------|
 | an offset is      | each message up to it was stored as points, kept durably as a dead letter, omitted by       |
 | stored            | `where`, or may be dropped (`on_error: skip`)                                               |
+| a ledger claims   | the same, of each offset that it claims for the first time                                  |
 | points are stored | they are what a message that was polled becomes, by a version of the mapping that may be    |
 |                   | used; each message is stored whole by one version before its offset is stored               |
 | letters are kept  | they are of messages that cannot be delivered; their plan is that of their lines            |
@@ -292,6 +293,13 @@ class Truth:
         for number in new:
             del left[number]
         self._held[consumer, self.process_of()].difference_update(new)
+
+    def claimed(self, consumer: str, place: str, offset: int) -> None:
+        """Check that the message at an offset that a ledger claims now is settled."""
+        known = self.known[consumer]
+        for number, at in known.left[place].items():
+            if at == offset and not self.is_settled(known, self.sent[number]):
+                self.wrong.append(f"the ledger of {consumer} claims {place}@{offset}, and {number} is not settled")
 
     def is_settled(self, known: Known, sent: Sent) -> bool:
         """Whether a message may be acknowledged."""

@@ -24,13 +24,15 @@ import apache_iggy as sdk
 
 from iggyflux.cli.check import CheckResult, check_group
 from iggyflux.errors import NotConnected, Stopped
+from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, InfluxSettings, Secret
-from iggyflux.records import Message, Rendered
+from iggyflux.records import Message, Position, Rendered
 from iggyflux.runner import Route, Status, Stop, Summary, run_routes
 from iggyflux.runner.build import policy_of
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.reload import Reload
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
+from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
@@ -48,6 +50,7 @@ from tests.simulation.influxdb import Influx, LineSink, Rows
 from tests.simulation.loop import Deadlock, Endless, Process, VirtualLoop, bounded_steps, current_process
 from tests.simulation.reader import (
     OUT,
+    LedgerState,
     OutgoingBytes,
     ReaderTruth,
     State,
@@ -214,6 +217,8 @@ class World:
             random.Random(scenario.seed + 4), self.true_ns, self.latest_server_ns, scenario.reader, self.truth.wrong
         )
         self.state = State()
+        self.ledgers: dict[tuple[int, str], LedgerState] = {}
+        """The ledger of each route of each process, which its incarnations share."""
         self.iggy.on_receive = lambda topic, payload, number: self.reader.received(payload, number)
         self.running: dict[int, Incarnation] = {}
         self.progress: dict[tuple[str, str, int], Progress] = {}
@@ -271,7 +276,8 @@ class World:
         """Return the routes of a process: the first one has all, the others share those of groups."""
         specs = [spec for spec in self.scenario.routes if number == 0 or spec.kind == "group"]
         reader = self.scenario.reader if number == 0 else None
-        return [*map(self._route, specs), *([] if reader is None else [self._reader_route(reader)])]
+        writers = [self._route(spec, number) for spec in specs]
+        return [*writers, *([] if reader is None else [self._reader_route(reader)])]
 
     def _most_held(self) -> int:
         """Return how many messages a route may have read that are not stored yet.
@@ -337,7 +343,19 @@ class World:
             topic=OUT,
         )
 
-    def _route(self, spec: RouteSpec) -> Route:
+    def _ledger(self, spec: RouteSpec, number: int) -> SettledLedger:
+        """Return the ledger of a route, in which each new claim is checked."""
+        state = self.ledgers.setdefault((number, spec.name), LedgerState(self.state, partial(self._claimed, spec.name)))
+        return SettledLedger(spec.name, OnError(spec.on_error), state)
+
+    def _claimed(self, route: str, positions: Iterable[Position]) -> None:
+        """Check offsets that a ledger claims for the first time."""
+        for position in positions:
+            place = position.partition
+            self.truth.claimed(route, f"{place.topic}/{place.partition}", position.offset)
+            self.counts["offsets in a ledger"] += 1
+
+    def _route(self, spec: RouteSpec, number: int) -> Route:
         mapping, settings = mapping_of(spec), self._influx_settings()
         source = IggySource(
             self._iggy_settings(),
@@ -363,6 +381,7 @@ class World:
             batch_bytes=settings.batch_bytes,
             linger_seconds=settings.linger_seconds,
             max_in_flight=settings.max_in_flight,
+            ledger=self._ledger(spec, number),
         )
 
     def _change(self, spec: RouteSpec, version: int) -> Callable[[Route], Route]:
@@ -624,9 +643,17 @@ class World:
         self.truth.wrong += [f"{still.group} {still.place} starves: {what}: {each}" for each in wrong]
 
     def statuses(self, spec: RouteSpec) -> list[RouteStatus]:
-        """Return the status of a route in each process that runs it, and is not frozen."""
+        """Return the status of a route in each process that runs it, and is not frozen.
+
+        Without one that ended as it was asked to: another one of its process may still finish.
+        """
         awake = [found for found in self.running.values() if found.process.frozen is None]
-        return [each for found in awake for each in found.status.routes if each.name == spec.name]
+        return [
+            each
+            for found in awake
+            for each in found.status.routes
+            if each.name == spec.name and not (found.stop.requested.is_set() and each.state == "done")
+        ]
 
     def _is_explained(self, statuses: list[RouteStatus], topic: str, partition: int) -> bool:
         place = f"{STREAM}/{topic}/{partition}"

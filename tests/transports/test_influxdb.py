@@ -764,7 +764,7 @@ def test_check_of_1x_knows_the_retention_policy() -> None:
     )
     for policy, ok, said in (
         (None, True, "database 'plant', policy 'autogen' keeps points without limit"),
-        ("week", True, "database 'plant', policy 'week' keeps points for 168h0m0s"),
+        ("week", True, "database 'plant', policy 'week' keeps points for 7 days"),
         ("year", False, "database 'plant' has no retention policy 'year'"),
     ):
         with RawServer([http(200, body)], ping=PING_1) as server:

@@ -175,7 +175,7 @@ class V2(ServerDialect):
         return self._json({"links": {"self": "/api/v2/orgs"}, "orgs": [{**org, "description": ""}]})
 
     def _buckets(self, request: HttpRequest, _tally: RequestTally) -> HttpResponse:
-        self._authorize(request)
+        is_seen = READ in self._authorize(request)
         query = request.query
         if query.get("org") not in (None, self.settings.org):
             raise V2Error(404, f'organization name "{query["org"]}" not found', pretty=True)
@@ -184,7 +184,7 @@ class V2(ServerDialect):
         names = [
             name
             for name in sorted(self.store.databases)
-            if query.get("name") in (None, name) and query.get("id") in (None, identifier(name))
+            if is_seen and query.get("name") in (None, name) and query.get("id") in (None, identifier(name))
         ]
         if "id" in query and not names:
             raise V2Error(404, "bucket not found", pretty=True)

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.held import one_reason
+from iggyflux.delivery.retention import Retention, parse_span
 from iggyflux.delivery.verdicts import Accepted, Impossible, RefusedSome, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped, listed
 from iggyflux.pipeline import InfluxSettings
@@ -100,6 +101,50 @@ def refuses_everything(answers: Sequence[Answer]) -> Sequence[ServerFinding]:
     )
 
 
+def retention(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> Retention:
+    """Return how long the server keeps the points of a run.  Raise `NotConnected` or `Stopped`."""
+    read = _RETENTIONS.get(flavor.name)
+    return Retention(None, f"{flavor.product} does not tell") if read is None else read(settings, ask)
+
+
+def _retention_1(settings: InfluxSettings, ask: Ask) -> Retention:
+    answer = _ask_policies(settings, ask)
+    chosen = _policy_of(settings, _rows(answer))
+    seconds = parse_span(str(chosen.get("duration")))
+    if seconds is None:
+        return Retention(None, _influxql_error(answer) or "no retention policy is seen")
+    return Retention(seconds)
+
+
+def _retention_2(settings: InfluxSettings, ask: Ask) -> Retention:
+    found, answer = _find_bucket(settings, ask)
+    if found is None:
+        return Retention(None, _message(answer) if answer.status >= 400 else "the token does not see the bucket")
+    return _retention_of_bucket(found)
+
+
+_RETENTIONS: dict[str, Callable[[InfluxSettings, Ask], Retention]] = {"v1": _retention_1, "v2": _retention_2}
+
+
+def _ask_policies(settings: InfluxSettings, ask: Ask) -> Answer:
+    statement = f"SHOW RETENTION POLICIES ON {_quoted(database_of(settings))}"
+    return ask("GET", "/query?" + urlencode({"q": statement}))
+
+
+def _policy_of(settings: InfluxSettings, policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the retention policy that writes go to; an empty one if it is not seen."""
+    name = retention_policy_of(settings)
+    return next((row for row in policies if (row.get("name") == name if name else row.get("default"))), {})
+
+
+def _retention_of_bucket(bucket: dict[str, Any]) -> Retention:
+    rules = bucket.get("retentionRules")
+    if not isinstance(rules, list):
+        return Retention(None, "the answer has no retention rules")
+    seconds = [rule.get("everySeconds") for rule in rules if isinstance(rule, dict)]
+    return Retention(next((each for each in seconds if isinstance(each, int)), 0))
+
+
 def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
     """Create the database or bucket of `settings`.  Raise `NotConnected` or `Stopped`."""
     if flavor.name == "v1":
@@ -171,13 +216,41 @@ def bucket_name(settings: InfluxSettings, ask: Ask) -> str:
     return bucket_of(settings) if found is None else str(found.get("name"))
 
 
+def retention_of(flavor: str, settings: InfluxSettings, ask: Ask) -> int | None:
+    """Return for how many nanoseconds the server keeps points, 0 for ever; None if it does not tell.
+
+    Raise `NotConnected` or `Stopped`.
+    """
+    if flavor == "v1":
+        database, policy = database_of(settings), retention_policy_of(settings)
+        answer = ask("GET", "/query?" + urlencode({"q": f"SHOW RETENTION POLICIES ON {_quoted(database)}"}))
+        chosen = (row for row in _rows(answer) if (row.get("name") == policy if policy else row.get("default")))
+        return next((_nanoseconds(str(row.get("duration"))) for row in chosen), None)
+    if flavor == "v2":
+        found, _ = _find_bucket(settings, ask)
+        rules = None if found is None else found.get("retentionRules") or [{}]
+        return None if rules is None else int(rules[0].get("everySeconds") or 0) * 10**9
+    return None
+
+
+_DURATION = re.compile(r"([0-9]+)h([0-9]+)m([0-9]+)s|0s")
+
+
+def _nanoseconds(duration: str) -> int | None:
+    """Return a duration as 1.x writes it, such as `168h0m0s`."""
+    found = _DURATION.fullmatch(duration)
+    if found is None:
+        return None
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return (hours * 3600 + minutes * 60 + seconds) * 10**9
+
+
 # --- the checks, flavor by flavor ---
 
 
 def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict]) -> ServerFinding:
     database, policy = database_of(settings), retention_policy_of(settings)
-    statement = f"SHOW RETENTION POLICIES ON {_quoted(database)}"
-    answer = ask("GET", "/query?" + urlencode({"q": statement}))
+    answer = _ask_policies(settings, ask)
     error = _influxql_error(answer)
     if answer.status == 401:
         return ServerFinding(
@@ -203,8 +276,8 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
         return ServerFinding(
             "database", False, f"database {database!r} has no retention policy {policy!r}", hint, "IFX724"
         )
-    chosen = next((row for row in policies if (row.get("name") == policy if policy else row.get("default"))), {})
-    kept = "without limit" if chosen.get("duration") in ("0s", None) else f"for {chosen['duration']}"
+    chosen = _policy_of(settings, policies)
+    kept = Retention(parse_span(str(chosen.get("duration", "0s"))) or 0)
     return ServerFinding("database", True, f"database {database!r}, policy {chosen.get('name')!r} keeps points {kept}")
 
 
@@ -227,9 +300,7 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
         # A token that may only write sees no bucket; the write shows whether it exists.
         text = f"bucket {bucket!r} does not exist, or this token has no permission to see it"
         return ServerFinding("database", None, text, _existing("", _buckets(settings, ask), bucket) or None)
-    seconds = next((rule.get("everySeconds") for rule in found.get("retentionRules") or []), 0)
-    kept = f"for {_span(seconds)}" if seconds else "without limit"
-    return ServerFinding("database", True, f"bucket {bucket!r} keeps points {kept}")
+    return ServerFinding("database", True, f"bucket {bucket!r} keeps points {_retention_of_bucket(found)}")
 
 
 def _buckets(settings: InfluxSettings, ask: Ask) -> list[str]:
@@ -307,11 +378,6 @@ _LOOKS: dict[str, tuple[_Look, ...]] = {
     "v3": (_database_3, _write_3),
     "victoriametrics": (_write,),
 }
-
-
-def _span(seconds: int) -> str:
-    days, hours = divmod(seconds, 86400)
-    return f"{days} days" if days and not hours else f"{seconds / 3600:g} hours"
 
 
 # --- answers ---

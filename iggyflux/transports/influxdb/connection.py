@@ -32,7 +32,7 @@ from iggyflux.transports.influxdb.flavors import (
     detect_by_metrics,
     misfits,
 )
-from iggyflux.transports.influxdb.http import STALE_SECONDS, HttpClient
+from iggyflux.transports.influxdb.http import STALE_SECONDS, HttpClient, Ticket
 from iggyflux.transports.proxies import proxy_secrets
 from iggyflux.transports.urls import Address, AddressError, Login, parse_address
 
@@ -154,7 +154,12 @@ class InfluxConnection:
 
         Raise `NotConnected` or `Stopped` if there is none, or if it only says that the server has no time now.
         """
-        answer = self._http().exchange(method, target, self._given(headers), body)
+        return self._ask_within(None, method, target, body, headers)
+
+    def _ask_within(
+        self, ticket: Ticket | None, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        answer = self._http().exchange(method, target, self._given(headers), body, ticket=ticket)
         if not isinstance(answer, Answer):
             raise self._as_error(answer)
         if answer.status in PASSING:

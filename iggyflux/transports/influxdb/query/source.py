@@ -30,7 +30,7 @@ from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
 from iggyflux.spec import Query
-from iggyflux.transports.influxdb.admin import bucket_name
+from iggyflux.transports.influxdb.admin import bucket_name, retention_of
 from iggyflux.transports.influxdb.connection import InfluxConnection
 from iggyflux.transports.influxdb.flavors import bucket_of, database_of, retention_policy_of
 from iggyflux.transports.influxdb.http import Ticket
@@ -92,9 +92,11 @@ class CompleteAnswer:
 class InfluxWindow:
     """A `Window`: the answers of one span, decoded in a thread on demand."""
 
-    def __init__(self, taken: Sequence[CompleteAnswer], scrub: Scrubber) -> None:
+    def __init__(self, taken: Sequence[CompleteAnswer], scrub: Scrubber, selection: Selection | None = None) -> None:
         self._taken = tuple(taken)
         self._scrub = scrub
+        self.selection = selection
+        """The columns that were asked for; None if a statement asked, or there is nothing to find."""
 
     @property
     def rows(self) -> int | None:
@@ -204,6 +206,13 @@ class InfluxRows(InfluxConnection):
         Raise `NotConnected` or `Stopped`.
         """
         return await self._run(lambda: self._ask_schema(measurement))
+
+    async def retention(self) -> int | None:
+        """Return for how many nanoseconds points are kept, 0 for ever; None if the server does not tell.
+
+        Raise `NotConnected` or `Stopped`.
+        """
+        return await self._run(lambda: retention_of(self.flavor.name, self._settings, self._ask))
 
     async def first(self) -> int | None:
         """As `RowSource.first`."""
@@ -447,7 +456,7 @@ class InfluxRows(InfluxConnection):
                 after = self._ask_schema()
                 if after == schema and not self._turned_unfaithful(after):
                     until.pop_all()
-                    return InfluxWindow(taken, self._scrub)
+                    return InfluxWindow(taken, self._scrub, self._choose(schema))
             self._schema = after
             log.info("influxdb.query.schema_changed measurement=%r", self._measurement)
         raise NotConnected(f"the schema of {self._measurement!r} changed with every answer")

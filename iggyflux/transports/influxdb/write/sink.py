@@ -12,10 +12,12 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from iggyflux.delivery.answers import Answer
+from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
 from iggyflux.delivery.pace import Bounds
+from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.verdicts import (
     Accepted,
     Impossible,
@@ -39,6 +41,7 @@ T = TypeVar("T")
 
 _GZIP_FROM_BYTES = 1024
 _SPARE_THREADS = 1
+_RETENTION_SECONDS = 5.0
 _PROBE = b"# iggyflux"
 
 
@@ -111,6 +114,10 @@ class InfluxLineSink(InfluxConnection):
             deadline.cancel()
             self.sent_bytes += sum(sizes)  # here and not in the threads, which would have to take turns
 
+    async def retention(self) -> Retention:
+        """As `Retaining.retention`; the whole has a deadline of some seconds."""
+        return await self._run(self._retention)
+
     async def check(self) -> admin.CheckReport:
         """Return the report for `iggyflux check`; faults are findings, never exceptions."""
         return await self._run(self._check)
@@ -174,6 +181,21 @@ class InfluxLineSink(InfluxConnection):
         sizes.append(len(body))
         answer = self._http().exchange("POST", self._target, headers, body, ticket=ticket)
         return self._classified(answer, lines) if isinstance(answer, Answer) else answer
+
+    def _retention(self) -> Retention:
+        ticket, dates = Ticket(min(_RETENTION_SECONDS, self._settings.timeout_seconds)), [0.0]
+
+        def ask(method: str, target: str, body: bytes | None = None, **headers: str) -> Answer:
+            answer = self._ask_within(ticket, method, target, body, headers)
+            if (date := parse_http_date(answer.headers.get("date", ""))) is not None:
+                dates.append(date - self._now())
+            return answer
+
+        try:
+            found = admin.retention(self.flavor, self._settings, ask)
+        except (NotConnected, Stopped) as error:
+            found = Retention(None, str(error))
+        return replace(found, why=plain_words(found.why, self._scrub), ahead_seconds=dates[-1])
 
     def _check(self) -> admin.CheckReport:
         findings: list[admin.ServerFinding] = []

@@ -1,0 +1,178 @@
+"""Retention: read once where the server tells it, and points that are too old counted before their request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transports.raw_server import PING_1, RawServer, http
+
+from iggyflux.delivery.retention import MARGIN_SECONDS, Retention, parse_span
+from iggyflux.pipeline import InfluxSettings, Secret, parse_pipeline
+from iggyflux.runner import Summary, run_pipeline
+from iggyflux.runner.footprint import Footprint
+from iggyflux.sim.server import SimServer
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+
+HOUR = 3600
+MAPPING = """\
+iggyflux: 1
+kind: writer
+from: {stream: while, topic: def}
+points:
+  measurement: {const: lambda}
+  fields: {class: class}
+  timestamp: {expr: at, format: unix_s}
+"""
+
+
+def ask(settings: InfluxSettings) -> Retention:
+    """Return what the sink says of the server."""
+
+    async def main() -> Retention:
+        sink = InfluxLineSink(settings)
+        try:
+            await sink.connect()
+            return await sink.retention()
+        finally:
+            await sink.close()
+
+    return asyncio.run(asyncio.wait_for(main(), 30))
+
+
+@pytest.mark.parametrize("seconds", [0, HOUR, 7 * 24 * HOUR])
+@pytest.mark.parametrize("dialect", [1, 2])
+def test_a_server_that_tells_is_asked(dialect, seconds):
+    """The simulator answers as 1.x and 2.x do."""
+    with SimServer(dialect, retention_seconds=seconds) as server:
+        place = {"database": "test"} if dialect == 1 else {"bucket": "test", "org": "org"}
+        found = ask(InfluxSettings(url=server.url, **place))
+
+    assert found.seconds == seconds
+    assert abs(found.ahead_seconds) < 30
+
+
+@pytest.mark.parametrize("dialect", [1, 2, 3])
+def test_a_token_that_may_only_write_is_enough(dialect):
+    """Then the retention is unknown, with the reason; so it is of 3.x, which has no such request."""
+    token = {1: "class:def", 2: "class", 3: "class"}[dialect]
+    with SimServer(dialect, retention_seconds=HOUR, tokens={token: {"write"}}) as server:
+        place = {2: {"bucket": "test", "org": "org"}}.get(dialect, {"database": "test"})
+        login = {"username": "class", "password": Secret("def")} if dialect == 1 else {"token": Secret(token)}
+        found = ask(InfluxSettings(url=server.url, **place, **login))
+
+    assert found.seconds is None
+    assert found.why
+    assert str(found) == "unknown"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "{}",
+        "<html>",
+        '{"results":[{"error":"unable to parse class"}]}',
+        '{"results":[{"series":[{"columns":["name"]}]}]}',
+    ],
+)
+def test_an_answer_of_another_kind_leaves_it_unknown(body):
+    """A gateway need not know the statement."""
+    with RawServer([http(200, body)], ping=PING_1) as server:
+        assert ask(InfluxSettings(url=server.url, database="class")).seconds is None
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_long():
+    """And it stops nothing: the sink is connected."""
+    never = threading.Event()
+    with RawServer([http(200, "{}", wait=never)], ping=PING_1) as server:
+        found = ask(InfluxSettings(url=server.url, database="class", timeout_seconds=0.3))
+        never.set()
+
+    assert (found.seconds, "within 0.3 s" in found.why) == (None, True)
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=3, max_size=3))
+def test_a_span_is_read_as_the_server_writes_it(parts):
+    """Hours, minutes and seconds, none of them left out before the first one."""
+    hours, minutes, seconds = parts
+
+    assert parse_span(f"{hours}h{minutes}m{seconds}s") == hours * HOUR + minutes * 60 + seconds
+
+
+@pytest.mark.parametrize("text", ["", "None", "1", "h", "-1h", "1h1h", "5s5h"])
+def test_another_text_is_no_span(text):
+    """It leaves the retention unknown."""
+    assert parse_span(text) is None
+
+
+@given(
+    times=st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(10**18, 10**18 + 9), st.integers(0, 120))),
+    first=st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(10**18, 10**18 + 9), st.integers(0, 120)),
+)
+def test_the_times_before_another_one_are_found(times, first):
+    """Whatever their lengths and signs, in the order of the lines."""
+    lines = [f"m v=1 {time}" for time in times]
+
+    assert list(Footprint(lines).times_before(first)) == [f" {time}" for time in times if time < first]
+
+
+@given(st.integers(1, 10**9), st.floats(-1e5, 1e5), st.floats(0, 4e9))
+def test_a_point_is_too_old_by_the_clock_of_the_server_and_by_a_margin(seconds, ahead, now):
+    """No point that the server keeps is called too old, while the clocks differ by less than the margin."""
+    oldest = Retention(seconds, ahead_seconds=ahead).oldest_ns(now)
+
+    assert oldest == pytest.approx((now + ahead - seconds - MARGIN_SECONDS) * 1e9, abs=1e3)
+    assert Retention(0).oldest_ns(now) is None
+    assert Retention(None).oldest_ns(now) is None
+
+
+def transfer(folder: Path, server: SimServer, times: list[int], **more: str) -> Summary:
+    """Run a file of messages with these times to its end."""
+    (folder / "m.yaml").write_text(MAPPING)
+    (folder / "in.ndjson").write_text("".join(f"{json.dumps({'class': n, 'at': at})}\n" for n, at in enumerate(times)))
+    extra = "".join(f", {key}: {value}" for key, value in more.items())
+    text = (
+        f"iggyflux: 1\nfrom: file:in.ndjson\ninfluxdb: {{url: '{server.url}', bucket: test, org: org{extra}}}\n"
+        "run: [{mapping: m.yaml, to: influxdb}]\n"
+    )
+    pipeline = parse_pipeline(text, file=folder / "p.yaml", environ={})
+    return asyncio.run(asyncio.wait_for(run_pipeline(pipeline, until_end=True), 60))
+
+
+@pytest.mark.parametrize("precision", ["ns", "s"])
+def test_points_that_are_too_old_are_counted_and_sent(precision, tmp_path, caplog):
+    """The server decides: what it refuses is a dead letter, what it keeps is stored.  The first one is in the log."""
+    caplog.set_level(logging.INFO)
+    now = int(time.time())
+    old = [now - 3 * 24 * HOUR, now - 30 * 24 * HOUR]
+    with SimServer(2, retention_seconds=24 * HOUR) as server:
+        summary = transfer(tmp_path, server, [now, now - HOUR, *old, now - 23 * HOUR], precision=precision)
+
+    (status,) = summary.routes
+    assert (status.too_old, status.retention_seconds, status.points) == (2, 24 * HOUR, 5)
+    assert (status.delivered, status.dead_letters) == (3, 2)
+    events = [each.getMessage() for each in caplog.records if "times.too_old" in each.getMessage()]
+    assert len(events) == 1
+    assert time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(old[0])) in events[0]
+    assert "for 1 days" in events[0]
+
+
+def test_an_unknown_retention_is_said_once_and_counts_nothing(tmp_path, caplog):
+    """A token for writes alone is a usual one, which needs no warning."""
+    caplog.set_level(logging.INFO)
+    with SimServer(2, retention_seconds=HOUR, tokens={"yield": {"write"}}) as server:
+        summary = transfer(tmp_path, server, [int(time.time()) - 30 * 24 * HOUR], token="yield")
+
+    assert (summary.routes[0].too_old, summary.routes[0].retention_seconds) == (0, None)
+    (event,) = [each for each in caplog.records if "server.retention" in each.getMessage()]
+    assert event.levelno == logging.INFO
+    assert "kept=unknown" in event.getMessage()
