@@ -127,6 +127,8 @@ class Scenario:
     events: tuple[Event, ...] = field(repr=False)
     watches: bool = False
     """Whether processes watch the documents, or are sent a signal."""
+    settle_seconds: float = 30.0
+    """How long a route waits for what is in flight before it takes a change."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ def draw(seed: int, size: Size) -> Scenario:
         reader=reader,
         events=tuple(sorted([*events, *_changes(seed, seconds, events)], key=lambda event: event.at)),
         watches=seed % 2 == 0,
+        settle_seconds=1.0 if seed % 3 else 30.0,
     )
 
 

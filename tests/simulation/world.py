@@ -27,8 +27,9 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, InfluxSettings, Secret
 from iggyflux.records import Message, Position, Rendered
-from iggyflux.runner import Route, Status, Stop, Summary, run_routes
+from iggyflux.runner import Route, Status, Stop, Summary, run_routes, writer_run
 from iggyflux.runner.build import policy_of
+from iggyflux.runner.change import SETTLE_SECONDS
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.reload import Reload
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
@@ -900,6 +901,7 @@ class World:
         """Run the world to its end."""
         random.seed(self.scenario.seed)
         is_collecting = gc.isenabled()
+        writer_run.SETTLE_SECONDS = self.scenario.settle_seconds  # type: ignore[misc]
         gc.disable()  # it takes a third of the time
         with self.disk, self._time(), self._sdk(), self._log(), bounded_steps() as self._is_alive:
             try:
@@ -909,6 +911,7 @@ class World:
             finally:
                 _GRAVEYARD.append((self.loop, asyncio.all_tasks(self.loop)))
                 self.loop.close()
+        writer_run.SETTLE_SECONDS = SETTLE_SECONDS  # type: ignore[misc]
         if is_collecting:
             gc.enable()
         self._clear()
