@@ -253,3 +253,5 @@ class DeadLetter:
     plan: str
     """The identity of the plan that rendered it; empty in letters of older versions."""
     reasons: Sequence[Reason] = field(default_factory=tuple)
+    trace_id: str | None = None
+    """The trace of the batch that the message was read in; None if nothing is kept of it."""

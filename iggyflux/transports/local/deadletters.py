@@ -28,7 +28,8 @@ from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, 
 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
-_OWN_KEYS = ("mapping", "plan", "reasons", "mapping_hash")  # the last one: letters of older versions have no `plan`
+_OWN_KEYS = ("mapping", "plan", "reasons", "trace_id", "mapping_hash")
+"""The last one: letters of older versions have no `plan`."""
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -51,6 +52,7 @@ def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
         "plan": letter.plan,
         **envelope_of(letter.message),
         "reasons": [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons],
+        **({} if letter.trace_id is None else {"trace_id": letter.trace_id}),
     }
 
 
@@ -60,10 +62,11 @@ def decode_letter(line: bytes) -> DeadLetter:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
         mapping, plan = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2])
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
+        trace_id = msgspec.json.decode(tree.get("trace_id", msgspec.Raw(b"null")), type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons))
+    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), trace_id)
 
 
 def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
@@ -90,15 +93,16 @@ class DirectoryDeadLetters:
     async def connect(self) -> None:
         """As `DeadLetterSink.connect`: the folder is made for the first letter."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
+    async def put(self, letters: Sequence[DeadLetter]) -> str:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
-        await self._worker.call(self._put, letters)
+        return await self._worker.call(self._put, letters)
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
         await self._worker.finish(self._close)
 
-    def _put(self, letters: Sequence[DeadLetter]) -> None:
+    def _put(self, letters: Sequence[DeadLetter]) -> str:
+        """Keep the letters; return the path of their file."""
         data = b"".join(encode_letter(letter) + b"\n" for letter in letters)
         try:
             for _ in range(ATTEMPTS):
@@ -107,7 +111,7 @@ class DirectoryDeadLetters:
                 file.sync()
                 if file.is_at(end):
                     self._size = end
-                    return
+                    return str(file.path)
         except OSError as error:
             raise self._stopped(error.strerror or str(error)) from error
         raise self._stopped("its files were removed or replaced while they were written")
