@@ -29,6 +29,15 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         sync_folder(each.parent)
 
 
+def seen_from_outside(file: Path) -> tuple[int, int, int] | None:
+    """Return time of change, size and inode, one of which a write or a replacement changes; None if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 _MOST_BYTES = 200
 """A name has at most 255 bytes on most file systems, with the endings of its files."""
 _UNSAFE = re.compile(r"[%/\\\x00-\x1f\x7f]|^\.")

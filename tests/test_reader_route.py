@@ -233,6 +233,7 @@ class World:
         self.query = QUERY
         self.memory_bytes = MEMORY_BYTES
         self.plan: Any = MAPPING.plan()
+        self.reader: ReaderRun | None = None
 
     def route(self) -> ReaderRoute:
         store = Store(
@@ -260,7 +261,8 @@ class World:
     async def _run(self, seconds: float | None) -> None:
         self.clock.stop, self.status = Stop(), RouteStatus("back")
         self.clock.until = None if seconds is None else self.clock.now + seconds
-        await ReaderRun(self.route(), self.status, self.clock.stop, self.clock).run()
+        self.reader = ReaderRun(self.route(), self.status, self.clock.stop, self.clock)
+        await self.reader.run()
 
     def run(self, seconds: float | None = None) -> World:
         """Run one process until its end, or request a stop after so many seconds of the clock."""

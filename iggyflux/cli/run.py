@@ -6,17 +6,24 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import click
 
+from iggyflux.authoring.acceptance import acceptance_problems
+from iggyflux.authoring.contract import Database
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.errors import Problem
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
+from iggyflux.runner.reload import Documents, Reload
 from iggyflux.runner.service_manager import ServiceManager
+from iggyflux.runner.setup import AnySetup, WriterSetup
+from iggyflux.runner.stop import calling_on_hangup
 
 _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letters", "dropped")}
 """By the word of `--fail-on`: the counters of messages that must be 0."""
@@ -38,6 +45,7 @@ _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letter
     type=click.Choice(list(_FAILURES)),
     help="Exit with 1 if messages became dead letters, or also if `on_error: skip` dropped them.",
 )
+@click.option("--watch", is_flag=True, help="Take changed mappings without a restart; SIGHUP does it once.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
     pipeline: Path,
@@ -47,6 +55,7 @@ def command(
     status_file: Path | None,
     listen: str | None,
     fail_on: str | None,
+    watch: bool,
     quiet: bool,
 ) -> int:
     """Run the routes of a pipeline file.
@@ -63,15 +72,20 @@ def command(
     its metrics and health. Where
     other machines can reach the address, the pipeline must have a `telemetry.token`.
 
+    On SIGHUP, or by itself with --watch, the run reads its documents again. A changed mapping that compiles and whose
+    examples pass replaces the old one when everything in flight is settled. A broken one is refused, and the run goes
+    on as it was. Changes of the pipeline file itself need a restart.
+
     \b
     Example:
       iggyflux run pipeline.yaml
       iggyflux run pipeline.yaml --until-end --mapping factory-env
       iggyflux run pipeline.yaml --until-end --mapping env-history --fail-on dead-letters
       iggyflux run pipeline.yaml --listen 127.0.0.1:9273
+      iggyflux run pipeline.yaml --watch
     """
     loaded = open_pipeline(pipeline)
-    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, quiet))
+    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, watch, quiet))
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
     code = summary.exit_code or (ExitCode.PROBLEMS if count else ExitCode.OK)
     if not quiet or code:
@@ -84,6 +98,20 @@ def command(
     return code
 
 
+def _check(setups: Sequence[AnySetup]) -> list[Problem]:
+    """Return what the examples and the contract say of routes."""
+
+    def database(setup: AnySetup) -> Database:
+        if setup.item.sink is not None and setup.item.sink.kind != "influxdb":
+            return Database((str(setup.item.sink),))
+        settings = setup.influxdb
+        parts = (settings.url, settings.org, settings.bucket, settings.database, settings.retention_policy)
+        return Database(tuple(str(part or "") for part in parts))
+
+    routes = [(each.mapping, database(each)) for each in setups if isinstance(each, WriterSetup)]
+    return list(acceptance_problems([each.mapping for each in setups], routes))
+
+
 async def _run(
     pipeline: Pipeline,
     until_end: bool,
@@ -91,6 +119,7 @@ async def _run(
     log_format: str | None,
     status_file: Path | None,
     listen: str | None,
+    watch: bool,
     quiet: bool,
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
@@ -101,7 +130,14 @@ async def _run(
         log_format=log_format or "text",
         level=logging.WARNING if quiet else logging.INFO,
     )
-    with progress, stopping_on_signals(stop):
+    hangup, manager = ExitStack(), ServiceManager(os.environ)
+
+    def reloading(documents: Documents) -> Reload:
+        reload = Reload(documents, watch=watch, manager=manager)
+        hangup.enter_context(calling_on_hangup(reload.request))
+        return reload
+
+    with progress, stopping_on_signals(stop), hangup:
         summary = await run_pipeline(
             pipeline,
             until_end=until_end,
@@ -110,6 +146,8 @@ async def _run(
             status=status,
             status_file=status_file,
             listen=listen,
-            manager=ServiceManager(os.environ),
+            manager=manager,
+            reloading=reloading,
+            check=_check,
         )
     return summary, stop.requested.is_set()

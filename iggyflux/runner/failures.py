@@ -45,7 +45,7 @@ class FailureHandler:
         record: str,
     ) -> None:
         """`put` keeps dead letters and says in which file; `record` names what fails: a message or a row."""
-        self._route = route
+        self.route = route
         self._status = status
         self._put = put
         self._record = record
@@ -90,11 +90,11 @@ class FailureHandler:
         """
         if not reasons:
             return
-        if self._route.on_error is OnError.SKIP:
+        if self.route.on_error is OnError.SKIP:
             for each in reasons.values():
                 self._status.count("dropped", each[0].code)
             return
-        mapping, plan = self._route.mapping, self._route.plan_identity
+        mapping, plan = self.route.mapping, self.route.plan_identity
         letters = [
             DeadLetter(message(index), mapping, plan, bounded(reasons[index]), trace.id) for index in sorted(reasons)
         ]
@@ -104,7 +104,7 @@ class FailureHandler:
 
     def refresh(self) -> None:
         """Copy what the sink of dead letters reports about itself to the status."""
-        sink = self._route.dead_letters
+        sink = self.route.dead_letters
         if isinstance(sink, Retains):
             self._status.removed_replayed, self._status.removed_letters = sink.removed.replayed, sink.removed.others
 
@@ -124,7 +124,7 @@ class FailureHandler:
 
     def _event_fields(self, place: object, reason: Reason) -> dict[str, object]:
         """Return the fields of the event.  Raise `Stopped` if `on_error` is fail."""
-        if self._route.on_error is OnError.FAIL:
+        if self.route.on_error is OnError.FAIL:
             where = f" at {reason.location}" if reason.location else ""
             hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
             raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
@@ -132,7 +132,7 @@ class FailureHandler:
 
     def _fields(self, place: object, reason: Reason) -> dict[str, object]:
         return {
-            "route": self._route.name,
+            "route": self.route.name,
             "at": place,
             "code": reason.code,
             "reason": reason.reason,

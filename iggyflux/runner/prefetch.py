@@ -36,6 +36,10 @@ class Prefetcher:
         self._now = now
         self._ahead: tuple[Read, Fetch] | None = None
 
+    def use(self, source: RowSource) -> None:
+        """Fetch from another source from now on; nothing may be fetched ahead."""
+        self._source = source
+
     def prefetch(self, read: Read | None) -> None:
         """Begin to fetch a window that will be asked for later, unless another one is already fetched ahead."""
         if read is not None and self._ahead is None:

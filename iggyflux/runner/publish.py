@@ -114,6 +114,10 @@ class Publisher:
         self._sender = sender
         self.failures = FailureHandler(route, status, self._put, record="row")
 
+    def use(self, route: ReaderRoute) -> None:
+        """Publish by the plan of a changed route from the next window on."""
+        self._route = self.failures.route = route
+
     async def publish(self, read: Read, window: Window, deduplicator: Deduplicator) -> int:
         """Send what is new or changed of a window; return the number of its rows when everything is confirmed."""
         if self._route.plan.whole_windows:

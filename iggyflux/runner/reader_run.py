@@ -33,6 +33,7 @@ and what the reader then does:
 |              | … and the sink is unavailable, or  | abandons the window                                             |
 |              | the deadline passes                |                                                                 |
 |              | … with `until_end`, before the end | ends as above, and is interrupted (exit 3)                      |
+| any time     | a changed mapping is offered       | finishes the window, takes the new plan, connects again         |
 | any time     | no answer for 5 s, for 15 s        | the status shows it; `server.no_answer` is logged               |
 | any time     | the process dies                   | the next run reads the window again, and sends it again, with   |
 |              |                                    | the same ids; one that needs several sends, in halves           |
@@ -46,6 +47,7 @@ Opening and connecting, waiting and connecting again are the session's (`session
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, closing
 from functools import partial
 
@@ -64,7 +66,9 @@ from iggyflux.delivery.windows import (
 )
 from iggyflux.errors import Stopped, TooMuch
 from iggyflux.plan.digests import digest_rows
+from iggyflux.runner.change import Change
 from iggyflux.runner.clock import Clock
+from iggyflux.runner.events import emit
 from iggyflux.runner.prefetch import Fetch, Prefetcher
 from iggyflux.runner.publish import MessageSender, Publisher
 from iggyflux.runner.reader_events import ReaderEvents
@@ -76,6 +80,8 @@ from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import Trace, Traces
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import Window, Worker, server_of
+
+log = logging.getLogger("iggyflux.runner")
 
 _EMPTY_STORE_SECONDS = 1.0
 """How often to store after empty windows; after other windows the position is stored at once."""
@@ -92,6 +98,7 @@ class ReaderRun:
         self._traces = traces = traces or Traces()
         self.status = status
         self._progress = status.reader = ReaderStatus()
+        self.change: Change[ReaderRoute] = Change(status)
         self._stop = stop
         self._clock = clock
         max_retries = route.max_retries if route.rules.until_end else None
@@ -118,7 +125,7 @@ class ReaderRun:
             self._prefetcher.cancel,
             self._renderer.abandon,
             partial(self._worker.finish, route.store.close),
-            route.source.close,
+            self._close_source,
             route.sink.close,
             route.dead_letters.close,
         ):
@@ -146,10 +153,25 @@ class ReaderRun:
 
     async def _connect(self) -> None:
         await self._prefetcher.cancel()
+        await self._take_change()
         if not self._is_open:
             await self._open()
         await connect_all(self.route.dead_letters.connect, self._sender.connect, self._connect_source)
         self.status.show_plan(self.route.plan_identity)
+
+    async def _take_change(self) -> None:
+        """Take a changed route if one is offered, between two windows."""
+        if (route := self.change.take()) is None:
+            return
+        await self._close_source()
+        self.route = route
+        self._prefetcher.use(route.source)
+        self._publisher.use(route)
+        fields = {"route": route.name, "plan": route.plan_identity, "before": self.status.about.plan or None}
+        emit(log, logging.INFO, "plan.changed", **fields)
+
+    async def _close_source(self) -> None:
+        await self.route.source.close()
 
     async def _connect_source(self) -> None:
         with self._asking(self.route.source, "connecting"):
@@ -167,6 +189,8 @@ class ReaderRun:
     async def _read_windows(self) -> None:
         """Do what `delivery.windows` decides, until everything is read or a stop is requested."""
         while not self._stop.requested.is_set():
+            if self.change.is_offered.is_set():
+                await self._session.unless_stopped(self._connect())
             action = self._windows.next(self._clock.monotonic())
             if isinstance(action, Finished):
                 self._has_finished = True

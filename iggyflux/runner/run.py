@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.clock import Clock, SystemClock, first_of
 from iggyflux.runner.events import emit
 from iggyflux.runner.reader_run import ReaderRun
+from iggyflux.runner.reload import Documents, Reload
 from iggyflux.runner.route import AnyRoute, Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.service_manager import ServiceManager, notifying
@@ -30,6 +31,9 @@ from iggyflux.telemetry.tracing import NO_TRACING, Tracing
 from iggyflux.transports.base import Lagging, server_of
 
 _TICK_SECONDS = 1.0
+
+if TYPE_CHECKING:
+    from iggyflux.runner.documents import Check
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -44,20 +48,26 @@ async def run_pipeline(
     status_file: Path | None = None,
     listen: str | None = None,
     manager: ServiceManager | None = None,
+    reloading: Callable[[Documents], Reload] | None = None,
+    check: Check | None = None,
 ) -> Summary:
     """Run `pipeline`, or the routes that `only` names, and return the summary.
 
     With `until_end` the run ends when everything that was there at the start is settled, else when `stop` is requested.
     `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  `listen` is an
     address for metrics and health, instead of that of the pipeline.  `manager` learns when the run is ready, that it
-    lives and that it stops.  Raise `DocumentError` for problems found before the start; a route that stops later is in
-    the summary.
+    lives and that it stops.  `reloading` returns what follows changes of the documents; `check` says what is wrong with
+    changed ones that compile.  Raise `DocumentError` for problems found before the start; a route that stops later is
+    in the summary.
     """
+    from iggyflux.runner.documents import PipelineDocuments
     from iggyflux.runner.exporting import exporting
     from iggyflux.runner.listening import listening, public_tree
-    from iggyflux.runner.open import open_routes  # imports the mapping language, which `run_routes` does not need
+    from iggyflux.runner.open import prepare_routes  # imports the mapping language, which `run_routes` does not need
 
-    routes, status = open_routes(pipeline, until_end=until_end, only=only), status or Status()
+    prepared, status = prepare_routes(pipeline, until_end=until_end, only=only), status or Status()
+    routes = [each.build() for each in prepared]
+    reload = None if reloading is None else reloading(PipelineDocuments(pipeline, prepared, check))
     stop = stop or Stop()
     with (
         listening(pipeline.telemetry, status, listen),
@@ -74,6 +84,7 @@ async def run_pipeline(
                 stop=stop,
                 status=status,
                 status_file=status_file,
+                reload=reload,
                 shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
             )
 
@@ -84,15 +95,17 @@ async def run_routes(
     stop: Stop | None = None,
     status: Status | None = None,
     status_file: Path | None = None,
+    reload: Reload | None = None,
     shutdown_timeout_seconds: float = 30.0,
     clock: Clock | None = None,
     tick_seconds: float | None = _TICK_SECONDS,
     tracing: Tracing = NO_TRACING,
 ) -> Summary:
-    """Run `routes` side by side; `tracing` is informed of what they do."""
+    """Run `routes` side by side; `reload` changes them, `tracing` is informed of what they do."""
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name, about_route(route)) for route in routes]
     started, status.started_unix = clock.monotonic(), time.time()
+    status.configuration.since_unix = status.started_unix
 
     def seconds() -> float:
         return clock.monotonic() - started
@@ -103,10 +116,10 @@ async def run_routes(
         for route, counters in zip(routes, status.routes, strict=True)
     ]
     tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
-    ticking = []
+    ticking = [] if reload is None else [asyncio.create_task(reload.follow(runs, status.configuration, clock))]
     if tick_seconds is not None:
         lags = (_follow_lag(each, clock, tick_seconds) for each in runs)
-        ticking = [asyncio.create_task(each) for each in (_tick(runs, status, seconds, clock, tick_seconds), *lags)]
+        ticking += [asyncio.create_task(each) for each in (_tick(runs, status, seconds, clock, tick_seconds), *lags)]
     file = (
         StatusFile(status, status_file, seconds, every_seconds=tick_seconds or _TICK_SECONDS) if status_file else None
     )

@@ -38,7 +38,7 @@ class SettledLedger:
 
     def __init__(self, route: str, on_error: OnError, store: StateStore) -> None:
         self._route = route
-        self._drops = on_error is OnError.SKIP
+        self.on_error = on_error
         self._store = store
         self._worker = Worker("ledger")
         self._settled: SettledOffsets | None = None
@@ -57,7 +57,7 @@ class SettledLedger:
         """Return what is to be noted of a settled batch when it is acknowledged; `plan` is the identity of its plan."""
         if self._settled is None:
             return ()
-        found = self._settled.new(job.batch.partition, plan, _settled_batch(job, drops=self._drops))
+        found = self._settled.new(job.batch.partition, plan, _settled_batch(job, drops=self.on_error is OnError.SKIP))
         return [(plan, each) for each in found]
 
     def note(self, intervals: Iterable[tuple[Partition, PlanInterval]]) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import Stopped
+from iggyflux.errors import Problem, Stopped
 from iggyflux.records import JSON, Partition, Position
 from iggyflux.runner.events import emit
 from iggyflux.runner.newest import Newest, Show
@@ -132,6 +132,8 @@ class RouteStatus(DeliveryStatistics):
     """The offset that was acknowledged last, by partition; of a file, the position in bytes."""
     groups: Sequence[GroupState] = ()
     """The consumer groups that the source is a member of, one for each topic."""
+    is_changing: bool = False
+    """Whether a changed mapping waits until what is in flight is settled."""
     error: Stopped | None = None
     series: int | None = None
     """The known series of a writer with `limits.series`."""
@@ -191,6 +193,7 @@ class RouteStatus(DeliveryStatistics):
             "in_flight": self.in_flight,
             "waiting_for": self.waiting_for,
             "is_away": self.is_away,
+            "is_changing": self.is_changing,
             "backoff_seconds": None if backoff is None else round(backoff, 3),
             "lag": {str(partition): count for partition, count in self.lag.items()},
             "offsets": {str(partition): offset for partition, offset in self.offsets.copy().items()},
@@ -235,6 +238,43 @@ def _group(state: GroupState) -> dict[str, JSON]:
 
 
 @dataclass(slots=True)
+class Configuration:
+    """The documents of a run: whether they are those on disk, and why not.
+
+    `refused` is the first problem of a change that was refused, None after a good one.
+    """
+
+    since_unix: float = 0.0
+    """When the state began: the start of the run, or the last change that was accepted or refused."""
+    is_checking: bool = False
+    refused: Problem | None = None
+    changes: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "refused": 0})
+    """How many changes were accepted and refused."""
+
+    def as_dict(self, *, is_changing: bool, is_public: bool = False) -> dict[str, JSON]:
+        """Return the JSON form; for others than who reads the log, a problem is its code alone."""
+        states = {"checking": self.is_checking, "waiting": is_changing, "refused": self.refused is not None}
+        return {
+            "state": next((name for name, is_so in states.items() if is_so), "current"),
+            "since_unix": round(self.since_unix, 3),
+            "refused": None if self.refused is None else _refusal(self.refused, is_public=is_public),
+            "changes": {**self.changes},
+        }
+
+
+def _refusal(problem: Problem, *, is_public: bool) -> dict[str, JSON]:
+    if is_public:
+        entry = CODES.get(problem.code)
+        return {"code": problem.code, "reason": entry.title if entry else "", "place": "", "hint": None}
+    return {
+        "code": problem.code,
+        "reason": problem.message,
+        "place": str(problem.location),
+        "hint": problem.hint,
+    }
+
+
+@dataclass(slots=True)
 class Status:
     """The status of a run; the routes are filled in at the start."""
 
@@ -243,10 +283,11 @@ class Status:
     """The time since the start of the run."""
     started_unix: float = 0.0
     """When the run began, in seconds since the epoch."""
+    configuration: Configuration = field(default_factory=Configuration)
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form, as in `--status-file`."""
-        return {**self._times(), "routes": [route.as_dict() for route in self.routes]}
+        return {**self._of_run(), "routes": [route.as_dict() for route in self.routes]}
 
     def as_public(self, show: Show = "codes") -> dict[str, JSON]:
         """Return the JSON form for others than who reads the log; `show` says what of dead letters.
@@ -256,10 +297,15 @@ class Status:
         routes: list[JSON] = [route.as_public(show) for route in self.routes]
         found = {code for route in self.routes for by_code in list(route.reasons.values()) for code in by_code.copy()}
         titles: dict[str, JSON] = {code: CODES[code].title for code in sorted(found) if code in CODES}
-        return {**self._times(), "titles": titles, "routes": routes}
+        return {**self._of_run(is_public=True), "titles": titles, "routes": routes}
 
-    def _times(self) -> dict[str, JSON]:
-        return {"started_unix": round(self.started_unix, 3), "seconds": round(self.seconds, 3)}
+    def _of_run(self, *, is_public: bool = False) -> dict[str, JSON]:
+        is_changing = any(route.is_changing for route in self.routes)
+        return {
+            "started_unix": round(self.started_unix, 3),
+            "seconds": round(self.seconds, 3),
+            "configuration": self.configuration.as_dict(is_changing=is_changing, is_public=is_public),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,11 @@ Everything that can happen, and what the route then does:
 |              |                                     | is interrupted (exit 3)                                        |
 |              | … and the deadline passes, or again | abandons what is in flight, and is interrupted                 |
 |              | … with `until_end`, before the end  | ends as above, and is interrupted: what is left is counted     |
+| any time     | a changed mapping is offered        | renders no more, sends what lingers, waits until everything in |
+|              |                                     | flight is settled, takes the new plan, goes on                 |
+|              | … and that takes 5 s                | says what it waits for (`plan.waiting`)                        |
+|              | … and it takes 30 s, or requests    | abandons what is in flight, takes the new plan, connects again |
+|              | are held                            |                                                                |
 |              | no answer for 5 s, for 15 s         | the status shows it; `server.no_answer` is logged              |
 
 *Stops*: nothing that is in flight is acknowledged, and the status keeps the reason.  *Abandons*: nothing that is in
@@ -57,11 +62,13 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
 from iggyflux.delivery.held import HeldRequests
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.runner.change import SETTLE_SECONDS, Change
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
@@ -81,9 +88,14 @@ from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
+_SAY_SECONDS = 5.0
 _HELD = "an accepted line: the server rejected every line of the last request"
 
 log = logging.getLogger("iggyflux.runner")
+
+
+class _NotSettled(Exception):
+    """What is in flight was not settled in time for a changed plan: it is abandoned, and read again."""
 
 
 class WriterRun:
@@ -106,6 +118,7 @@ class WriterRun:
         self._clock = clock
         max_retries = route.policy.max_retries if route.until_end else None
         self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
+        self.change: Change[Route] = Change(status)
         self._failures = FailureHandler(route, status, route.dead_letters.put, record="message")
         self._unanswered = Unanswered(route.name)
         self._sink_state = SinkState(
@@ -161,6 +174,7 @@ class WriterRun:
     async def _connect(self) -> None:
         own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
         await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        self.take_change()  # nothing is in flight
         self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
@@ -198,14 +212,33 @@ class WriterRun:
             log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
         )
 
+    def take_change(self) -> Route:
+        """Take a changed route if one is offered, now that nothing is in flight; return the route."""
+        if (route := self.change.take()) is not None:
+            self.route = self._failures.route = route
+            if route.ledger is not None:
+                route.ledger.on_error = route.on_error
+            before = self.status.about.plan
+            self.status.show_plan(route.plan_identity)
+            fields = {"route": route.name, "plan": route.plan_identity, "before": before or None}
+            emit(log, logging.INFO, "plan.changed", **fields)
+        return self.route
+
     async def _transfer(self) -> None:
         """Transfer until the end of the input, a requested stop or the end of the connection."""
+        while True:
+            try:
+                return await self._transfer_once()
+            except _NotSettled:
+                self._has_abandoned = self._stop.requested.is_set()
+                await self._session.unless_stopped(self._connect())
+
+    async def _transfer_once(self) -> None:
         self._held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
-        route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
-        transfer = _Transfer(
-            route, status, self._stop, clock, self._failures, self._unanswered, self._renderer, self._traces
-        )
+        status, clock, stop = self.status, self._clock, self._stop.requested
+        transfer = _Transfer(self, self._stop, clock, self._failures, self._unanswered, self._renderer, self._traces)
+        route = self.route
         try:
             await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
         except StopRequested:
@@ -229,8 +262,7 @@ class _Transfer:
 
     def __init__(
         self,
-        route: Route,
-        status: RouteStatus,
+        run: WriterRun,
         stop: Stop,
         clock: Clock,
         failures: FailureHandler,
@@ -238,13 +270,14 @@ class _Transfer:
         renderer: Worker,
         traces: Traces,
     ) -> None:
-        self._route = route
+        route = self._route = run.route
+        self._run = run
         self._renderer = renderer
         self._traces = traces
         self._arrived = NO_TRACE  # of the batch that was read last
         self._server = server_of(route.source)
         self._unanswered = unanswered
-        self._status = status
+        self._status = run.status
         self._stop = stop
         self._clock = clock
         self._failures = failures
@@ -297,21 +330,26 @@ class _Transfer:
     async def _read_all(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
         """Read, render and send until there is no more; what lingers is sent in the end."""
         stopping = tasks.create_task(self._stop.requested.wait())
+        changing = tasks.create_task(self._run.change.is_offered.wait())
         reading = tasks.create_task(self._read())
         idle = _IDLE_SECONDS[0]
         flush_at: float | None = None
         self._status.state = "running"
         while True:
             seconds = None if flush_at is None else flush_at - self._clock.monotonic()
-            if seconds is not None and not await self._arrives(reading, stopping, seconds):
+            if seconds is not None and not await self._arrives(seconds, reading, stopping, changing):
                 await self._flush(sender, tasks)
                 flush_at = None
                 continue
             if seconds is None:
-                await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reading, stopping, changing}, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 reading.cancel()
                 break
+            if changing.done():
+                await self._take_change(sender, tasks, stopping)
+                flush_at, changing = None, tasks.create_task(self._run.change.is_offered.wait())
+                continue
             batch = reading.result()
             if isinstance(batch, EndOfInput | Stopped):
                 self.has_reached_end = isinstance(batch, EndOfInput)
@@ -327,7 +365,11 @@ class _Transfer:
                 continue
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
-            await self._render(batch, self._arrived, sender, tasks)
+            trace = self._arrived
+            left = await self._render(batch, trace, sender, tasks)
+            while left is not None and not self._stop.requested.is_set():
+                await self._take_change(sender, tasks, stopping)
+                left = await self._render(left, trace, sender, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
                 break
@@ -336,21 +378,53 @@ class _Transfer:
             elif flush_at is None:
                 flush_at = self._clock.monotonic() + self._route.linger_seconds
         stopping.cancel()
+        changing.cancel()
         await self._flush(sender, tasks)
 
-    async def _arrives(
-        self, reading: asyncio.Task[Batch | EndOfInput | Stopped | None], stopping: asyncio.Task[bool], seconds: float
-    ) -> bool:
-        """Return whether a batch or a requested stop arrives within `seconds`."""
+    async def _take_change(self, sender: RequestSender, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
+        """Settle what is in flight and take the changed route; what was read ahead is then rendered by its plan.
+
+        Return without it if a stop is requested.  Raise `_NotSettled` if it takes too long.
+        """
+        until = self._clock.monotonic() + SETTLE_SECONDS
+        flushing = tasks.create_task(self._flush(sender, tasks))
+        await self._finish(sender, until, flushing)  # a stop ends its requests, not this
+        answering = tasks.create_task(sender.until_answered())
+        await self._finish(sender, until, answering, stopping)
+        answering.cancel()
+        if stopping.done():
+            return
+        if sender.is_holding:
+            raise _NotSettled
+        self._route = self._run.take_change()
+
+    async def _finish(self, sender: RequestSender, until: float, *tasks: asyncio.Task[Any]) -> None:
+        """Wait until one of the tasks is done; say so if it takes long.  Raise `_NotSettled` at the time `until`."""
+        if await self._arrives(min(_SAY_SECONDS, until - self._clock.monotonic()), *tasks):
+            return
+        seconds = until - self._clock.monotonic()
+        words = self._status.waiting_for or "the answers to the requests in flight"
+        fields = {
+            "route": self._route.name,
+            "requests": sender.in_flight,
+            "reason": words,
+            "seconds": round(seconds, 1),
+        }
+        emit(log, logging.WARNING, "plan.waiting", **fields)
+        if not await self._arrives(seconds, *tasks):
+            raise _NotSettled
+
+    async def _arrives(self, seconds: float, *tasks: asyncio.Task[Any]) -> bool:
+        """Return whether one of the tasks is done within `seconds`."""
         if seconds <= 0:
             return False
-        if not reading.done():
+        if not any(task.done() for task in tasks):
             lingering = asyncio.ensure_future(self._clock.sleep(seconds))
             try:
-                await asyncio.wait({reading, stopping, lingering}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({*tasks, lingering}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 lingering.cancel()
-        return reading.done() or stopping.done()
+        return any(task.done() for task in tasks)
 
     async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | Stopped | None:
         if after_seconds:
@@ -371,9 +445,14 @@ class _Transfer:
             return nullcontext()
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
-    async def _render(self, batch: Batch, trace: Trace, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
-        """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
-        began = self._traces.now()
+    async def _render(
+        self, batch: Batch, trace: Trace, sender: RequestSender, tasks: asyncio.TaskGroup
+    ) -> Batch | None:
+        """Render a batch and send the requests that are full.
+
+        Return the parts that are left when a stop is requested or a change is offered.
+        """
+        done, began = 0, self._traces.now()
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
             rendered = made if self._route.series is None else await self._route.series.admit(made)
             self._count(part, rendered)
@@ -386,10 +465,12 @@ class _Transfer:
                 await self.settle(job)
             for request in self._builder.add(job):
                 await sender.send(request, tasks)
-            if self._stop.requested.is_set():
-                return
+            done += len(part.messages)
+            if done < len(batch.messages) and (self._stop.requested.is_set() or self._run.change.is_offered.is_set()):
+                return batch.part(done, len(batch.messages))
             began = self._traces.now()
         trace.end()
+        return None
 
     def _count(self, batch: Batch, rendered: Rendered) -> None:
         status = self._status
@@ -439,5 +520,5 @@ def _reasons(job: Job) -> dict[int, list[Reason]]:
 def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error that decides: a bug, else one that stops the route, a requested stop, a lost connection."""
     flat = [_worst(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
-    order = (Stopped, StopRequested, NotConnected)
+    order = (Stopped, StopRequested, NotConnected, _NotSettled)
     return min(flat, key=lambda error: next((at for at, kind in enumerate(order, 1) if isinstance(error, kind)), 0))

@@ -171,6 +171,21 @@ METRICS: Final[tuple[Metric, ...]] = (
         of_route=False,
     ),
     Metric(
+        "iggyflux_configuration_refused",
+        "gauge",
+        "Whether the last change of a document was refused: the run goes on with other documents than those on disk.",
+        lambda run: [((), int(run["configuration"]["refused"] is not None))],
+        of_route=False,
+    ),
+    Metric(
+        "iggyflux_configuration_changes_total",
+        "counter",
+        "Changes of documents during the run, by what came of them: accepted or refused.",
+        lambda run: [((result,), number) for result, number in run["configuration"]["changes"].items()],
+        ("result",),
+        of_route=False,
+    ),
+    Metric(
         "iggyflux_route_info",
         "gauge",
         "What the route is: its kind, mapping, plan (its identity), and the servers of its ends; 1.",
@@ -179,6 +194,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     # the state of a route
     Metric("iggyflux_route_state", "gauge", "1 for the state that the route is in, 0 for others.", _states, ("state",)),
+    Metric(
+        "iggyflux_route_changing",
+        "gauge",
+        "Whether a changed mapping waits until what is in flight is settled.",
+        lambda route: [((), int(route["is_changing"]))],
+    ),
     Metric(
         "iggyflux_route_connected",
         "gauge",
