@@ -257,4 +257,6 @@ class DeadLetter:
     plan: str
     """The identity of the plan that rendered it; empty in letters of older versions."""
     reasons: Sequence[Reason] = field(default_factory=tuple)
+    trace_id: str | None = None
+    """The trace of the batch that the message was read in; None if nothing is kept of it."""
     kept_us: int = field(default=0, compare=False)

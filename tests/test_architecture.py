@@ -57,6 +57,7 @@ BEHIND_ONE_DOOR = {
     "re2": {"functions", "payloads", "documents", "mapping", "sim"},
     "cbor2": {"payloads"},
     "h11": {"sim", "telemetry"},
+    "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
@@ -209,6 +210,7 @@ HEAVY = [
     "sqlite3",
     "asyncio",
     "prometheus_client",
+    "opentelemetry",
 ]
 
 

@@ -140,7 +140,7 @@ def sources(route: RouteStatus, rate: float) -> set[str]:
 def test_no_line_is_wider_than_the_terminal_and_every_number_is_whole(
     data: st.DataObject, columns: int, rows: int
 ) -> None:
-    """Names of any script, rates of millions, any size: what is cut is no number."""
+    """Names of any script, rates of millions, any size: only words are cut."""
     routes = [data.draw(some_route(number)) for number in range(data.draw(st.integers(0, 4)))]
     rates = {route.name: data.draw(st.floats(0, 1e9)) for route in routes}
     lines = [unstyled(line) for line in live_lines(routes, rates, columns, rows)]

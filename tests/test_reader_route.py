@@ -634,7 +634,7 @@ def test_a_window_that_was_fetched_in_vain_is_closed() -> None:
             prefetcher.prefetch(first)
             for _ in range(5):
                 await asyncio.sleep(0)
-            window = await (await prefetcher.fetch(read))
+            window = await (await prefetcher.fetch(read)).task
             opened.append(database.open_windows)
             window.close()
         prefetcher.prefetch(third)

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from iggyflux.mapping import parse_mapping
+from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.plan import bounds, columns
 from iggyflux.plan.reference import joined
 from iggyflux.records import Batch, Message, Partition, Rendered
 from iggyflux.runner import Route, Stop, run_routes
+from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.transports.local.memory import CollectingDeadLetters, ScriptedSink, ScriptedSource, batch
 from tests.test_bounds import CASES, EACH, THOUSAND, writer
@@ -70,8 +71,10 @@ async def watched() -> AsyncIterator[list[float]]:
 
 
 def route(name: str, mapping: str, source: ScriptedSource) -> Route:
-    plan: Any = parse_mapping(mapping, format="yaml").plan()
-    return Route(name=name, plan=plan, source=source, sink=ScriptedSink(), dead_letters=CollectingDeadLetters())
+    sink, parsed = ScriptedSink(), parse_mapping(mapping, format="yaml")
+    assert isinstance(parsed, WriterMapping)
+    plan = SinkPlan(parsed, sink, "ns", {})
+    return Route(name=name, plan=plan, source=source, sink=sink, dead_letters=CollectingDeadLetters())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,10 +29,12 @@ from iggyflux.telemetry.answers import Site
 from iggyflux.transports.local.log import Log
 from tests.browser import PATIENCE_MS, launched
 from tests.metrics_watch import tree_of
+from tests.pages import blocks
 from tests.telemetry_site import serving
 
 pytestmark = pytest.mark.slow
 
+DOCS = Path(__file__).parent.parent / "docs"
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>&amp;"
 
 
@@ -401,22 +404,24 @@ iggyflux: 1
 from: log:data
 to: influxdb
 influxdb: {{url: "{url}", org: org, bucket: test, token: canary-5Hq, flavor: v2, linger: 10ms}}
-telemetry: {{listen: "127.0.0.1:0", show: words}}
+telemetry: {{show: words}}
 run: [{{mapping: numbers.yaml}}, {{mapping: texts.yaml}}, {{mapping: back.yaml, from: influxdb, to: "log:data"}}]
 """
 
 
 def test_a_run_with_load_dead_letters_an_outage_and_a_reader_is_seen(browser: Browser, tmp_path: Path) -> None:
+    """Begun by the command in docs/watching.md, with a free port."""
     with SimServer(2, token="canary-5Hq") as sim:
         (tmp_path / "numbers.yaml").write_text(WRITER.format(name="numbers", type="float"))
         (tmp_path / "texts.yaml").write_text(WRITER.format(name="texts", type="string"))
         (tmp_path / "back.yaml").write_text(READER)
-        (tmp_path / "p.yaml").write_text(PIPELINE.format(url=sim.url))
+        (tmp_path / "pipeline.yaml").write_text(PIPELINE.format(url=sim.url))
         log = Log.open(tmp_path / "data", create=True)
         log.create_topic("garden", "history")
         log.create_topic("garden", "texts")
         append(log, "numbers", 500, "1.5")
-        command = [sys.executable, "-m", "iggyflux", "run", "p.yaml"]
+        [written] = [block["text"] for block in blocks(DOCS / "watching.md") if block["kind"] == "sh"]
+        command = [sys.executable, "-m", *shlex.split(written.replace(":9273", ":0"))]
         running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         assert running.stderr is not None
         lines = iter(running.stderr.readline, "")

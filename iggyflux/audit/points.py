@@ -1,7 +1,7 @@
 """Lines as parts that can be sorted and compared: series, time and fields, read only as far as needed.
 
-Most lines of a mapping have the same fields in the same types, so their fields are read by one pattern, column by
-column; every other line is parsed.
+Most lines of a mapping have the same fields in the same types: their values are read as one JSON document, or each by
+one pattern.  Every other line is parsed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from iggyflux.delivery.lines import point_key
 from iggyflux.lineprotocol import Dialect, FieldValue, Point, Unsigned, escape_key, parse_line
@@ -98,31 +100,82 @@ class SeriesReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
-    """Fields with fixed names and types: the pattern of their text, and how to convert each group."""
+class _Kind:
+    """A type of field as lines write it: the pattern of a value, what follows it, its type in JSON."""
 
-    names: tuple[str, ...]
-    pattern: re.Pattern[str]
-    conversions: tuple[Callable[[Sequence[str]], Sequence[FieldValue]], ...]
-
-    def values(self, groups: Sequence[Sequence[str]]) -> list[dict[str, FieldValue]]:
-        """Return the fields of each text whose groups are given."""
-        columns = [convert(column) for convert, column in zip(self.conversions, zip(*groups, strict=True), strict=True)]
-        names = self.names
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    pattern: str
+    suffix: str
+    json: Any
+    read: Callable[[str], FieldValue]
 
 
 _UNESCAPE: Final = re.compile(r'\\(["\\])')
-_KINDS: Final[Mapping[type, tuple[str, Callable[[Sequence[str]], Sequence[Any]]]]] = {
-    float: ("(-?[0-9][0-9.e+-]*+)", lambda texts: list(map(float, texts))),
-    int: ("(-?[0-9]++)i", lambda texts: list(map(int, texts))),
-    Unsigned: ("([0-9]++)u", lambda texts: list(map(int, texts))),
-    bool: ("(true|false)", lambda texts: [text == "true" for text in texts]),
-    str: (
-        r'"((?:[^"\\]|\\.)*+)"',
-        lambda texts: [_UNESCAPE.sub(r"\1", text) if "\\" in text else text for text in texts],
-    ),
+_KINDS: Final[Mapping[type, _Kind]] = {
+    float: _Kind("-?[0-9][0-9.e+-]*+", "", float, float),
+    int: _Kind("-?[0-9]++", "i", int, int),
+    Unsigned: _Kind("[0-9]++", "u", int, int),
+    bool: _Kind("true|false", "", bool, lambda text: text == "true"),
+    str: _Kind(r'"(?:[^"\\]|\\.)*+"', "", str, lambda text: _UNESCAPE.sub(r"\1", text[1:-1])),
 }
+
+
+class _Shape:
+    """Fields with fixed names and types, in the order of their texts."""
+
+    def __init__(self, names: Sequence[str], keys: Sequence[str], kinds: Sequence[_Kind]) -> None:
+        self.names = tuple(names)
+        self._kinds = tuple(kinds)
+        parts = [f"{re.escape(key)}=({kind.pattern}){kind.suffix}" for key, kind in zip(keys, kinds, strict=True)]
+        self._pattern = re.compile(",".join(parts), re.DOTALL)
+        self._first, self._last = f"{keys[0]}=", kinds[-1].suffix
+        self._between = [f"{kind.suffix},{key}=" for kind, key in zip(kinds, keys[1:], strict=False)]
+        self._row = f"{self._last}\n{self._first}"
+        values: Any = tuple.__class_getitem__(tuple(kind.json for kind in kinds))
+        self._decoder: msgspec.json.Decoder[list[tuple[FieldValue, ...]]] = msgspec.json.Decoder(list[values])
+
+    def read(self, text: str) -> tuple[FieldValue, ...] | None:
+        """Return the values in one text; None if it has another shape."""
+        found = self._pattern.fullmatch(text)
+        if found is None:
+            return None
+        return tuple([kind.read(part) for kind, part in zip(self._kinds, found.groups(), strict=True)])
+
+    def read_all(self, texts: Sequence[str]) -> list[tuple[FieldValue, ...]] | None:
+        """Return the values in each text; None if they cannot be read all at once.
+
+        The texts become one JSON document, by replacing what is between two values.  Where each of these pieces occurs
+        as often as there are texts, and each row of the document has the values of the shape, no string has one.
+        """
+        joined = "\n".join(texts)
+        if "\\" in joined or not joined.startswith(self._first) or not joined.endswith(self._last):
+            return None
+        if joined.count(self._row) != len(texts) - 1:
+            return None
+        if any(joined.count(piece) != len(texts) for piece in self._between):
+            return None
+        body = joined[len(self._first) : len(joined) - len(self._last)].replace(self._row, "],[")
+        for piece in self._between:
+            body = body.replace(piece, ",")
+        try:
+            rows = self._decoder.decode(f"[[{body}]]")
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            return None
+        return rows if len(rows) == len(texts) else None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldTable:
+    """The fields of many points: of one shape, or of several."""
+
+    names: tuple[str, ...]
+    """The names of the fields; empty if the points have different ones."""
+    rows: Sequence[tuple[FieldValue, ...]]
+    """The values, if `names` is not empty."""
+    fields: Sequence[Mapping[str, FieldValue]]
+
+    def at(self, index: int) -> Mapping[str, FieldValue]:
+        """Return the fields of one point."""
+        return dict(zip(self.names, self.rows[index], strict=True)) if self.names else self.fields[index]
 
 
 class FieldReader:
@@ -133,14 +186,17 @@ class FieldReader:
         self._shapes: list[_Shape] = []
         self.booleans: set[str] = set()
         """The fields that were boolean so far."""
+        self.others: set[str] = set()
+        """The fields that were not boolean."""
 
-    def read(self, texts: Sequence[str]) -> list[dict[str, FieldValue]]:
+    def read(self, texts: Sequence[str]) -> FieldTable:
         """Return the fields of each text."""
+        if texts:
+            self._read_one(texts[0])  # so its shape is the first one, if it has one
         for shape in self._shapes[:1]:
-            matches = list(map(shape.pattern.fullmatch, texts))
-            if all(matches):
-                return shape.values([found.groups() for found in matches if found is not None]) if texts else []
-        return [self._read_one(text) for text in texts]
+            if (rows := shape.read_all(texts)) is not None:
+                return FieldTable(shape.names, rows, ())
+        return FieldTable((), (), [self._read_one(text) for text in texts])
 
     def only(self, text: str, names: Collection[str]) -> str:
         """Return the text of the fields with these names."""
@@ -150,20 +206,15 @@ class FieldReader:
 
     def _read_one(self, text: str) -> dict[str, FieldValue]:
         for number, shape in enumerate(self._shapes):
-            if found := shape.pattern.fullmatch(text):
+            if (values := shape.read(text)) is not None:
                 if number:
                     self._shapes.insert(0, self._shapes.pop(number))
-                return shape.values([found.groups()])[0]
+                return dict(zip(shape.names, values, strict=True))
         fields = dict(parse_line(f"m {text} 0", self._dialect).fields)
-        self.booleans.update(name for name, value in fields.items() if isinstance(value, bool))
-        self._learn(fields, text)
+        for name, value in fields.items():
+            (self.booleans if isinstance(value, bool) else self.others).add(name)
+        keys = [escape_key(name, self._dialect) for name in fields]
+        shape = _Shape(tuple(fields), keys, [_KINDS[type(value)] for value in fields.values()])
+        if shape.read(text) is not None:
+            self._shapes = [shape, *self._shapes][:_MOST_SHAPES]
         return fields
-
-    def _learn(self, fields: Mapping[str, FieldValue], text: str) -> None:
-        parts = [
-            f"{re.escape(escape_key(name, self._dialect))}={_KINDS[type(value)][0]}" for name, value in fields.items()
-        ]
-        pattern = re.compile(",".join(parts), re.DOTALL)
-        if pattern.fullmatch(text):
-            conversions = tuple(_KINDS[type(value)][1] for value in fields.values())
-            self._shapes = [_Shape(tuple(fields), pattern, conversions), *self._shapes][:_MOST_SHAPES]

@@ -23,7 +23,7 @@ from iggyflux.transports.ranges import Bound
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which messages are meant: from `since` to `until`, exclusive; `settled_only` stops where the consumer stands."""
+    """Which messages are meant: from `since` to `until`, exclusive; `settled_only` ends at the consumer's position."""
 
     since: Bound | None = None
     until: Bound | None = None

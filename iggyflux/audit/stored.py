@@ -30,7 +30,7 @@ class StoreFacts:
     """
 
     dialect: str
-    keeps_ns: int | None
+    keeps_seconds: int | None
     oldest_ns: int | None
 
 
@@ -46,9 +46,9 @@ class StoredPoints:
     async def facts(self) -> StoreFacts:
         """Connect.  Raise `NotConnected` or `Stopped`."""
         rows = await self._of("iggyflux")
-        keeps = await self._repeated(rows.retention)
-        oldest = None if not keeps else await self._repeated(rows.now) - keeps
-        return StoreFacts(rows.flavor.dialect.value, keeps, oldest)
+        seconds = (await self._repeated(rows.retention)).seconds
+        oldest = None if not seconds else await self._repeated(rows.now) - seconds * 10**9
+        return StoreFacts(rows.flavor.dialect.value, seconds, oldest)
 
     async def of(self, measurement: str, entries: list[Entry]) -> AsyncIterator[tuple[list[Entry], InfluxWindow]]:
         """Yield the entries of a window in one part or several, each with what the store has of that time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import itemgetter
 
 from iggyflux.audit.points import Entry, FieldReader, SeriesReader
 from iggyflux.lineprotocol import FieldValue
@@ -106,7 +107,7 @@ class Window:
         self._fields = fields.read([entry[3] for entry in entries])
         tags = selection.tags if selection is not None else {}
         self._names = tuple(tags.values())
-        self._strict = _may_be_boolean(selection, frozenset(fields.booleans))
+        self._strict = _mistakable(selection, fields)
         keys = _keys(entries, tuple(tags), unit_ns, series)
         self._index = dict(zip(keys, range(len(keys)), strict=True))
         self._is_there = bytearray(len(entries))
@@ -115,18 +116,42 @@ class Window:
 
     def take(self, rows: Iterable[Row]) -> None:
         """Compare rows of the store; rows of others are ignored."""
+        left: Sequence[Mapping[str, JSON]] = [row.columns for row in rows]
+        if self._fields.names and not self._shared and not self._strict:
+            left = self._take_equal(left)
         find, names, fields, there = self._index.get, self._names, self._fields, self._is_there
-        strict, shared = self._strict, self._shared
-        for row in rows:
-            columns = row.columns
+        for columns in left:
             at = find((columns["time"], *map(columns.get, names)))
             if at is None:
                 continue
-            wanted = fields[at]
-            if wanted.items() <= columns.items() and at not in shared and not (strict and self._mistaken(at, columns)):
+            if at not in self._shared and all(
+                is_same(value, columns.get(name)) for name, value in fields.at(at).items()
+            ):
                 there[at] = 1
             else:
                 self._stored.setdefault(at, {}).update(columns)
+
+    def _take_equal(self, found: Sequence[Mapping[str, JSON]]) -> Sequence[Mapping[str, JSON]]:
+        """Confirm the points whose rows have all tags, and all fields with their values; return the other rows."""
+        rows, there = self._fields.rows, self._is_there
+        try:
+            keys = list(map(itemgetter("time", *self._names), found))
+            values = list(map(itemgetter(*self._fields.names), found))
+        except KeyError:
+            return found
+        if not self._names:
+            keys = [(key,) for key in keys]
+        if len(self._fields.names) == 1:
+            values = [(value,) for value in values]
+        left = []
+        for number, at in enumerate(map(self._index.get, keys)):
+            if at is None:
+                continue
+            if rows[at] == values[number]:
+                there[at] = 1
+            else:
+                left.append(found[number])
+        return left
 
     def there(self) -> int:
         """Return how many points are there, and no other message of the range makes them."""
@@ -146,17 +171,12 @@ class Window:
             stored = {name: value for name, value in self._stored.get(at, {}).items() if name != "time"}
             # Claims are in the order of their messages, since entries are sorted by number.
             claims = [
-                Claim(partition_of(entry[2]), self._fields[each], is_refused(entry))
+                Claim(partition_of(entry[2]), self._fields.at(each), is_refused(entry))
                 for each in group
                 for entry in (self._entries[each],)
             ]
             for each, states in zip(group, judge_all(claims, stored), strict=True):
-                yield Suspect(self._entries[each], self._fields[each], states, stored)
-
-    def _mistaken(self, at: int, columns: Mapping[str, JSON]) -> bool:
-        """Whether a boolean passed for a number, which Python takes for equal."""
-        fields = self._fields[at]
-        return any(not is_same(fields[name], columns.get(name)) for name in self._strict if name in fields)
+                yield Suspect(self._entries[each], self._fields.at(each), states, stored)
 
 
 def _keys(
@@ -183,7 +203,12 @@ def _shared(keys: Sequence[object]) -> dict[int, tuple[int, ...]]:
     return {at: tuple(group) for group in groups.values() if len(group) > 1 for at in group}
 
 
-def _may_be_boolean(selection: Selection | None, booleans: frozenset[str]) -> frozenset[str]:
-    """Return the fields that are boolean in the store, or were in lines."""
+def _mistakable(selection: Selection | None, fields: FieldReader) -> frozenset[str]:
+    """Return the fields that may be boolean in a line and a number in the store, or the other way round.
+
+    Python takes True for 1.
+    """
     stored = {} if selection is None else selection.fields
-    return booleans.union(name for name, found in stored.items() if not {"boolean", "any"}.isdisjoint(found))
+    surely = {name for name, kinds in stored.items() if kinds == ("boolean",)} - fields.others
+    perhaps = {name for name, kinds in stored.items() if not {"boolean", "any"}.isdisjoint(kinds)}
+    return frozenset((perhaps | fields.booleans) - surely)

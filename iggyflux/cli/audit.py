@@ -163,7 +163,9 @@ async def _letters(setup: WriterSetup, prepared: PreparedRoute) -> Any:
             yield letter
     except EnvelopeError as error:
         raise Stopped(
-            f"a message is no dead letter: {error}", "check `dead_letters` of the pipeline", "IFX716"
+            f"a message in the topic of dead letters cannot be read: {error}",
+            "check `dead_letters` of the pipeline",
+            "IFX716",
         ) from error
 
 
@@ -242,7 +244,7 @@ def _lines(name: str, report: Report, sent: _Sent | None, others: int) -> Iterat
         verb = "was" if others == 1 else "were"
         words = f"{plural(others, 'message')} {verb} settled by another plan, whose points may be others"
         yield Styled("  warning", "yellow"), f": {words}"
-    if report.facts is not None and report.facts.keeps_ns is None:
+    if report.facts is not None and report.facts.keeps_seconds is None:
         yield ("  the server does not tell its retention, so nothing counts as expired",)
     if sent is not None:
         healed = f", {sent.healed:,} there by now" if sent.healed else ""
@@ -275,7 +277,7 @@ def _tree(name: str, report: Report, sent: _Sent | None, others: int) -> dict[st
         "messages_of_other_plans": others,
         "points": {"rendered": report.rendered, **{kind.value: report.points[kind] for kind in Class}},
         "records_failed": report.failed,
-        "retention_seconds": None if facts is None or facts.keeps_ns is None else facts.keeps_ns // 10**9,
+        "retention_seconds": None if facts is None else facts.keeps_seconds,
         "findings": [
             {
                 "class": each.kind.value,

@@ -97,7 +97,7 @@ class _Display:
                 return
 
     def _replace(self, lines: list[Line], above: Line | None = None) -> None:
-        """Remove what is shown, print a line that stays, and show `lines`; a terminal that is gone is no fault."""
+        """Remove what is shown, print a line that stays, and show `lines`.  Nothing is raised where the terminal is gone."""
         if not (lines or self._shown or above):
             return
         columns, _ = _size()

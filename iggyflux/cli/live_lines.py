@@ -260,7 +260,7 @@ def in_the_middle(text: str, cells: int) -> str:
 
 
 def _beginning(text: str, cells: int) -> str:
-    """Return the longest beginning of a text that fits and does not end within a number."""
+    """Return as much of the start of a text as fits, without a part of a number."""
     kept, room = 0, cells
     for kept, each in enumerate(text):  # noqa: B007 - the number of characters is the result
         room -= width(each)

@@ -1,4 +1,4 @@
-"""`iggyflux status`: what the routes of a pipeline have settled and read, told by files, whether or not they run."""
+"""`iggyflux status`: what the routes of a pipeline have settled and read, from files alone, whether or not they run."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class InfluxSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
-    """The `telemetry` section: where a run answers requests for metrics and health, and who may ask."""
+    """The `telemetry` section: where a run answers requests for metrics and health, who may ask, and traces."""
 
     listen: str | None = None
     """Host and port; None if it does not listen."""
@@ -145,6 +145,8 @@ class TelemetrySettings:
     max_behind_seconds: float | None = None
     show: Literal["codes", "words", "payloads"] = "codes"
     """What is shown of the newest dead letters; more than `codes` on loopback only."""
+    propagate: bool = False
+    """Whether messages of readers carry their trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from iggyflux.runner.events import emit
 from iggyflux.runner.newest import with_newest
 from iggyflux.runner.route import AnyRoute
 from iggyflux.runner.status import RouteStatus
+from iggyflux.telemetry.tracing import NO_TRACE, Trace
 from iggyflux.transports.base import Retains, forget_error
 
 _MOST_LOGGED = 20
@@ -39,11 +40,11 @@ class FailureHandler:
         self,
         route: AnyRoute,
         status: RouteStatus,
-        put: Callable[[Sequence[DeadLetter]], Awaitable[None]],
+        put: Callable[[Sequence[DeadLetter]], Awaitable[str | None]],
         *,
         record: str,
     ) -> None:
-        """`put` keeps dead letters; `record` names what fails: a message or a row."""
+        """`put` keeps dead letters and says in which file; `record` names what fails: a message or a row."""
         self._route = route
         self._status = status
         self._put = put
@@ -79,7 +80,9 @@ class FailureHandler:
                 fields = self._event_fields(found, Reason(refusal.code, refusal.reason))
                 emit(log, logging.WARNING, "line.refused", **fields)
 
-    async def keep(self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message]) -> None:
+    async def keep(
+        self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message], trace: Trace = NO_TRACE
+    ) -> None:
         """Keep the records with these indices as dead letters, or count them as dropped.
 
         `message` gives the message to keep for an index.  A cancellation does not stop what is being written: a letter
@@ -92,8 +95,10 @@ class FailureHandler:
                 self._status.count("dropped", each[0].code)
             return
         mapping, plan = self._route.mapping, self._route.plan_identity
-        letters = [DeadLetter(message(index), mapping, plan, bounded(reasons[index])) for index in sorted(reasons)]
-        putting = asyncio.ensure_future(self._put_and_count(letters))
+        letters = [
+            DeadLetter(message(index), mapping, plan, bounded(reasons[index]), trace.id) for index in sorted(reasons)
+        ]
+        putting = asyncio.ensure_future(self._put_and_count(letters, trace))
         putting.add_done_callback(forget_error)
         await asyncio.shield(putting)
 
@@ -103,8 +108,8 @@ class FailureHandler:
         if isinstance(sink, Retains):
             self._status.removed_replayed, self._status.removed_letters = sink.removed.replayed, sink.removed.others
 
-    async def _put_and_count(self, letters: Sequence[DeadLetter]) -> None:
-        await self._put(letters)
+    async def _put_and_count(self, letters: Sequence[DeadLetter], trace: Trace) -> None:
+        trace.dead_letters(letters, await self._put(letters))
         for letter in letters:
             self._status.count("dead_letters", letter.reasons[0].code)
         of_rows = self._status.about.kind == "reader"

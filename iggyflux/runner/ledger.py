@@ -13,6 +13,7 @@ from itertools import takewhile
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +24,7 @@ class Job:
     rendered: Rendered
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
+    trace: Trace = NO_TRACE
 
     def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
         """Settle the lines `[start, stop)`; `refusals` count from `start`."""
@@ -52,6 +54,7 @@ class _Entry:
     last: Position | None
     messages: int
     arrived_us: int
+    trace: Trace
     is_settled: bool = False
     intervals: Sequence[PlanInterval] = ()
 
@@ -68,6 +71,7 @@ class Settled:
     messages: int
     arrivals: Sequence[int]
     intervals: Sequence[tuple[Partition, PlanInterval]]
+    traces: Sequence[Trace]
 
 
 class Ledger:
@@ -82,7 +86,7 @@ class Ledger:
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
-        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us)
+        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us, job.trace)
         self._unsettled[job] = entry
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
@@ -99,6 +103,7 @@ class Ledger:
         positions: list[Position] = []
         arrivals: list[int] = []
         intervals: list[tuple[Partition, PlanInterval]] = []
+        traces: list[Trace] = []
         messages = 0
         for partition, queue in self._queues.items():
             settled, last = 0, None
@@ -109,10 +114,11 @@ class Ledger:
                 entry = queue.popleft()
                 messages += entry.messages
                 arrivals.append(entry.arrived_us)
+                traces.append(entry.trace)
                 intervals += ((partition, each) for each in entry.intervals)
             if last is not None:
                 positions.append(last)
-        return Settled(positions, messages, arrivals, intervals)
+        return Settled(positions, messages, arrivals, intervals, traces)
 
 
 def _is_settled(entry: _Entry) -> bool:

@@ -19,6 +19,7 @@ from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.session import Session
 from iggyflux.runner.status import ReaderStatus, RouteStatus
+from iggyflux.telemetry.tracing import Requests, Traces
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import Window, Worker
 
@@ -33,9 +34,11 @@ class MessageSender:
         session: Session,
         asking: Callable[[str], AbstractContextManager[None]],
         seconds: Callable[[], float],
+        traces: Traces,
     ) -> None:
         """`asking` returns a context in which an answer of the sink is waited for, `seconds` the time of the clock."""
         self._seconds = seconds
+        self._traces = traces
         self._asking = asking
         self._sink = route.sink
         self._page_size = route.page_size
@@ -59,16 +62,19 @@ class MessageSender:
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
         """Return when all `messages` are confirmed."""
+        if headers := self._traces.current.headers:
+            messages = [msgspec.structs.replace(each, headers={**headers, **each.headers}) for each in messages]
         for first in range(0, len(messages), self._page_size):
             page = messages[first : first + self._page_size]
             self._status.in_flight += 1
+            requests = self._traces.current.requests()
             try:
-                await self._session.until_confirmed(partial(self._send_page, page))
+                await self._session.until_confirmed(partial(self._send_page, page, requests))
             finally:
                 self._status.in_flight -= 1
             self._status.delivered += len(page)
 
-    async def _send_page(self, page: Sequence[OutgoingMessage]) -> None:
+    async def _send_page(self, page: Sequence[OutgoingMessage], requests: Requests) -> None:
         await self.connect()
         status = self._status
         status.requests += 1
@@ -76,7 +82,7 @@ class MessageSender:
         status.sent_bytes += sum(len(message.payload) for message in page)
         began = self._seconds()
         try:
-            with self._asking(f"{len(page)} messages"):
+            with self._asking(f"{len(page)} messages"), requests.attempt(len(page)):
                 await self._sink.send(page)
         except NotConnected:
             self._is_connected = False
@@ -96,8 +102,10 @@ class Publisher:
         session: Session,
         sender: MessageSender,
         worker: Worker,
+        traces: Traces,
     ) -> None:
         """`worker` renders rows."""
+        self._traces = traces
         self._worker = worker
         self._route = route
         self._status = status
@@ -148,7 +156,8 @@ class Publisher:
             entries += zip((row.columns[column] for row in chunk), digest_rows(chunk), chunk, strict=True)  # type: ignore[misc]
         entries.sort(key=lambda entry: entry[:2])  # the ids depend on the order, and servers order ties at will
         rows, digests = [row for *_, row in entries], [digest for _, digest, _ in entries]
-        rendered = await self._worker.call(self._route.plan.render, rows, digests)
+        with self._traces.current.step("render"):
+            rendered = await self._worker.call(self._route.plan.render, rows, digests)
         self._status.count_fallback(self._route.mapping, rendered.fallback)
         sent = [message.id.to_bytes(16, "big") for message in rendered.messages]
         failed = [_failure_digest(failure, digests) for failure in rendered.failures]
@@ -178,7 +187,8 @@ class Publisher:
         """Return the messages of rows; handle the rows that fail."""
         route = self._route
         rows, digests = [row for row, *_ in fresh], [digest for _, digest, _ in fresh]
-        rendered = await self._worker.call(route.plan.render, rows, digests)
+        with self._traces.current.step("render"):
+            rendered = await self._worker.call(route.plan.render, rows, digests)
         self._status.count_fallback(route.mapping, rendered.fallback)
         messages = list(rendered.messages)
         if route.mark is not None:
@@ -200,10 +210,18 @@ class Publisher:
     async def _handle(self, failures: Sequence[Failure], rows: Sequence[Row], digests: Sequence[bytes]) -> None:
         column = self._route.column
         self.failures.report_failures(failures, lambda index: _place_of(rows[index], column))
-        await self.failures.keep(reasons_by_record(failures), lambda index: self._letter(rows[index], digests[index]))
+        reasons, trace = reasons_by_record(failures), self._traces.current
+        await self.failures.keep(reasons, lambda index: self._letter(rows[index], digests[index]), trace)
 
-    async def _put(self, letters: Sequence[DeadLetter]) -> None:
-        await self._session.until_confirmed(partial(self._route.dead_letters.put, letters))
+    async def _put(self, letters: Sequence[DeadLetter]) -> str | None:
+        file: str | None = None
+
+        async def put() -> None:
+            nonlocal file
+            file = await self._route.dead_letters.put(letters)
+
+        await self._session.until_confirmed(put)
+        return file
 
     def _letter(self, row: Row, digest: bytes) -> Message:
         """Return the message that a dead letter keeps for a row: its columns, as `dry-run` reads rows."""

@@ -65,7 +65,7 @@ from iggyflux.delivery.windows import (
 from iggyflux.errors import Stopped, TooMuch
 from iggyflux.plan.digests import digest_rows
 from iggyflux.runner.clock import Clock
-from iggyflux.runner.prefetch import Prefetcher
+from iggyflux.runner.prefetch import Fetch, Prefetcher
 from iggyflux.runner.publish import MessageSender, Publisher
 from iggyflux.runner.reader_events import ReaderEvents
 from iggyflux.runner.route import ReaderRoute
@@ -73,6 +73,7 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import ReaderStatus, RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
+from iggyflux.telemetry.tracing import Trace, Traces
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import Window, Worker, server_of
 
@@ -84,8 +85,11 @@ _WAITING_FOR = {"empty": "the first point", "rate": "the limit `backfill_rate`"}
 class ReaderRun:
     """One run of a reader's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
-    def __init__(self, route: ReaderRoute, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self, route: ReaderRoute, status: RouteStatus, stop: Stop, clock: Clock, *, traces: Traces | None = None
+    ) -> None:
         self.route = route
+        self._traces = traces = traces or Traces()
         self.status = status
         self._progress = status.reader = ReaderStatus()
         self._stop = stop
@@ -94,10 +98,12 @@ class ReaderRun:
         self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
         self._unanswered = Unanswered(route.name)
         self._events = ReaderEvents(route, status, self._progress, clock)
-        self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink), clock.monotonic)
+        self._sender = MessageSender(
+            route, status, self._session, partial(self._asking, route.sink), clock.monotonic, traces
+        )
         self._renderer = Worker("render")
-        self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer)
-        self._prefetcher = Prefetcher(route.source, clock.monotonic, status.query_seconds.observe)
+        self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer, traces)
+        self._prefetcher = Prefetcher(route.source, clock.monotonic, status.query_seconds.observe, traces.now)
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
         self._is_open = False
@@ -197,13 +203,19 @@ class ReaderRun:
         """Fetch a window, send what is new of it, store."""
         self.status.state = "running"
         self.status.wait_for(None)
+        fetch = await self._prefetcher.fetch(read)
         try:
-            with self._asking(self.route.source, "a query"):
-                window = await self._session.unless_stopped(await self._prefetcher.fetch(read))
+            with self._traces.window(read.start, read.stop, fetch.began) as trace:
+                await self._read_window(read, fetch, trace)
         except TooMuch as error:
             self._windows.too_much()
             self._events.too_much(read, error)
-            return
+
+    async def _read_window(self, read: Read, fetch: Fetch, trace: Trace) -> None:
+        """Wait for the rows of a window, send what is new of them, store.  Raise `TooMuch`."""
+        with self._asking(self.route.source, "a query"), trace.step("query", fetch.began) as answer:
+            window = await self._session.unless_stopped(fetch.task)
+            answer.ended(fetch.ended)
         with closing(window):
             self.status.read_bytes += window.read_bytes
             rows = LIGHT_ROWS if window.rows is None else window.rows
@@ -242,7 +254,7 @@ class ReaderRun:
         self.refresh()
 
     async def _commit(self, position: ReadPosition, deduplicator: Deduplicator | None, window: int | None) -> None:
-        with self._asking(self.route.store, "a commit of the position"):
+        with self._asking(self.route.store, "a commit of the position"), self._traces.current.step("store"):
             await self._worker.call(self.route.store.commit, position, deduplicator, window=window)
 
     async def _store_position(self) -> None:

@@ -160,6 +160,7 @@ class RequestSender:
             state=self._state,
             statistics=self._status,
             stop=self._stop,
+            traced=request.traced,
         )
         self._status.in_flight -= 1
         ended = self._held.ended(number, request, len(request.lines), refusals)

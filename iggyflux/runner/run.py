@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from iggyflux.runner.status import About, RouteStatus, Status, Summary
 from iggyflux.runner.status_file import StatusFile
 from iggyflux.runner.stop import Stop
 from iggyflux.runner.writer_run import WriterRun
+from iggyflux.telemetry.tracing import NO_TRACING, Tracing
 from iggyflux.transports.base import Lagging, server_of
 
 _TICK_SECONDS = 1.0
@@ -48,13 +50,22 @@ async def run_pipeline(
     address for metrics and health, instead of that of the pipeline.  Raise `DocumentError` for problems found before
     the start; a route that stops later is in the summary.
     """
-    from iggyflux.runner.listening import listening
+    from iggyflux.runner.exporting import exporting
+    from iggyflux.runner.listening import listening, public_tree
     from iggyflux.runner.open import open_routes  # imports the mapping language, which `run_routes` does not need
 
     routes, status = open_routes(pipeline, until_end=until_end, only=only), status or Status()
-    with listening(pipeline.telemetry, status, listen):
+    with (
+        listening(pipeline.telemetry, status, listen),
+        exporting(
+            partial(public_tree, status),
+            propagates=pipeline.telemetry.propagate,
+            shutdown_seconds=pipeline.shutdown_timeout_seconds,
+        ) as tracing,
+    ):
         return await run_routes(
             routes,
+            tracing=tracing,
             stop=stop,
             status=status,
             status_file=status_file,
@@ -71,8 +82,9 @@ async def run_routes(
     shutdown_timeout_seconds: float = 30.0,
     clock: Clock | None = None,
     tick_seconds: float | None = _TICK_SECONDS,
+    tracing: Tracing = NO_TRACING,
 ) -> Summary:
-    """Run `routes` side by side."""
+    """Run `routes` side by side; `tracing` is informed of what they do."""
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name, about_route(route)) for route in routes]
     started, status.started_unix = clock.monotonic(), time.time()
@@ -82,7 +94,8 @@ async def run_routes(
 
     servers: dict[str, ServerState] = {}
     runs = [
-        _make_run(route, counters, stop, clock, servers) for route, counters in zip(routes, status.routes, strict=True)
+        _make_run(route, counters, stop, clock, servers, tracing)
+        for route, counters in zip(routes, status.routes, strict=True)
     ]
     tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
     ticking = []
@@ -115,14 +128,21 @@ def about_route(route: AnyRoute) -> About:
 
 
 def _make_run(
-    route: AnyRoute, status: RouteStatus, stop: Stop, clock: Clock, servers: dict[str, ServerState]
+    route: AnyRoute,
+    status: RouteStatus,
+    stop: Stop,
+    clock: Clock,
+    servers: dict[str, ServerState],
+    tracing: Tracing,
 ) -> WriterRun | ReaderRun:
     """Return the run of a route; routes that write to one server share what is known of it."""
+    topic = None if isinstance(route, Route) else f"{route.stream}/{route.topic}"
+    traces = tracing.route(route.name, status.about.source, status.about.sink, topic)
     if not isinstance(route, Route):
-        return ReaderRun(route, status, stop, clock)
+        return ReaderRun(route, status, stop, clock, traces=traces)
     server = server_of(route.sink)
     shared = None if server is None else servers.setdefault(server, ServerState())
-    return WriterRun(route, status, stop, clock, server=shared)
+    return WriterRun(route, status, stop, clock, server=shared, traces=traces)
 
 
 async def _run_one(run: WriterRun | ReaderRun) -> None:

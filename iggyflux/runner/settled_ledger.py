@@ -1,7 +1,7 @@
 """The ledger of a route on disk: what `delivery.settled` knows, written at most once a second.
 
-It is no part of the guarantee, so a ledger that cannot be written stops nothing: `ledger.unusable` is logged once, and
-the route goes on without it.
+The guarantee does not depend on it, so a ledger that cannot be written stops nothing: `ledger.unusable` is logged once,
+and the route goes on without it.
 """
 
 from __future__ import annotations

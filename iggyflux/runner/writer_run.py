@@ -76,6 +76,7 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
+from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
 from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
@@ -89,7 +90,14 @@ class WriterRun:
     """One run of a writer's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
     def __init__(
-        self, route: Route, status: RouteStatus, stop: Stop, clock: Clock, *, server: ServerState | None = None
+        self,
+        route: Route,
+        status: RouteStatus,
+        stop: Stop,
+        clock: Clock,
+        *,
+        server: ServerState | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`server` is what the routes that write to one server know of it."""
         self.route = route
@@ -109,6 +117,7 @@ class WriterRun:
         self._held: HeldRequests[Request] = HeldRequests()
         self._sink_failures = 0
         self._renderer = Worker("render")
+        self._traces = traces or Traces()
 
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
@@ -194,7 +203,9 @@ class WriterRun:
         self._held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
         route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
-        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._renderer)
+        transfer = _Transfer(
+            route, status, self._stop, clock, self._failures, self._unanswered, self._renderer, self._traces
+        )
         try:
             await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
         except StopRequested:
@@ -225,9 +236,12 @@ class _Transfer:
         failures: FailureHandler,
         unanswered: Unanswered,
         renderer: Worker,
+        traces: Traces,
     ) -> None:
         self._route = route
         self._renderer = renderer
+        self._traces = traces
+        self._arrived = NO_TRACE  # of the batch that was read last
         self._server = server_of(route.source)
         self._unanswered = unanswered
         self._status = status
@@ -265,11 +279,12 @@ class _Transfer:
             raise worst from errors
         finally:
             self._status.in_flight = 0
+            self._traces.abandon()
 
     async def settle(self, job: Job) -> None:
         """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
-        await self._failures.keep(_reasons(job), job.messages.__getitem__)
+        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)
         self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
 
@@ -312,7 +327,7 @@ class _Transfer:
                 continue
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
-            await self._render(batch, sender, tasks)
+            await self._render(batch, self._arrived, sender, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
                 break
@@ -340,11 +355,15 @@ class _Transfer:
     async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | Stopped | None:
         if after_seconds:
             await self._clock.sleep(after_seconds)
+        began = self._traces.now()
         try:
             with self._asking("a poll"):
-                return await self._route.source.read()
+                batch = await self._route.source.read()
         except (EndOfInput, Stopped) as end:
             return end
+        if batch is not None:
+            self._arrived = self._traces.batch(batch, began)
+        return batch
 
     def _asking(self, what: str) -> AbstractContextManager[None]:
         """Wait for an answer of the source inside the block; files may wait for input as long as they like."""
@@ -352,12 +371,14 @@ class _Transfer:
             return nullcontext()
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
-    async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+    async def _render(self, batch: Batch, trace: Trace, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
+        began = self._traces.now()
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
             rendered = made if self._route.series is None else await self._route.series.admit(made)
             self._count(part, rendered)
-            job = Job(part, rendered, len(rendered.lines))
+            trace.rendered(began, part, rendered)
+            job = Job(part, rendered, len(rendered.lines), trace=trace)
             self._failures.report_failures(rendered.failures, job.place_of)
             self._failures.report_omitted(rendered.omitted, job.place_of)
             self._ledger.begin(job)
@@ -367,6 +388,8 @@ class _Transfer:
                 await sender.send(request, tasks)
             if self._stop.requested.is_set():
                 return
+            began = self._traces.now()
+        trace.end()
 
     def _count(self, batch: Batch, rendered: Rendered) -> None:
         status = self._status
@@ -391,7 +414,7 @@ class _Transfer:
             self._may_acknowledge.clear()
             settled, written_down = self._ledger.take(), self._route.ledger
             if settled.positions:
-                with self._asking("an acknowledgement"):
+                with self._asking("an acknowledgement"), acknowledging(settled.traces):
                     await self._route.source.ack(settled.positions)
                 self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
             if written_down is not None:

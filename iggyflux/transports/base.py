@@ -219,8 +219,8 @@ class DeadLetterSink(Protocol):
     async def connect(self) -> None:
         """Make what must exist before a letter is put; idempotent.  Raise `NotConnected` or `Stopped`."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters durably; return when they would survive a crash.
+    async def put(self, letters: Sequence[DeadLetter]) -> str | None:
+        """Keep the letters durably; return when they would survive a crash: the file they are in, or None.
 
         Never drop one: raise `NotConnected` if a retry may help (the messages are then read again), else `Stopped`.
         """

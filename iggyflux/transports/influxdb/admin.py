@@ -216,35 +216,6 @@ def bucket_name(settings: InfluxSettings, ask: Ask) -> str:
     return bucket_of(settings) if found is None else str(found.get("name"))
 
 
-def retention_of(flavor: str, settings: InfluxSettings, ask: Ask) -> int | None:
-    """Return for how many nanoseconds the server keeps points, 0 for ever; None if it does not tell.
-
-    Raise `NotConnected` or `Stopped`.
-    """
-    if flavor == "v1":
-        database, policy = database_of(settings), retention_policy_of(settings)
-        answer = ask("GET", "/query?" + urlencode({"q": f"SHOW RETENTION POLICIES ON {_quoted(database)}"}))
-        chosen = (row for row in _rows(answer) if (row.get("name") == policy if policy else row.get("default")))
-        return next((_nanoseconds(str(row.get("duration"))) for row in chosen), None)
-    if flavor == "v2":
-        found, _ = _find_bucket(settings, ask)
-        rules = None if found is None else found.get("retentionRules") or [{}]
-        return None if rules is None else int(rules[0].get("everySeconds") or 0) * 10**9
-    return None
-
-
-_DURATION = re.compile(r"([0-9]+)h([0-9]+)m([0-9]+)s|0s")
-
-
-def _nanoseconds(duration: str) -> int | None:
-    """Return a duration as 1.x writes it, such as `168h0m0s`."""
-    found = _DURATION.fullmatch(duration)
-    if found is None:
-        return None
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return (hours * 3600 + minutes * 60 + seconds) * 10**9
-
-
 # --- the checks, flavor by flavor ---
 
 

@@ -34,8 +34,9 @@ from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
 _LOCK = ".lock"
-_OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "mapping_hash")  # the last one: older letters have no `plan`
-_KEPT = re.compile(rb'\{"kept_us":([0-9]+),')
+_OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "trace_id", "mapping_hash")
+"""The last one: letters of older versions have no `plan`."""
+_KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -54,7 +55,8 @@ def encode_letter(letter: DeadLetter) -> bytes:
 def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
     """Return the JSON form of a letter: when it was kept, its mapping, the keys of its envelope, and its reasons."""
     return {
-        **({"kept_us": letter.kept_us} if letter.kept_us else {}),
+        **({"kept_us": letter.kept_us} if letter.kept_us else {}),  # `letter_digest` knows that it comes first
+        **({} if letter.trace_id is None else {"trace_id": letter.trace_id}),
         "mapping": letter.mapping,
         "plan": letter.plan,
         **envelope_of(letter.message),
@@ -69,10 +71,11 @@ def decode_letter(line: bytes) -> DeadLetter:
         mapping, plan = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2])
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
         kept_us = msgspec.json.decode(tree.get("kept_us", msgspec.Raw(b"0")), type=int)
+        trace_id = msgspec.json.decode(tree.get("trace_id", msgspec.Raw(b"null")), type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), kept_us)
+    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), trace_id, kept_us)
 
 
 def is_mark(payload: bytes) -> bool:
@@ -81,7 +84,7 @@ def is_mark(payload: bytes) -> bool:
 
 
 def letter_digest(line: bytes) -> bytes:
-    """Return what identifies the letter in a line: a hash of all that it says but when it was kept."""
+    """Return what identifies the letter in a line: a hash of all but the time and the trace in which it was kept."""
     begin = _KEPT.match(line)
     digest = hashlib.blake2b(b"{" if begin else b"", digest_size=16)
     digest.update(memoryview(line)[begin.end() if begin else 0 : len(line) - line.endswith(b"\n")])
@@ -124,15 +127,16 @@ class DirectoryDeadLetters:
     async def connect(self) -> None:
         """As `DeadLetterSink.connect`: the folder is made for the first letter."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
+    async def put(self, letters: Sequence[DeadLetter]) -> str:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
-        await self._worker.call(self._put, letters)
+        return await self._worker.call(self._put, letters)
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
         await self._worker.finish(self._close)
 
-    def _put(self, letters: Sequence[DeadLetter]) -> None:
+    def _put(self, letters: Sequence[DeadLetter]) -> str:
+        """Keep the letters; return the path of their file."""
         data = b"".join(encode_letter(letter) + b"\n" for letter in _kept_now(letters, self._seconds()))
         try:
             for _ in range(ATTEMPTS):
@@ -142,7 +146,7 @@ class DirectoryDeadLetters:
                     file.sync()
                     if file.is_at(end):
                         self._size = end
-                        return
+                        return str(file.path)
         except OSError as error:
             raise self._stopped(error.strerror or str(error)) from error
         raise self._stopped("its files were removed or replaced while they were written")
@@ -340,7 +344,7 @@ def _is_free(file: int) -> bool:
 def _kept_seconds(line: bytes) -> float | None:
     """Return when the letter that begins with `line` was kept; None if it does not say."""
     found = _KEPT.match(line)
-    return None if found is None else int(found[1]) / 1_000_000
+    return None if found is None or found[1] is None else int(found[1]) / 1_000_000
 
 
 def _ends_whole(file: int, size: int) -> bool:

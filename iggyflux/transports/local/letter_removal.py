@@ -218,10 +218,11 @@ class RetainingDeadLetters(DirectoryDeadLetters):
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
 
-    def _put(self, letters: Sequence[DeadLetter]) -> None:
+    def _put(self, letters: Sequence[DeadLetter]) -> str:
         """Keep the letters, and remove what is beyond the limits, in one call of the thread."""
-        super()._put(letters)
+        file = super()._put(letters)
         self._apply()
+        return file
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""

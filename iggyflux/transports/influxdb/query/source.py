@@ -25,12 +25,13 @@ from urllib.parse import urlencode
 import msgspec
 
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
+from iggyflux.delivery.retention import Retention
 from iggyflux.errors import NotConnected, Stopped, TooMuch, listed
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
 from iggyflux.spec import Query
-from iggyflux.transports.influxdb.admin import bucket_name, retention_of
+from iggyflux.transports.influxdb.admin import bucket_name, retention
 from iggyflux.transports.influxdb.connection import InfluxConnection
 from iggyflux.transports.influxdb.flavors import bucket_of, database_of, retention_policy_of
 from iggyflux.transports.influxdb.http import Ticket
@@ -212,12 +213,9 @@ class InfluxRows(InfluxConnection):
         """
         return await self._run(lambda: self._ask_schema(measurement))
 
-    async def retention(self) -> int | None:
-        """Return for how many nanoseconds points are kept, 0 for ever; None if the server does not tell.
-
-        Raise `NotConnected` or `Stopped`.
-        """
-        return await self._run(lambda: retention_of(self.flavor.name, self._settings, self._ask))
+    async def retention(self) -> Retention:
+        """Return how long the server keeps points.  Raise `NotConnected` or `Stopped`."""
+        return await self._run(lambda: retention(self.flavor, self._settings, self._ask))
 
     async def first(self) -> int | None:
         """As `RowSource.first`."""
