@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -427,7 +427,8 @@ def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.Mon
     monkeypatch.setattr("iggyflux.cli.iggy.read_range", topic.read)
     iggy = "iggy: {username: u, password: p}, from: 'log:data', to: 'file:points.lp'"
     (mill.folder / "p.yaml").write_text(f"{{iggyflux: 1, {iggy}, run: [{{mapping: looms.yaml}}]}}\n")
-    letters = [letter(1), letter(2, "IFX609", "none"), letter(3), letter(1)]
+    again = replace(letter(1), trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+    letters = [letter(1), letter(2, "IFX609", "none"), letter(3), again]
 
     async def keep() -> None:
         await TopicDeadLetters(topic, seconds=lambda: 5.0).put(letters[:3])

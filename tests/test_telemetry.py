@@ -701,7 +701,7 @@ def test_an_address_that_cannot_be_used_ends_the_command_before_the_run(
 def test_check_tries_the_address_of_telemetry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, code: int, words: str
 ) -> None:
-    """One that is in use may be that of the run of this pipeline, so it is accepted."""
+    """One that is in use may be that of the run of this pipeline, so it does not count as a fault."""
     garden(tmp_path, [measured(1)])
     monkeypatch.chdir(tmp_path)
     with closing(listener("127.0.0.1", 0)) as taken:

@@ -33,6 +33,7 @@ from iggyflux.runner.factories import written_folders
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.spec import Query
+from iggyflux.telemetry.server import listener
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
@@ -120,10 +121,8 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...], status_file: Path | 
 def _check_address(listen: str) -> bool:
     """Listen at the address of `telemetry` for a moment, show the result, and return whether that is impossible.
 
-    An address in use is accepted, since a pipeline can be checked while it runs.
+    An address in use does not count as a fault, since a pipeline can be checked while it runs.
     """
-    from iggyflux.telemetry.server import listener  # loads h11, only for a pipeline that listens
-
     try:
         listener(*parse_listen(listen)).close()
     except PipelineError as error:

@@ -36,7 +36,7 @@ _SUFFIX = ".ndjson"
 _LOCK = ".lock"
 _OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "trace_id", "mapping_hash")
 """The last one: letters of older versions have no `plan`."""
-_KEPT = re.compile(rb'\{"kept_us":([0-9]+),(?:"trace_id":"[0-9a-f]*",)?')
+_KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -55,7 +55,7 @@ def encode_letter(letter: DeadLetter) -> bytes:
 def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
     """Return the JSON form of a letter: when it was kept, its mapping, the keys of its envelope, and its reasons."""
     return {
-        **({"kept_us": letter.kept_us} if letter.kept_us else {}),
+        **({"kept_us": letter.kept_us} if letter.kept_us else {}),  # `letter_digest` knows that it comes first
         **({} if letter.trace_id is None else {"trace_id": letter.trace_id}),
         "mapping": letter.mapping,
         "plan": letter.plan,
@@ -84,7 +84,7 @@ def is_mark(payload: bytes) -> bool:
 
 
 def letter_digest(line: bytes) -> bytes:
-    """Return what identifies the letter in a line: a hash of all but when, and of which batch, it was kept."""
+    """Return what identifies the letter in a line: a hash of all but the time and the trace in which it was kept."""
     begin = _KEPT.match(line)
     digest = hashlib.blake2b(b"{" if begin else b"", digest_size=16)
     digest.update(memoryview(line)[begin.end() if begin else 0 : len(line) - line.endswith(b"\n")])
@@ -344,7 +344,7 @@ def _is_free(file: int) -> bool:
 def _kept_seconds(line: bytes) -> float | None:
     """Return when the letter that begins with `line` was kept; None if it does not say."""
     found = _KEPT.match(line)
-    return None if found is None else int(found[1]) / 1_000_000
+    return None if found is None or found[1] is None else int(found[1]) / 1_000_000
 
 
 def _ends_whole(file: int, size: int) -> bool:

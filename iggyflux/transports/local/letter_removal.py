@@ -219,7 +219,7 @@ class RetainingDeadLetters(DirectoryDeadLetters):
             self._looking = asyncio.create_task(self._look())
 
     def _put(self, letters: Sequence[DeadLetter]) -> str:
-        """Keep the letters, and remove what is beyond the limits, in one call of the thread; return their file."""
+        """Keep the letters, and remove what is beyond the limits, in one call of the thread."""
         file = super()._put(letters)
         self._apply()
         return file
