@@ -5,6 +5,7 @@ Where its base cannot be pulled, this machine's Python takes its place: the inte
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import re
@@ -82,7 +83,8 @@ def stand_in() -> bytes:
     wanted = [prefix / "bin" / python, Path("/bin/sh"), *Path("/etc/ssl/certs").glob("ca-certificates.crt")]
     own = [path for path in (prefix / "lib").rglob("*") if _is_part(path.relative_to(prefix / "lib"))]
     binaries = [path for path in [*wanted, *own] if path.suffix == ".so" or path in wanted[:2]]
-    linked = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
+    needed = [path for name in ("re2", "msgspec") for path in _files_of(name)]  # an official base has their libraries
+    linked = subprocess.run(["ldd", *binaries, *needed], capture_output=True, text=True, check=False).stdout
     libraries = {Path(each) for each in re.findall(r"(/\S+) \(0x", linked)}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -106,6 +108,11 @@ def stand_in() -> bytes:
         entry.size = len(text)
         tar.addfile(entry, io.BytesIO(text))
     return archive.getvalue()
+
+
+def _files_of(name: str) -> list[Path]:
+    """Return the compiled files of an installed package."""
+    return list(Path(str(importlib.import_module(name).__file__)).parent.rglob("*.so"))
 
 
 def _is_part(path: Path) -> bool:
