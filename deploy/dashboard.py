@@ -235,6 +235,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "percentunit",
             steps=((0.8, "orange"), (1.0, "red")),
         ),
+        Panel("Refused changes of mappings", (gauge("iggyflux_configuration_refused", "instance"),), steps=RED),
     ),
     "Requests": (
         Panel("Requests sent", (rate("iggyflux_requests_total", *SINK),), "reqps"),
