@@ -235,7 +235,6 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "percentunit",
             steps=((0.8, "orange"), (1.0, "red")),
         ),
-        Panel("Refused changes of mappings", (gauge("iggyflux_configuration_refused", "instance"),), steps=RED),
     ),
     "Requests": (
         Panel("Requests sent", (rate("iggyflux_requests_total", *SINK),), "reqps"),
@@ -295,6 +294,11 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "stat",
             width=24,
         ),
+    ),
+    "Changes of mappings": (
+        Panel("Refused, and not corrected", (gauge("iggyflux_configuration_refused", "instance"),), steps=RED),
+        Panel("Changes", (growth("iggyflux_configuration_changes_total", "instance", "result"),)),
+        Panel("Routes that wait for messages in flight", (gauge("iggyflux_route_changing", "route"),)),
     ),
     "Process": (
         Panel("CPU, of one core", (rate("process_cpu_seconds_total", "instance"),), "percentunit"),

@@ -94,7 +94,7 @@ def stand_in() -> bytes:
                 entry.size, entry.mode = len(data), 0o755
                 tar.addfile(entry, io.BytesIO(data))
         settings = Path("/etc/pip.conf")
-        lines = ["FROM scratch", "COPY root/ /", f"ENV PATH={prefix}/bin:/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1"]
+        lines = ["FROM scratch", "COPY root/ /", f"ENV PATH={prefix}/bin:/bin:/usr/bin"]
         lines += [f"ENV {name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
         lines += [
             f'RUN ["{prefix}/bin/{python}", "-c", "import os; os.symlink(\'{python}\', \'{prefix}/bin/python\')"]'
