@@ -98,8 +98,8 @@ class Reload:
             while True:
                 seen = await self._until_changed(seen, clock)
                 status.is_checking = True
-                self._manager.reloading()
                 try:
+                    self._manager.reloading()
                     self._accept(await self._worker.call(self._documents.read), runs, status)
                 except DocumentError as error:
                     self._refuse(error.problems, status)
