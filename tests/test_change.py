@@ -151,6 +151,21 @@ def test_a_change_between_two_parts_is_taken_once(monkeypatch: pytest.MonkeyPatc
     assert tried.status.reconnects == 0
 
 
+def test_what_is_offered_to_a_run_that_has_ended_does_not_wait() -> None:
+    """Nor what was offered before it ended and not taken."""
+
+    async def answer(lines: Sequence[str]) -> Verdict:
+        tried.offer()
+        tried.stop.request()
+        return Accepted()
+
+    tried = Tried(ScriptedSource(list(BATCHES)), [answer])
+    tried.run()
+    tried.offer()
+
+    assert (tried.writer.change.is_over, tried.status.is_changing) == (True, False)
+
+
 def test_a_dead_letter_has_the_plan_of_its_lines() -> None:
     """Also when the change was offered before the server refused them; `on_error` changes with the plan."""
 

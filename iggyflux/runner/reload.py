@@ -132,7 +132,7 @@ class Reload:
         self, found: Mapping[str, Current], runs: Sequence[WriterRun | ReaderRun], status: Configuration
     ) -> None:
         names = {name for name, current in found.items() if current.content != self._offered[name]}
-        changed = [run for run in runs if run.route.name in names]
+        changed = [run for run in runs if run.route.name in names and not run.change.is_over]
         was_refused, status.refused = status.refused is not None, None
         if not changed and not was_refused:
             emit(log, logging.DEBUG, "configuration.unchanged")

@@ -142,6 +142,7 @@ class WriterRun:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
                 await self._end()
             finally:
+                self.change.end()
                 self.refresh()
 
     def refresh(self) -> None:
