@@ -319,6 +319,21 @@ class Run:
         self.route, self.change = Route(name), Change[Any](self.status)
 
 
+def test_a_bug_while_one_route_is_changed_changes_none() -> None:
+    """All of it is offered the next time."""
+    reload, runs, status = Reload(as_documents({"a": "1", "b": "1"})), [Run("a"), Run("b")], Configuration()
+
+    def fail(route: Any) -> Any:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        reload._accept({"a": Current("2", lambda _: "A"), "b": Current("2", fail)}, runs, status)  # type: ignore[arg-type]
+    assert [run.change.take() for run in runs] == [None, None]
+    assert status.changes["accepted"] == 0
+    reload._accept({"a": Current("2", lambda _: "A"), "b": Current("2", lambda _: "B")}, runs, status)  # type: ignore[arg-type]
+    assert [run.change.take() for run in runs] == ["A", "B"]
+
+
 def test_a_route_that_has_ended_is_offered_nothing() -> None:
     """So the configuration does not wait for it for ever; the others take what changed."""
     reload, runs, status = Reload(as_documents({"a": "1", "b": "1"})), [Run("a"), Run("b")], Configuration()

@@ -133,6 +133,7 @@ class Reload:
     ) -> None:
         names = {name for name, current in found.items() if current.content != self._offered[name]}
         changed = [run for run in runs if run.route.name in names and not run.change.is_over]
+        offers = [(run, found[run.route.name].change(run.route)) for run in changed]  # all of them, or none
         was_refused, status.refused = status.refused is not None, None
         if not changed and not was_refused:
             emit(log, logging.DEBUG, "configuration.unchanged")
@@ -140,10 +141,9 @@ class Reload:
         status.since_unix = time.time()
         status.changes["accepted"] += 1
         emit(log, logging.INFO, "configuration.accepted", routes=", ".join(run.route.name for run in changed) or None)
-        for run in changed:
-            current = found[run.route.name]
-            self._offered[run.route.name] = current.content
-            run.change.offer(current.change(run.route))
+        for run, route in offers:
+            run.change.offer(route)
+            self._offered[run.route.name] = found[run.route.name].content
 
     def _refuse(self, problems: Sequence[Problem], status: Configuration) -> None:
         first = next((each for each in problems if each.severity == "error"), problems[0])
