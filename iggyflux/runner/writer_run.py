@@ -142,6 +142,7 @@ class WriterRun:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
                 await self._end()
             finally:
+                self.change.end()
                 self.refresh()
 
     def refresh(self) -> None:
@@ -369,6 +370,7 @@ class _Transfer:
             left = await self._render(batch, trace, sender, tasks)
             while left is not None and not self._stop.requested.is_set():
                 await self._take_change(sender, tasks, stopping)
+                changing = tasks.create_task(self._run.change.is_offered.wait())
                 left = await self._render(left, trace, sender, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
