@@ -92,7 +92,7 @@ class Tried:
 def test_what_is_in_flight_is_settled_by_the_old_plan_and_what_follows_is_rendered_by_the_new_one() -> None:
     async def answer(lines: Sequence[str]) -> Verdict:
         tried.offer()
-        for _ in range(50):
+        for _ in range(5):
             await asyncio.sleep(0)
         assert tried.status.about.plan == "old"
         assert tried.status.is_changing
@@ -200,6 +200,30 @@ def test_what_is_not_settled_in_time_is_abandoned_and_read_again(caplog: pytest.
     assert tried.source.settled == {HERE: 5}
     assert [event for event in events if event.startswith("plan.")] == ["plan.waiting", "plan.changed"]
     assert "seconds=25" in caplog.text
+
+
+def test_a_change_does_not_wait_for_a_sink_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the route waits for a place for the next request, and not for the answers to those in flight."""
+    seen: list[tuple[float, str]] = []
+    offered: list[float] = []
+
+    async def away(lines: Sequence[str]) -> Verdict:
+        if len(seen) == 3:
+            offered.append(tried.clock.monotonic())
+            tried.offer()
+        seen.append((tried.clock.monotonic(), tried.status.about.plan))
+        return Unavailable("away")
+
+    tried = Tried(ScriptedSource(list(BATCHES)), [away] * 200)
+    with caplog.at_level(logging.INFO):
+        tried.run()
+    events = [record.getMessage().split()[0] for record in caplog.records]
+
+    assert seen[-1][0] > 120
+    assert {plan for at, plan in seen if at < offered[0] + 29} == {"old"}
+    assert {plan for at, plan in seen if at > offered[0] + 31} == {"new"}
+    assert [event for event in events if event.startswith("plan.")] == ["plan.waiting", "plan.changed"]
+    assert tried.plans == ["new"] * 6
 
 
 def test_held_requests_are_read_again_by_the_new_plan() -> None:

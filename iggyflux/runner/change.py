@@ -23,6 +23,8 @@ class Change(Generic[R]):
         self._status = status
         self._route: R | None = None
         self.is_offered = asyncio.Event()
+        self.taken = 0
+        """How often a change was taken."""
         self.is_over = False
         """Whether the run has ended, and takes nothing any more."""
 
@@ -42,6 +44,7 @@ class Change(Generic[R]):
     def take(self) -> R | None:
         """Return what is offered, which is then not offered any more."""
         route, self._route = self._route, None
+        self.taken += 1
         self.is_offered.clear()
         self._status.is_changing = False
         return route
