@@ -10,15 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transports.raw_server import PING_1, RawServer, http
 
+from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.retention import MARGIN_SECONDS, Retention, parse_span
+from iggyflux.delivery.verdicts import Accepted
 from iggyflux.pipeline import InfluxSettings, Secret, parse_pipeline
 from iggyflux.runner import Summary, run_pipeline
 from iggyflux.runner.footprint import Footprint
 from iggyflux.sim.server import SimServer
+from iggyflux.transports.influxdb import admin
+from iggyflux.transports.influxdb.flavors import FLAVORS
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
 HOUR = 3600
@@ -88,6 +92,100 @@ def test_an_answer_of_another_kind_leaves_it_unknown(body):
     """A gateway need not know the statement."""
     with RawServer([http(200, body)], ping=PING_1) as server:
         assert ask(InfluxSettings(url=server.url, database="class")).seconds is None
+
+
+_KEYS = [
+    "results",
+    "series",
+    "columns",
+    "values",
+    "error",
+    "message",
+    "buckets",
+    "orgs",
+    "retentionRules",
+    "everySeconds",
+    "name",
+    "duration",
+]
+_TREES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**330), 10**330),
+        st.floats(),
+        st.text(max_size=5),
+        st.from_regex(r"[0-9]{1,25}w([0-9]{1,25}h)?", fullmatch=True),
+    ),
+    lambda trees: st.lists(trees, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), trees, max_size=3),
+    max_leaves=8,
+)
+_TABLE = b'{"results":[{"series":[{"columns":["name","duration","default"],"values":[["while",%s,true]]}]}]}'
+_SHAPES = [
+    b"%s",
+    b'{"results":%s}',
+    b'{"results":[%s]}',
+    b'{"results":[{"series":[%s]}]}',
+    b'{"results":[{"series":[{"columns":["name"],"values":%s}]}]}',
+    b'{"results":[{"error":%s}]}',
+    _TABLE,
+    b'{"buckets":%s,"orgs":%s}',
+    b'{"buckets":[%s],"orgs":[%s]}',
+    b'{"buckets":[{"name":%s}],"orgs":[{"id":%s,"name":""}]}',
+    b'{"buckets":[{"retentionRules":%s}]}',
+    b'{"buckets":[{"retentionRules":[{"everySeconds":%s}]}]}',
+    b'{"message":%s,"error":%s}',
+    b'[{"iox::database":%s}]',
+]
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """Return a body that a server or a gateway may send: of the right form up to some depth, and then anything."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=20))
+    shape = draw(st.sampled_from(_SHAPES))
+    return shape % tuple(json.dumps(draw(_TREES)).encode() for _ in range(shape.count(b"%s")))
+
+
+@pytest.mark.parametrize("flavor", ["v1", "v2", "v3"])
+@given(body=bodies(), status=st.sampled_from([200, 200, 200, 401, 404, 500]), creates=st.booleans())
+@example(body=b'{"results":[[]]}', status=200, creates=False)
+@example(body=b'{"buckets":[1]}', status=200, creates=False)
+@example(body=_TABLE % (b'"%sw"' % (b"9" * 320)), status=200, creates=False)
+@example(body=_TABLE % (b'"%ss"' % (b"9" * 5000)), status=200, creates=False)
+@example(body=b'{"buckets":[{"retentionRules":[{"everySeconds":%s}]}]}' % (b"9" * 320), status=200, creates=False)
+@example(body=b'{"buckets":[{"retentionRules":[{"everySeconds":%d}]}]}' % (2**63 - 1), status=200, creates=False)
+@example(body=b"[" * 100_000, status=200, creates=False)
+def test_no_answer_ends_a_run_or_a_check(flavor: str, body: bytes, status: int, creates: bool) -> None:
+    """What is no number of seconds that a server may keep points for leaves the retention unknown, with the reason."""
+    organization = {"org": "while"} if flavor == "v2" else {}
+    place = {"bucket": "def", **organization} if flavor == "v2" else {"database": "def"}
+    settings = InfluxSettings(flavor=flavor, create=creates, **place)
+
+    def answer(method: str, target: str, body_: bytes | None = None, **headers: str) -> Answer:
+        return Answer(status, {}, body)
+
+    found = admin.retention(FLAVORS[flavor], settings, answer)
+    findings = admin.look(FLAVORS[flavor], settings, answer, Accepted)
+    admin.bucket_name(InfluxSettings(flavor="v2", bucket="0" * 16, org="while"), answer)
+
+    assert found.why if found.seconds is None else 0 <= found.seconds < 2**63
+    assert str(found)
+    assert (found.oldest_ns(1e9) is None) == (not found.seconds)
+    assert all(each.text.encode() for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("0", 0), ("604800", 604800), ("604800.0", None), ("true", None), ("-5", None), ("null", None), ('"7d"', None)],
+)
+def test_only_a_number_of_seconds_is_a_retention(said: str, seconds: int | None) -> None:
+    """Else a limit would be taken for none."""
+    body = f'{{"buckets":[{{"retentionRules":[{{"type":"expire","everySeconds":{said}}}]}}]}}'
+    settings = InfluxSettings(flavor="v2", bucket="def", org="while")
+
+    assert admin.retention(FLAVORS["v2"], settings, lambda *_, **__: Answer(200, {}, body.encode())).seconds == seconds
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for_long():

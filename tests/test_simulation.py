@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import hashlib
 import os
 import random
@@ -19,12 +20,14 @@ from pathlib import Path
 
 import pytest
 
+from iggyflux.runner import writer_run
 from iggyflux.sim import export
 from iggyflux.sim.exchange import Body, request_of
 from tests.simulation.influxdb import Influx
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.planted import PLANTED
 from tests.simulation.scenario import CHANGES, FAULTS, SIZES, draw
+from tests.simulation.world import World
 from tests.simulation.worlds import run, run_seed, shrunk
 
 HERE = Path(__file__).parent.parent
@@ -95,6 +98,22 @@ def test_a_server_that_loses_its_last_writes_has_the_values_before_them() -> Non
     measurement = next(iter(export.measurements(influx.store, "test")))
     found = [(dict(each.series.tags)[b"def"], each.time, each.fields) for each in influx.store.scan(measurement, 0, 9)]
     assert sorted(found) == [(b"a", 5, {b"is": 1}), (b"b", 5, {b"is": 1})]
+
+
+def test_a_world_that_breaks_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = writer_run.SETTLE_SECONDS
+    scenario = dataclasses.replace(draw(0, SIZES["short"]), settle_seconds=before + 1)
+
+    async def fail(_: World) -> None:
+        assert before + 1 == writer_run.SETTLE_SECONDS
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(World, "_main", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        run(scenario)
+
+    assert before == writer_run.SETTLE_SECONDS
+    assert gc.isenabled()
 
 
 def _digest(seed: int) -> str:

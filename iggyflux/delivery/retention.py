@@ -12,7 +12,9 @@ from typing import Final
 
 MARGIN_SECONDS: Final = 60
 """A point is too old only if it is so by more: clocks drift after the server's clock was read."""
-_SPAN = re.compile(r"(?:([0-9]+)w)?(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+MOST_SECONDS: Final = 2**63 - 1
+"""What a server calls more than this is no number of seconds."""
+_SPAN = re.compile("".join(rf"(?:([0-9]{{1,19}}){unit})?" for unit in "wdhms"))
 _UNITS = (604_800, 86_400, 3_600, 60, 1)
 
 
@@ -52,4 +54,5 @@ def parse_span(text: str) -> int | None:
     match = _SPAN.fullmatch(text)
     if match is None or not text:
         return None
-    return sum(int(number) * unit for number, unit in zip(match.groups(), _UNITS, strict=True) if number)
+    seconds = sum(int(number) * unit for number, unit in zip(match.groups(), _UNITS, strict=True) if number)
+    return seconds if seconds <= MOST_SECONDS else None

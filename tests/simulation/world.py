@@ -903,17 +903,19 @@ class World:
         is_collecting = gc.isenabled()
         writer_run.SETTLE_SECONDS = self.scenario.settle_seconds  # type: ignore[misc]
         gc.disable()  # it takes a third of the time
-        with self.disk, self._time(), self._sdk(), self._log(), bounded_steps() as self._is_alive:
-            try:
-                self.loop.run_until_complete(self._main())
-            except (Deadlock, Endless) as error:
-                self.truth.wrong.append(str(error))
-            finally:
-                _GRAVEYARD.append((self.loop, asyncio.all_tasks(self.loop)))
-                self.loop.close()
-        writer_run.SETTLE_SECONDS = SETTLE_SECONDS  # type: ignore[misc]
-        if is_collecting:
-            gc.enable()
+        try:
+            with self.disk, self._time(), self._sdk(), self._log(), bounded_steps() as self._is_alive:
+                try:
+                    self.loop.run_until_complete(self._main())
+                except (Deadlock, Endless) as error:
+                    self.truth.wrong.append(str(error))
+                finally:
+                    _GRAVEYARD.append((self.loop, asyncio.all_tasks(self.loop)))
+                    self.loop.close()
+        finally:
+            writer_run.SETTLE_SECONDS = SETTLE_SECONDS  # type: ignore[misc]
+            if is_collecting:
+                gc.enable()
         self._clear()
         self.counts["steps"] = self.loop.steps
         self.counts["requests"] = self.influx.answered

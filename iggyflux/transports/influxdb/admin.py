@@ -12,12 +12,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlencode
+
+import msgspec
 
 from iggyflux.delivery.answers import Answer, plain_words
 from iggyflux.delivery.held import one_reason
-from iggyflux.delivery.retention import Retention, parse_span
+from iggyflux.delivery.retention import MOST_SECONDS, Retention, parse_span
 from iggyflux.delivery.verdicts import Accepted, Impossible, RefusedSome, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped, listed
 from iggyflux.pipeline import InfluxSettings
@@ -131,18 +133,18 @@ def _ask_policies(settings: InfluxSettings, ask: Ask) -> Answer:
     return ask("GET", "/query?" + urlencode({"q": statement}))
 
 
-def _policy_of(settings: InfluxSettings, policies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _policy_of(settings: InfluxSettings, policies: Sequence[dict[str, _Cell]]) -> dict[str, _Cell]:
     """Return the retention policy that writes go to; an empty one if it is not seen."""
     name = retention_policy_of(settings)
     return next((row for row in policies if (row.get("name") == name if name else row.get("default"))), {})
 
 
-def _retention_of_bucket(bucket: dict[str, Any]) -> Retention:
-    rules = bucket.get("retentionRules")
-    if not isinstance(rules, list):
+def _retention_of_bucket(bucket: _Bucket) -> Retention:
+    try:
+        rules = msgspec.convert(bucket.rules, list[_Rule])
+    except msgspec.ValidationError:
         return Retention(None, "the answer has no retention rules")
-    seconds = [rule.get("everySeconds") for rule in rules if isinstance(rule, dict)]
-    return Retention(next((each for each in seconds if isinstance(each, int)), 0))
+    return Retention(rules[0].seconds if rules else 0)
 
 
 def create(flavor: Flavor, settings: InfluxSettings, ask: Ask) -> None:
@@ -191,20 +193,20 @@ def _find_organization(settings: InfluxSettings, ask: Ask) -> str | None:
     """Return the id of the organization; None if the token sees none."""
     for organization in _spellings(settings.org or "", name="org", number="orgID"):
         answer = ask("GET", "/api/v2/orgs?" + urlencode(organization))
-        if answer.status == 200 and (found := _tree(answer).get("orgs")):
-            return str(found[0].get("id", ""))
+        if answer.status == 200 and (found := _decoded(answer, _Organizations)) and found.orgs:
+            return found.orgs[0].id
     return None
 
 
-def _find_bucket(settings: InfluxSettings, ask: Ask) -> tuple[dict[str, Any] | None, Answer]:
+def _find_bucket(settings: InfluxSettings, ask: Ask) -> tuple[_Bucket | None, Answer]:
     """Return the bucket, or None, and the answer to the likeliest spelling."""
     organizations = _spellings(settings.org, name="org", number="orgID") if settings.org else [{}]
     buckets = _spellings(bucket_of(settings), name="name", number="id")
     answers = []
     for organization, bucket in product(organizations, buckets):
         answers.append(ask("GET", "/api/v2/buckets?" + urlencode({**bucket, **organization})))
-        if answers[-1].status == 200 and (found := _tree(answers[-1]).get("buckets")):
-            return found[0], answers[-1]
+        if answers[-1].status == 200 and (found := _decoded(answers[-1], _Buckets)) and found.buckets:
+            return found.buckets[0], answers[-1]
     return None, answers[0]
 
 
@@ -213,7 +215,7 @@ def bucket_name(settings: InfluxSettings, ask: Ask) -> str:
     if not _IDENTIFIER.fullmatch(bucket_of(settings)):
         return bucket_of(settings)
     found, _ = _find_bucket(settings, ask)
-    return bucket_of(settings) if found is None else str(found.get("name"))
+    return bucket_of(settings) if found is None else found.name
 
 
 # --- the checks, flavor by flavor ---
@@ -248,7 +250,7 @@ def _database_1(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict
             "database", False, f"database {database!r} has no retention policy {policy!r}", hint, "IFX724"
         )
     chosen = _policy_of(settings, policies)
-    kept = Retention(parse_span(str(chosen.get("duration", "0s"))) or 0)
+    kept = Retention(parse_span(str(chosen.get("duration"))))
     return ServerFinding("database", True, f"database {database!r}, policy {chosen.get('name')!r} keeps points {kept}")
 
 
@@ -259,8 +261,8 @@ def _bucket_2(settings: InfluxSettings, ask: Ask, _probe: Callable[[], Verdict])
         hint = "check `token`; user and password of the 1.x API need `flavor: v1`"
         return ServerFinding("database", False, f"authentication failed: {_message(answer)}", hint, "IFX721")
     if answer.status == 404 and "organization" in _message(answer):
-        organizations = _tree(ask("GET", "/api/v2/orgs?limit=100")).get("orgs") or []
-        hint = _existing("check `org`", [str(each.get("name")) for each in organizations], settings.org or "")
+        seen = _decoded(ask("GET", "/api/v2/orgs?limit=100"), _Organizations) or _Organizations()
+        hint = _existing("check `org`", [each.name for each in seen.orgs or ()], settings.org or "")
         return ServerFinding("database", False, _message(answer), hint, "IFX723")
     if found is None and settings.create and not _IDENTIFIER.fullmatch(bucket):
         if _find_organization(settings, ask) is None:
@@ -278,8 +280,8 @@ def _buckets(settings: InfluxSettings, ask: Ask) -> list[str]:
     """Return the names of the buckets that the token sees, without those of the system."""
     organization = _spellings(settings.org, name="org", number="orgID")[0] if settings.org else {}
     answer = ask("GET", "/api/v2/buckets?" + urlencode({"limit": "100", **organization}))
-    found = _tree(answer).get("buckets") or [] if answer.status == 200 else []
-    return [str(each.get("name")) for each in found if each.get("type") != "system"]
+    found = (_decoded(answer, _Buckets) if answer.status == 200 else None) or _Buckets()
+    return [each.name for each in found.buckets or () if each.type != "system"]
 
 
 def _existing(hint: str, names: Sequence[str], wanted: str) -> str:
@@ -314,13 +316,8 @@ _LIST_DATABASES_3 = "/api/v3/configure/database?format=json"
 
 
 def _databases_3(answer: Answer) -> list[str] | None:
-    if answer.status != 200:
-        return None
-    try:
-        rows = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    return [str(row.get("iox::database")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
+    rows = _decoded(answer, list[_Database3]) if answer.status == 200 else None
+    return None if rows is None else [row.name for row in rows]
 
 
 def _write(settings: InfluxSettings, _ask: Ask, probe: Callable[[], Verdict]) -> ServerFinding:
@@ -358,32 +355,85 @@ def _quoted(name: str) -> str:
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _tree(answer: Answer) -> dict[str, Any]:
+class _Statement(msgspec.Struct):
+    """What an InfluxQL statement returned: its first series, if any, has the rows."""
+
+    series: list[_Series] | None = None
+    error: str | None = None
+
+
+class _Series(msgspec.Struct):
+    columns: list[str]
+    values: list[list[_Cell]] | None = None
+
+
+class _Results(msgspec.Struct):
+    results: list[_Statement] | None = None
+
+
+class _Rule(msgspec.Struct):
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=MOST_SECONDS)] = msgspec.field(name="everySeconds")
+
+
+class _Organization(msgspec.Struct):
+    id: str = ""
+    name: str = ""
+
+
+class _Organizations(msgspec.Struct):
+    orgs: list[_Organization] | None = None
+
+
+class _Bucket(msgspec.Struct):
+    name: str = ""
+    type: str = ""
+    rules: Any = msgspec.field(name="retentionRules", default=None)
+
+
+class _Buckets(msgspec.Struct):
+    buckets: list[_Bucket] | None = None
+
+
+class _Database3(msgspec.Struct):
+    name: str = msgspec.field(name="iox::database")
+
+
+class _Said(msgspec.Struct):
+    message: str | None = None
+    error: str | None = None
+
+
+_Cell = str | float | bool | None
+T = TypeVar("T")
+
+
+def _decoded(answer: Answer, kind: type[T]) -> T | None:
+    """Return what the body holds; None if it is of another kind."""
     try:
-        tree = json.loads(answer.body)
+        return msgspec.json.decode(answer.body, type=kind)
     except (ValueError, RecursionError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
+        return None
 
 
 def _message(answer: Answer) -> str:
-    tree = _tree(answer)
-    said = tree.get("message") or tree.get("error")
-    text = said if isinstance(said, str) else answer.body.decode("utf-8", "replace")
+    said = _decoded(answer, _Said) or _Said()
+    text = said.message or said.error or answer.body.decode("utf-8", "replace")
     return plain_words(text, answer.scrub) or str(answer.status)
+
+
+def _statement(answer: Answer) -> _Statement:
+    """Return what the first statement returned; nothing if the answer is of another kind."""
+    found = _decoded(answer, _Results)
+    return found.results[0] if found and found.results else _Statement()
 
 
 def _influxql_error(answer: Answer) -> str | None:
     """Return the error of a statement, also inside a 200."""
-    if answer.status >= 400:
-        return _message(answer)
-    results = _tree(answer).get("results") or [{}]
-    error = results[0].get("error")
-    return str(error) if error is not None else None
+    return _message(answer) if answer.status >= 400 else _statement(answer).error
 
 
-def _rows(answer: Answer) -> list[dict[str, Any]]:
-    results = _tree(answer).get("results") or [{}]
-    series = results[0].get("series") or [{}]
-    columns = series[0].get("columns") or []
-    return [dict(zip(columns, values, strict=False)) for values in series[0].get("values") or []]
+def _rows(answer: Answer) -> list[dict[str, _Cell]]:
+    series = _statement(answer).series
+    if not series:
+        return []
+    return [dict(zip(series[0].columns, values, strict=False)) for values in series[0].values or ()]
