@@ -283,6 +283,36 @@ def test_retention_by_age_removes_whole_files_and_says_so(tmp_path: Path, caplog
     assert "limit=age" in caplog.text
 
 
+def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of other names, also of digits that are no number, are not letters."""
+    (tmp_path / "²³.ndjson").write_text("x\n")
+
+    async def main() -> None:
+        sink = RetainingDeadLetters(tmp_path, Retention(keep_seconds=0.16))
+        await sink.connect()
+        await sink.put([letter(1)])
+        assert "not_removed" not in caplog.text
+        monkeypatch.setattr(Retaining, "_expire", _broken)
+        await sink.put([letter(2)])
+        monkeypatch.undo()
+        for _ in range(500):
+            if sink.removed.others == 2:
+                break
+            await asyncio.sleep(0.02)
+        await sink.close()
+        assert sink.removed.others == 2
+
+    drive(main())
+    assert "deadletters.not_removed" in caplog.text
+    assert "ValueError('no number')" in caplog.text
+
+
+def _broken(*_given: object) -> None:
+    raise ValueError("no number")
+
+
 def with_marks(path: Path, numbers: Sequence[int]) -> None:
     marks = Marks(path)
     lines = [line for file in dead_letter_files(path) for line in file.read_bytes().splitlines(keepends=True)]

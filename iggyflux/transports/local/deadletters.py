@@ -36,6 +36,7 @@ _SUFFIX = ".ndjson"
 _LOCK = ".lock"
 _OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "trace_id", "mapping_hash")
 """The last one: letters of older versions have no `plan`."""
+_NUMBER = re.compile("[0-9]+")
 _KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
 
 log = logging.getLogger("iggyflux.deadletters")
@@ -248,7 +249,7 @@ def dead_letter_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    found = [entry for entry in path.iterdir() if entry.suffix == _SUFFIX and entry.stem.isdigit()]
+    found = [entry for entry in path.iterdir() if entry.suffix == _SUFFIX and _NUMBER.fullmatch(entry.stem)]
     return sorted(found, key=lambda entry: int(entry.stem))
 
 

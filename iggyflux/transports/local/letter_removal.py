@@ -144,6 +144,8 @@ class Retaining:
             log.warning("deadletters.not_removed folder=%s reason=%s", self._folder, error.strerror or error)
         except Stopped as error:
             log.warning("deadletters.not_removed folder=%s code=%s reason=%s", self._folder, error.code, error.reason)
+        except Exception as error:  # a bug: a letter is kept, whatever becomes of old ones
+            log.warning("deadletters.not_removed folder=%s reason=%r", self._folder, error)
         finally:
             marks.close()
 
