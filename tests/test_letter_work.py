@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from iggyflux.transports.local.deadletters import (
 )
 from iggyflux.transports.local.letter_marks import Marks
 from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, rewrite
+from iggyflux.transports.local.log import Log
 from tests.transports.contract import drive
 
 MAPPING = """\
@@ -286,7 +287,7 @@ def test_retention_by_age_removes_whole_files_and_says_so(tmp_path: Path, caplog
 def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files of other names, also of digits that are no number, are not letters."""
+    """A file whose name is a number in other digits is no file of letters."""
     (tmp_path / "²³.ndjson").write_text("x\n")
 
     async def main() -> None:
@@ -405,6 +406,46 @@ def test_a_mapping_with_two_routes_is_replayed_through_the_one_that_is_named(mil
     named = iggyflux("replay", "dead-letters/looms", "--pipeline", "p.yaml", "--reason", "IFX340", "--route", "b")
     assert named.code == 0, named
     assert (Path("a.lp").exists(), len(Path("b.lp").read_text().splitlines())) == (False, 2)
+
+
+ROUTES = "{{iggyflux: 1, from: 'log:data', dead_letters: dl, run: [{}]}}\n"
+
+
+def pipeline_of(*names: str) -> str:
+    return ROUTES.format(", ".join(f"{{mapping: looms.yaml, name: {name}, to: 'file:{name}.lp'}}" for name in names))
+
+
+def test_each_route_of_a_mapping_has_its_own_letters(mill: Mill) -> None:
+    """Two routes of one mapping keep the same messages in one folder; the route that kept a letter sends it.
+
+    Letters of a route that the pipeline does not have are sent where the command line says.
+    """
+    shutil.rmtree("data")
+    with closing(Log.open(Path("data"), create=True)) as log:
+        log.append("mill", "looms", [Message(b'{"ells": "none", "at": 1}'), Message(b'{"ells": 0.5, "at": "?"}')])
+    Path("p.yaml").write_text(pipeline_of("a", "b"))
+    assert iggyflux("run", "p.yaml", "--until-end", "--quiet").code == 0
+    listed = iggyflux("dead-letters", "list", "dl").out
+    assert (listed.count("looms (a)"), listed.count("looms (b)")) == (2, 2)
+    mapping = Path("looms.yaml").read_text()
+    Path("looms.yaml").write_text(mapping.replace("{ells: ells}", "{ells: {const: 1.5}}"))  # one message of two
+
+    def replay(*more: str) -> tuple[int, list[int]]:
+        done = iggyflux("replay", "dl", "--pipeline", "p.yaml", *more)
+        assert (done.code in (0, 1), "Traceback" in done.err) == (True, False), done
+        lines = [Path(f"{name}.lp") for name in "abc"]
+        return done.code, [len(each.read_text().splitlines()) if each.exists() else 0 for each in lines]
+
+    assert replay("--route", "a") == (1, [1, 0, 0])
+    assert replay("--route", "b") == (1, [1, 1, 0])
+    assert replay() == (1, [1, 1, 0])
+    assert replay("--again") == (1, [2, 2, 0])
+    assert iggyflux("replay", "dl", "--pipeline", "p.yaml", "--again", "--dry-run").out.count("cloth") == 2
+    Path("p.yaml").write_text(pipeline_of("a", "c"))
+    unclear = iggyflux("replay", "dl", "--pipeline", "p.yaml", "--again", "--dry-run")
+    assert (unclear.code, unclear.out.count("cloth")) == (1, 1)
+    assert "2 letters of mapping 'looms', of route 'b', which p.yaml does not have" in unclear.err
+    assert replay("--route", "c", "--again") == (1, [2, 2, 1])
 
 
 def test_exported_letters_are_read_by_other_commands(mill: Mill) -> None:
