@@ -448,6 +448,38 @@ def test_each_route_of_a_mapping_has_its_own_letters(mill: Mill) -> None:
     assert replay("--route", "c", "--again") == (1, [2, 2, 1])
 
 
+@pytest.mark.parametrize(
+    ("of_all", "first", "second", "clashes"),
+    [
+        ("dl", "{path: dl, keep: 1h}", "", True),
+        ("dl", "{path: dl, keep: 1h}", "./elsewhere/../dl", True),
+        ("dl", "{path: dl, keep: 1h}", "link", True),
+        ("dl", "{keep: 1h}", "{path: dead-letters/a}", True),
+        ("dl", "{path: dl, keep: 1h}", "{path: dl, keep: 1h, max_bytes: 1MB}", True),
+        ("dl", "{path: dl, keep: 1h}", "{path: dl, keep: 60m}", False),
+        ("dl", "{keep: 1h}", "{max_bytes: 1MB}", False),
+        ("{path: dl, max_bytes: 1MB}", "", "", False),
+        ("dl", "{stream: mill, topic: dead}", "", False),
+    ],
+)
+def test_routes_that_share_letters_keep_them_equally_long(
+    mill: Mill, of_all: str, first: str, second: str, clashes: bool
+) -> None:
+    """Else one route would remove letters of another one, which was told to keep them."""
+    (mill.folder / "dl").mkdir()
+    (mill.folder / "link").symlink_to("dl")
+    (mill.folder / "elsewhere").mkdir()
+    routes = [
+        f"{{mapping: looms.yaml, name: {name}, to: 'file:{name}.lp'{f', dead_letters: {own}' if own else ''}}}"
+        for name, own in (("a", first), ("b", second))
+    ]
+    text = f"{{iggyflux: 1, from: 'log:data', dead_letters: {of_all},\n run: [{routes[0]},\n {routes[1]}]}}\n"
+    (mill.folder / "p.yaml").write_text(text)
+    done = iggyflux("run", "p.yaml", "--until-end", "--mapping", "a")
+    assert ("IFX829" in done.err) is clashes, done
+    assert ("p.yaml:3:" in done.err and "'b' and 'a' share the dead letters in" in done.err) is clashes, done
+
+
 def test_exported_letters_are_read_by_other_commands(mill: Mill) -> None:
     place = ["dead-letters", "export", "dead-letters/looms"]
     assert iggyflux(*place, "messages.ndjson").code == 0
