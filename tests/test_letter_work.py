@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import shutil
+import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing, suppress
@@ -23,6 +25,7 @@ from iggyflux.cli.letters import FolderMarks
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Retention
 from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
+from iggyflux.state.sqlite import BUSY_SECONDS
 from iggyflux.transports.local.deadletters import (
     DirectoryDeadLetters,
     TopicDeadLetters,
@@ -289,15 +292,16 @@ def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
 ) -> None:
     """A file whose name is a number in other digits is no file of letters."""
     (tmp_path / "²³.ndjson").write_text("x\n")
+    monkeypatch.setattr("iggyflux.transports.local.letter_removal._PAUSE_AFTER_FAILURE_SECONDS", 0.1)
 
     async def main() -> None:
         sink = RetainingDeadLetters(tmp_path, Retention(keep_seconds=0.16))
         await sink.connect()
         await sink.put([letter(1)])
         assert "not_removed" not in caplog.text
-        monkeypatch.setattr(Retaining, "_expire", _broken)
-        await sink.put([letter(2)])
-        monkeypatch.undo()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Retaining, "_expire", _broken)
+            await sink.put([letter(2)])
         for _ in range(500):
             if sink.removed.others == 2:
                 break
@@ -308,6 +312,34 @@ def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
     drive(main())
     assert "deadletters.not_removed" in caplog.text
     assert "ValueError('no number')" in caplog.text
+
+
+def test_locked_marks_hold_up_no_letter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Retention does not wait for them while it has the lock of the folder, nor again for each letter."""
+    now = 1_000_000.0
+    put(tmp_path, [letter(number) for number in range(40)], 400)
+    with_marks(tmp_path, [1])
+    lock = sqlite3.connect(tmp_path / "replayed.sqlite", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+
+    async def main() -> None:
+        nonlocal now
+        sink = RetainingDeadLetters(tmp_path, Retention(max_bytes=2000), seconds=lambda: now)
+        begun = time.monotonic()
+        for number in range(40, 60):
+            await sink.put([letter(number)])
+        assert time.monotonic() - begun < BUSY_SECONDS / 2
+        assert caplog.text.count("deadletters.not_removed") == 1
+        assert sum(1 for _ in read_dead_letters(tmp_path)) == 60
+        lock.close()
+        await sink.put([letter(60)])
+        assert sink.removed.others == 0
+        now += 11.0
+        await sink.put([letter(61)])
+        assert (sink.removed.replayed, sink.removed.others > 0) == (1, True)
+        await sink.close()
+
+    drive(main())
 
 
 def _broken(*_given: object) -> None:
