@@ -295,6 +295,11 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             width=24,
         ),
     ),
+    "Changes of mappings": (
+        Panel("Refused, and not corrected", (gauge("iggyflux_configuration_refused", "instance"),), steps=RED),
+        Panel("Changes", (growth("iggyflux_configuration_changes_total", "instance", "result"),)),
+        Panel("Routes that wait for messages in flight", (gauge("iggyflux_route_changing", "route"),)),
+    ),
     "Process": (
         Panel("CPU, of one core", (rate("process_cpu_seconds_total", "instance"),), "percentunit"),
         Panel("Memory", (gauge("process_resident_memory_bytes", "instance"),), "bytes"),

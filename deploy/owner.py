@@ -17,7 +17,6 @@ FILES: Final = (
     "pyproject.toml",
     "docs/ci.md",
     "docs/releasing.md",
-    "deploy/compose.yaml",
     "deploy/kubernetes.yaml",
     "deploy/prometheus/rules.yaml",
     "deploy/prometheus/rules_test.yaml",

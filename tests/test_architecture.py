@@ -240,7 +240,6 @@ def test_validate_loads_neither_transports_nor_other_formats(path):
 
 
 IMPORTED_LATE = {
-    ("cli/check.py", "iggyflux.telemetry.server"): "h11, only for a pipeline that listens",
     ("cli/dry_run.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/eval_session.py", "readline"): "it writes to the terminal",
     ("cli/infer.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",

@@ -571,7 +571,13 @@ def test_a_range_is_bounded_by_offsets_times_and_what_is_settled(here: Path) -> 
         assert (code, found["points"]["missing"]) == (1, 20)
         assert audit("--from", "10", "--to", "15")[1]["messages"] == 5
         assert audit("--from", "2030-01-01T00:00:00Z")[1]["messages"] == 0
-        assert audit("--partition", "7")[1]["messages"] == 0
+        for wrong, code, words in (
+            (["--partition", "7"], 3, "no partition 7"),
+            (["--from", "500"], 3, "no message has the offset 500"),
+            (["--from", "20", "--to", "10"], 2, "no message is from 20 to 10"),
+        ):  # a mistyped range is no range without faults
+            outcome = iggyflux("audit", "pipeline.yaml", "--mapping", "tides", *wrong)
+            assert (outcome.code, words in outcome.err) == (code, True), outcome.err
 
 
 def test_expired_points_and_dead_letters_are_not_missing(here: Path) -> None:
@@ -633,7 +639,8 @@ def test_an_audit_says_why_it_cannot_be_made(here: Path) -> None:
     append(here, 0, 1)
     assert iggyflux("audit", "pipeline.yaml", "--mapping", "ebb").code == 1
     assert iggyflux("audit", "pipeline.yaml", "--mapping", "tides", "--from", "yesterday").code == 2
-    assert "cannot connect" in iggyflux("audit", "pipeline.yaml", "--mapping", "tides").err
+    outcome = iggyflux("audit", "pipeline.yaml", "--mapping", "tides")
+    assert (outcome.code, "IFX611" in outcome.err, "cannot connect" in outcome.err) == (3, True, True)
     (here / "pipeline.yaml").write_text("iggyflux: 1\nfrom: log:data\nto: file:out.lp\nrun:\n  - mapping: tides.yaml\n")
     outcome = iggyflux("audit", "pipeline.yaml", "--mapping", "tides")
     assert (outcome.code, "writes to a file" in outcome.err) == (2, True)

@@ -19,7 +19,7 @@ from iggyflux.runner.clock import Clock
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
-from iggyflux.runner.writer_run import WriterRun
+from iggyflux.runner.writer_run import WriterRun, _Transfer
 from iggyflux.transports.local.memory import (
     CollectingDeadLetters,
     ImmediateClock,
@@ -92,7 +92,7 @@ class Tried:
 def test_what_is_in_flight_is_settled_by_the_old_plan_and_what_follows_is_rendered_by_the_new_one() -> None:
     async def answer(lines: Sequence[str]) -> Verdict:
         tried.offer()
-        for _ in range(50):
+        for _ in range(5):
             await asyncio.sleep(0)
         assert tried.status.about.plan == "old"
         assert tried.status.is_changing
@@ -123,6 +123,47 @@ def test_a_large_batch_is_changed_between_two_of_its_parts() -> None:
     assert tried.plans[-1] == "new"
     assert len(tried.plans) == 6
     assert tried.source.settled == {HERE: 5}
+
+
+def test_a_change_between_two_parts_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is settled for a change that was taken before, and so nothing is abandoned for it."""
+    taken: list[bool] = []
+    take = _Transfer._take_change
+
+    async def noting(self: _Transfer, *given: Any) -> None:
+        taken.append(self._run.change.is_offered.is_set())
+        await take(self, *given)
+
+    async def answer(lines: Sequence[str]) -> Verdict:
+        if len(tried.sink.writes) == 1:
+            tried.offer()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return Accepted()
+
+    monkeypatch.setattr(_Transfer, "_take_change", noting)
+    parts = [batch([b"%d" % number for number in range(4)]), batch([b"4"], offset=4)]
+    tried = Tried(ScriptedSource(parts), [answer] * 5, plan=Named("old", is_slow=True))
+    tried.run()
+
+    assert taken == [True]
+    assert len(tried.plans) == 5
+    assert tried.status.reconnects == 0
+
+
+def test_what_is_offered_to_a_run_that_has_ended_does_not_wait() -> None:
+    """Nor what was offered before it ended and not taken."""
+
+    async def answer(lines: Sequence[str]) -> Verdict:
+        tried.offer()
+        tried.stop.request()
+        return Accepted()
+
+    tried = Tried(ScriptedSource(list(BATCHES)), [answer])
+    tried.run()
+    tried.offer()
+
+    assert (tried.writer.change.is_over, tried.status.is_changing) == (True, False)
 
 
 def test_a_dead_letter_has_the_plan_of_its_lines() -> None:
@@ -159,6 +200,30 @@ def test_what_is_not_settled_in_time_is_abandoned_and_read_again(caplog: pytest.
     assert tried.source.settled == {HERE: 5}
     assert [event for event in events if event.startswith("plan.")] == ["plan.waiting", "plan.changed"]
     assert "seconds=25" in caplog.text
+
+
+def test_a_change_does_not_wait_for_a_sink_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the route waits for a place for the next request, and not for the answers to those in flight."""
+    seen: list[tuple[float, str]] = []
+    offered: list[float] = []
+
+    async def away(lines: Sequence[str]) -> Verdict:
+        if len(seen) == 3:
+            offered.append(tried.clock.monotonic())
+            tried.offer()
+        seen.append((tried.clock.monotonic(), tried.status.about.plan))
+        return Unavailable("away")
+
+    tried = Tried(ScriptedSource(list(BATCHES)), [away] * 200)
+    with caplog.at_level(logging.INFO):
+        tried.run()
+    events = [record.getMessage().split()[0] for record in caplog.records]
+
+    assert seen[-1][0] > 120
+    assert {plan for at, plan in seen if at < offered[0] + 29} == {"old"}
+    assert {plan for at, plan in seen if at > offered[0] + 31} == {"new"}
+    assert [event for event in events if event.startswith("plan.")] == ["plan.waiting", "plan.changed"]
+    assert tried.plans == ["new"] * 6
 
 
 def test_held_requests_are_read_again_by_the_new_plan() -> None:

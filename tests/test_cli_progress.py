@@ -27,7 +27,7 @@ from iggyflux.cli.live_lines import exact, live_lines, short
 from iggyflux.cli.output import unstyled
 from iggyflux.cli.progress import summary_lines
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import Stopped
+from iggyflux.errors import Location, Problem, Stopped
 from iggyflux.escapes import escaped
 from iggyflux.records import Partition
 from iggyflux.runner import RouteStatus, Summary
@@ -107,6 +107,23 @@ def test_more_routes_than_rows_are_added_up_and_those_in_trouble_stay() -> None:
     assert texts(routes, 79, 1) == ["40 routes: 39 idle, 1 stopped, 80.0M messages, 0 a second"]
 
 
+def test_a_refused_change_is_the_first_line_until_it_is_corrected() -> None:
+    """In one line, cut at its end; where one line is all, the routes have it."""
+    problem = Problem("IFX203", "unknown function lenght()", Location("kilns.yaml", 9, 21))
+    routes = [RouteStatus("env", state="running", read=7)]
+
+    def lines(columns: int, rows: int) -> list[str]:
+        return [unstyled(line) for line in live_lines(routes, {}, columns, rows, problem)]
+
+    assert lines(79, 24) == [
+        "change refused: error[IFX203]: kilns.yaml:9:21: unknown function lenght()",
+        *texts(routes, 79),
+    ]
+    assert lines(60, 24)[0] == "change refused: error[IFX203]: kilns.yaml:9:21: unknown fun…"
+    assert lines(79, 1) == texts(routes, 79, 1)
+    assert len(lines(79, 2)) == 2
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.from_regex("[a-z]{,9}-[0-9]{1,30}\\Z")
 NUMBERS = st.integers(0, 2000) | st.integers(0, 10**15)
 
@@ -145,13 +162,16 @@ def test_no_line_is_wider_than_the_terminal_and_every_number_is_whole(
     """Names of any script, rates of millions, any size: only words are cut."""
     routes = [data.draw(some_route(number)) for number in range(data.draw(st.integers(0, 4)))]
     rates = {route.name: data.draw(st.floats(0, 1e9)) for route in routes}
-    lines = [unstyled(line) for line in live_lines(routes, rates, columns, rows)]
+    refused = data.draw(st.none() | st.builds(Problem, st.just("IFX203"), TEXTS, st.builds(Location, TEXTS)))
+    lines = [unstyled(line) for line in live_lines(routes, rates, columns, rows, refused)]
 
     rest = [line for line in lines if re.match(r"(and \d+ more|\d+) routes?: ", line)]
     assert len(lines) <= rows
     assert [line for line in lines if not 0 <= wcswidth(line) <= columns] == []
     assert [line for line in lines if not line.strip()] == []
-    assert numbers_of(*lines) - numbers_of(*rest) <= set().union(*(sources(each, rates[each.name]) for each in routes))
+    spoken = numbers_of(escaped(f"IFX203 {refused.location} {refused.message}")) if refused else set()
+    known = spoken.union(*(sources(each, rates[each.name]) for each in routes))
+    assert numbers_of(*lines) - numbers_of(*rest) <= known
 
 
 @given(st.floats(0, 1e18))

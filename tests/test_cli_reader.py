@@ -162,7 +162,7 @@ def test_dry_run_shows_the_newest_live_rows_and_stores_nothing(server: SimServer
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--last", "1h"], "--last and --pipeline need --from influxdb"),
+        (["--last", "1h"], "--last needs --from influxdb"),
         (["--from", "iggy"], "a reader needs --from influxdb"),
         (["--from", "influxdb"], "needs --pipeline"),
         (["--from", "influxdb", "--last", "soon", "--pipeline", "back.yaml"], "'soon' is not a duration"),

@@ -5,6 +5,7 @@ Where its base cannot be pulled, this machine's Python takes its place: the inte
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import os
 import re
@@ -82,8 +83,8 @@ def stand_in() -> bytes:
     wanted = [prefix / "bin" / python, Path("/bin/sh"), *Path("/etc/ssl/certs").glob("ca-certificates.crt")]
     own = [path for path in (prefix / "lib").rglob("*") if _is_part(path.relative_to(prefix / "lib"))]
     binaries = [path for path in [*wanted, *own] if path.suffix == ".so" or path in wanted[:2]]
-    linked = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
-    libraries = {Path(each) for each in re.findall(r"(/\S+) \(0x", linked)}
+    linked = subprocess.run(["ldd", *binaries, *_compiled()], capture_output=True, text=True, check=False).stdout
+    libraries = {Path(each) for each in re.findall(r"(/\S+) \(0x", linked) if not each.startswith(sys.prefix)}
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path in sorted({*wanted, *own, *libraries}):
@@ -93,7 +94,7 @@ def stand_in() -> bytes:
                 entry.size, entry.mode = len(data), 0o755
                 tar.addfile(entry, io.BytesIO(data))
         settings = Path("/etc/pip.conf")
-        lines = ["FROM scratch", "COPY root/ /", f"ENV PATH={prefix}/bin:/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1"]
+        lines = ["FROM scratch", "COPY root/ /", f"ENV PATH={prefix}/bin:/bin:/usr/bin"]
         lines += [f"ENV {name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
         lines += [
             f'RUN ["{prefix}/bin/{python}", "-c", "import os; os.symlink(\'{python}\', \'{prefix}/bin/python\')"]'
@@ -108,14 +109,22 @@ def stand_in() -> bytes:
     return archive.getvalue()
 
 
+def _compiled() -> list[Path]:
+    """Return the compiled files of what the image installs: an official base has the system libraries of each wheel."""
+    names = re.findall(r"^([\w.-]+)==", (ROOT / "requirements-runtime.lock").read_text(), re.MULTILINE)
+    files = [path for name in names for path in importlib.metadata.files(name) or ()]
+    return [Path(str(path.locate())) for path in files if path.suffix == ".so"]
+
+
 def _is_part(path: Path) -> bool:
-    """Return whether a file below `lib` belongs to the interpreter or to pip."""
-    skipped = {"test", "tests", "__pycache__", "idlelib", "lib2to3", "tkinter", "pkgconfig"}
-    others = "site-packages" in path.parts and path.parts[path.parts.index("site-packages") + 1 :][:1] not in [
-        (),
-        ("pip",),
-    ]
-    return not skipped & set(path.parts) and not others and path.suffix != ".a"
+    """Return whether a file below `lib` belongs to the interpreter; `venv` brings the pip of `ensurepip`."""
+    skipped = {"test", "tests", "__pycache__", "idlelib", "lib2to3", "tkinter", "pkgconfig", "site-packages"}
+    unused = (
+        path.name.startswith(("_tkinter", "_test"))
+        or path.suffix == ".a"
+        or re.fullmatch(r"libpython[\d.]*\.so", path.name)
+    )
+    return not skipped & set(path.parts) and not unused
 
 
 def until(is_so: Callable[[], object], what: str) -> None:

@@ -184,6 +184,7 @@ def test_the_whole_plant_in_one_file_uses_what_is_there() -> None:
     assert set(services) == {"iggy", "influxdb2", "influxdb3", "iggyflux", "prometheus", "grafana"}
     assert [path for path in mounted if not (DEPLOY / path).exists()] == []
     assert services["prometheus"]["network_mode"] == "service:iggyflux"
+    assert services["iggyflux"]["image"].islower(), "else Docker refuses to build it"
     assert prometheus["scrape_configs"][0]["static_configs"] == [{"targets": [command[command.index("--listen") + 1]]}]
     ports = [port for each in services.values() for port in each.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports)

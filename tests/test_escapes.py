@@ -193,11 +193,12 @@ def test_no_line_of_the_log_has_a_control_character(value: str) -> None:
 def test_the_live_display_shows_names_without_control_characters(columns: int) -> None:
     partitions = {Partition(HOSTILE, FORGED, number): 3 for number in range(2)}
     route = RouteStatus(f"[red]{HOSTILE}", waiting_for=HOSTILE, lag=partitions)
-    lines = [written(line, colour=False) for line in live_lines([route], {}, columns, 24)]
+    refused = Problem("IFX100", HOSTILE, Location(HOSTILE))
+    lines = [written(line, colour=False) for line in live_lines([route], {}, columns, 24, refused)]
 
     assert unsafe_of(*lines) == []
     assert len(lines) > 3
-    assert columns == 40 or "[red]" in lines[1]
+    assert columns == 40 or "[red]" in lines[2]
 
 
 def test_a_problem_is_escaped_wherever_it_is_rendered() -> None:

@@ -98,7 +98,7 @@ def test_a_run_counts_every_fallback_and_logs_the_first(
     route = Route(
         name="r",
         source=source,
-        plan=SinkPlan(mapping, sink, "ns"),
+        plan=SinkPlan(mapping, sink, "ns", {}),
         sink=sink,
         dead_letters=CollectingDeadLetters(),
         mapping="pump",

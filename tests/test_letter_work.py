@@ -408,6 +408,17 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
         (["dead-letters", "prune", "dead-letters/looms", "--replayed"], 0, "3 other dead letters"),
         (["dead-letters", "prune", "iggy:mill/dead", "--replayed"], 2, "a topic cannot delete single messages"),
         (["replay", "dead-letters/looms", "--pipeline", "p.yaml", "--replayed"], 2, "with --again only"),
+        (["replay", "dead-letters/looms", "--dry-run"], 2, "add --pipeline, or --mapping with --dry-run"),
+        (
+            ["replay", "dead-letters/looms", "--dry-run", "--mapping", "looms.yaml", "--pipeline", "p.yaml"],
+            2,
+            "--mapping and --pipeline are mutually exclusive",
+        ),
+        (
+            ["replay", "dead-letters/looms", "--dry-run", "--mapping", "looms.yaml", "--as-is"],
+            2,
+            "--mapping and --as-is are mutually exclusive",
+        ),
         (["dead-letters", "list", "dead-letters/looms", "--route", "looms"], 2, "--route needs --pipeline"),
         (
             ["dead-letters", "list", "dead-letters/looms", "--route", "x", "--pipeline", "p.yaml"],

@@ -25,7 +25,7 @@ from iggyflux.runner.exporting import MOST_FLUSH_SECONDS
 from iggyflux.sim import SimServer
 from iggyflux.telemetry.exposition import exposed
 from iggyflux.telemetry.metrics import METRICS
-from iggyflux.telemetry.otel_metrics import metrics_data, otel_name
+from iggyflux.telemetry.otel_metrics import MetricSender, metrics_data, otel_name
 from iggyflux.telemetry.otel_settings import Export, exports_of
 from iggyflux.telemetry.otel_traces import MOST_LETTERS, MOST_LINKS, MOST_LOOKED_AT
 from tests.iggy_server import free_ports
@@ -153,6 +153,41 @@ def test_metrics_are_those_of_prometheus_with_the_same_values_and_bounds() -> No
 
     assert samples_of(status) == scraped(exposed(tree_of(status), as_openmetrics=False)[0].decode())
     assert len({otel_name(metric) for metric in METRICS}) == len(METRICS)
+
+
+class Exported:
+    """An exporter that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.is_over = False
+
+    def export(self, data: Any) -> None:
+        self.sent.append(data)
+
+    def shutdown(self) -> None:
+        self.is_over = True
+
+
+def test_metrics_go_on_after_they_could_not_be_made(caplog: pytest.LogCaptureFixture) -> None:
+    """And each outage is logged once."""
+    script = iter([True, False, False, True, False])  # then all is well
+    exporter, tree = Exported(), tree_of(full_status())
+
+    def status() -> Any:
+        if not next(script, True):
+            raise RuntimeError("dictionary changed size during iteration")
+        return tree
+
+    sender = MetricSender(exporter, status, Resource({}), InstrumentationScope("x"), 0.01)  # type: ignore[arg-type]
+    end = time.monotonic() + 60
+    while len(exporter.sent) < 4 and time.monotonic() < end:
+        time.sleep(0.01)
+    sender.shutdown()
+
+    assert len(exporter.sent) >= 4
+    assert exporter.is_over
+    assert [record.getMessage() for record in caplog.records] == ["otel.metrics_broken"] * 2
 
 
 # --- a run and a collector ---

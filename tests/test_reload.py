@@ -19,8 +19,11 @@ from shell import iggyflux
 from iggyflux.cli.run import _check
 from iggyflux.errors import DocumentError
 from iggyflux.pipeline import load_pipeline
+from iggyflux.runner.change import Change
 from iggyflux.runner.documents import PipelineDocuments
 from iggyflux.runner.open import prepare_routes
+from iggyflux.runner.reload import Current, Documents, Reload
+from iggyflux.runner.status import Configuration, RouteStatus
 
 DOCUMENT = """\
 iggyflux: 1
@@ -283,6 +286,63 @@ def test_a_change_is_taken_or_refused_with_its_place(change: str) -> None:
         assert Path(error.value.problems[0].location.file or "").name in files
     Path(file).write_text(before)
     assert {name: each.content for name, each in found.read().items()} == found.contents
+
+
+def as_documents(contents: dict[str, str]) -> Documents:
+    """Return documents that are never read."""
+
+    class Fixed:
+        def __init__(self) -> None:
+            self.contents = contents
+
+        def look(self) -> list[object]:
+            raise NotImplementedError
+
+        def read(self) -> dict[str, Current]:
+            raise NotImplementedError
+
+    return Fixed()
+
+
+class Route:
+    """A route by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Run:
+    """What is offered to a run."""
+
+    def __init__(self, name: str) -> None:
+        self.status = RouteStatus(name)
+        self.route, self.change = Route(name), Change[Any](self.status)
+
+
+def test_a_bug_while_one_route_is_changed_changes_none() -> None:
+    """All of it is offered the next time."""
+    reload, runs, status = Reload(as_documents({"a": "1", "b": "1"})), [Run("a"), Run("b")], Configuration()
+
+    def fail(route: Any) -> Any:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        reload._accept({"a": Current("2", lambda _: "A"), "b": Current("2", fail)}, runs, status)  # type: ignore[arg-type]
+    assert [run.change.take() for run in runs] == [None, None]
+    assert status.changes["accepted"] == 0
+    reload._accept({"a": Current("2", lambda _: "A"), "b": Current("2", lambda _: "B")}, runs, status)  # type: ignore[arg-type]
+    assert [run.change.take() for run in runs] == ["A", "B"]
+
+
+def test_a_route_that_has_ended_is_offered_nothing() -> None:
+    """So the configuration does not wait for it for ever; the others take what changed."""
+    reload, runs, status = Reload(as_documents({"a": "1", "b": "1"})), [Run("a"), Run("b")], Configuration()
+    runs[0].change.offer("before")
+    runs[0].change.end()
+    reload._accept({"a": Current("2", lambda _: "A"), "b": Current("2", lambda _: "B")}, runs, status)  # type: ignore[arg-type]
+
+    assert [run.status.is_changing for run in runs] == [False, True]
+    assert [run.change.take() for run in runs] == [None, "B"]
 
 
 def test_the_mapping_of_a_route_that_reads_stdin_cannot_change() -> None:

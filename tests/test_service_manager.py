@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -12,16 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.runner import RouteStatus, Status, Stop
+from iggyflux.runner.reload import Current, Reload
 from iggyflux.runner.service_manager import ServiceManager, notifying, states
-from iggyflux.runner.status import About
+from iggyflux.runner.status import About, Configuration
+from iggyflux.transports.local.memory import ImmediateClock
 
 SECONDS = 60.0
 """The time after which something that must happen has not happened."""
@@ -167,6 +171,78 @@ def test_states_arrive_in_order_whatever_the_manager_has_room_for(said: list[str
     wanted = [f"{word.upper()}=1" for word in said if word != "alive"]
     assert [each for each in received if not each.startswith(("WATCHDOG", "STATUS"))] == wanted
     assert not said or [each for each in received if "STATUS" in each][-1].endswith("STATUS=last")
+
+
+@contextmanager
+def no_free_descriptor() -> Iterator[None]:
+    """Take every file descriptor that the process may have, inside the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 3  # noqa: PTH208
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, soft), hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Unchanged:
+    """Documents that never change."""
+
+    contents: ClassVar[dict[str, str]] = {}
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def look(self) -> list[object]:
+        return [1]
+
+    def read(self) -> dict[str, Current]:
+        self.reads += 1
+        return {}
+
+
+def test_reloads_and_signs_of_life_go_on_after_no_descriptor_was_free(listener: tuple[socket.socket, str]) -> None:
+    """What was said meanwhile is sent later; a full table of files ends neither."""
+    heard, address = listener
+    manager = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "60000"})
+    documents = Unchanged()
+
+    async def until(reads: int, following: asyncio.Task[None]) -> None:
+        reload.request()
+        while documents.reads < reads and not following.done():
+            await asyncio.sleep(0.01)
+
+    async def main() -> list[str]:
+        following = asyncio.create_task(reload.follow([], Configuration(), ImmediateClock()))
+        after: list[str] = []
+        async with notifying(manager, Status(), Stop()):
+            await until(1, following)
+            waiting_at(heard)
+            with no_free_descriptor():
+                await until(2, following)
+                await asyncio.sleep(3 * manager.tick_seconds)
+            await until(3, following)
+            end = time.monotonic() + SECONDS / 4
+            while not any("WATCHDOG=1" in each for each in after) and time.monotonic() < end:
+                await asyncio.sleep(0.01)
+                after += waiting_at(heard)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        return after
+
+    reload = Reload(documents, manager=manager)
+    after = asyncio.run(asyncio.wait_for(main(), SECONDS))
+
+    assert documents.reads == 3
+    words = [each.split("\n")[0] for each in after if not each.startswith(("WATCHDOG", "STATUS"))]
+    assert words[:2] == ["RELOADING=1", "READY=1"], "it is told later"
+    assert any("WATCHDOG=1" in each for each in after)
 
 
 def test_systemd_s_own_client_says_the_same(listener: tuple[socket.socket, str]) -> None:

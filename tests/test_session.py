@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iggyflux.errors import NotConnected, Stopped
@@ -19,7 +19,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.transports.local.memory import ImmediateClock
 
-Step: TypeAlias = Literal["not connected", "lost at once", "lost after progress"]
+Step: TypeAlias = Literal["not connected", "lost at once", "lost after progress", "lost after a minute"]
 FIRST, CAP = 0.5, 30.0
 
 
@@ -43,7 +43,9 @@ class Scripted:
     async def work(self) -> None:
         assert self.status.state == "connecting"
         if self.script:
-            self.progress += self.script.pop(0) == "lost after progress"
+            step = self.script.pop(0)
+            self.progress += step == "lost after progress"
+            self.clock.now += 60 * (step == "lost after a minute")
             raise self.error
 
     async def run(self) -> None:
@@ -57,16 +59,22 @@ def drive(work: Coroutine[Any, Any, object]) -> None:
     asyncio.run(bounded())
 
 
-@given(st.lists(st.sampled_from(["not connected", "lost at once", "lost after progress"]), max_size=20))
+STEPS: list[Step] = ["not connected", "lost at once", "lost after progress", "lost after a minute"]
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=20))
+@example(["not connected", "lost at once"] * 10)
 def test_waits_double_up_to_the_cap_and_start_anew_after_progress(script: list[Step]) -> None:
-    """Also when it is connected after it could not be: what was connected before the other end may have gone since."""
+    """Once also when it is connected after it could not be: what was connected before the other end may be gone."""
     scripted = Scripted(*script)
     drive(scripted.run())
 
-    expected, failures, before = [], 0, ""
+    expected, failures, before, has_returned = [], 0, "", False
     for step in script:
-        is_back = step == "lost after progress" or (step == "lost at once" and before == "not connected")
-        failures, before = 1 if is_back else failures + 1, step
+        is_good = step in ("lost after progress", "lost after a minute")
+        is_back = step == "lost at once" and before == "not connected" and not has_returned
+        has_returned = not is_good and (has_returned or is_back)
+        failures, before = 1 if is_good or is_back else failures + 1, step
         expected.append(min(FIRST * 2 ** (failures - 1), CAP))
     assert scripted.clock.slept == expected
     assert scripted.status.reconnects == len(script)

@@ -22,7 +22,7 @@ from iggyflux.audit.stored import StoredPoints
 from iggyflux.audit.window import Class
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, note, plural, result, result_line, show_stop, talk
-from iggyflux.cli.send_again import ReportedFailures, bound, send_again
+from iggyflux.cli.send_again import ReportedFailures, bounds, send_again
 from iggyflux.delivery.settled import SettledOffsets, count_of_others
 from iggyflux.errors import Stopped
 from iggyflux.lineprotocol import Precision
@@ -90,7 +90,7 @@ def command(
       iggyflux audit pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1 --resend
     """
     loaded = open_pipeline(pipeline)
-    limits = Limits(bound(since, "--from"), bound(until, "--to"), partition, settled_only=not unsettled)
+    limits = Limits(*bounds(since, until), partition, settled_only=not unsettled)
     (prepared,) = prepare_routes(loaded, only=[name])
     setup = prepared.setup
     if not isinstance(setup, WriterSetup):
@@ -139,6 +139,7 @@ async def _audit(
     try:
         async with _progress(audit.report):
             await audit.run()
+        _check_range(audit.report, limits)
         if resend:
             sent = await _send(route, audit, precision.divisor)
         others = (
@@ -155,6 +156,18 @@ async def _audit(
     points = audit.report.points
     left = points[Class.DIFFERENT] + (points[Class.MISSING] if sent is None else sent.failed)
     return max(sent.code if sent else ExitCode.OK, ExitCode.PROBLEMS if left else ExitCode.OK)
+
+
+def _check_range(report: Report, limits: Limits) -> None:
+    """Raise `Stopped` where offsets were named that no partition has, and note that a range is empty."""
+    if report.messages:
+        return
+    if report.unsettled:
+        note(f"nothing to compare: {plural(report.unsettled, 'message')} of the range not settled yet; see --unsettled")
+    elif limits.since is not None and limits.since.kind == "offset":
+        raise Stopped(f"no message has the offset {limits.since.value} or a later one", "check --from", "IFX612")
+    else:
+        note("no message is in the range: nothing was compared")
 
 
 async def _letters(setup: WriterSetup, prepared: PreparedRoute) -> Any:

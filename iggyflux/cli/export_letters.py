@@ -68,7 +68,8 @@ def command(
       examples  the mapping itself: each message becomes an example of it, secrets masked, with what
                 the mapping makes of it now; correct the result, and `test` holds the mapping to it
 
-    Without OUT, messages and letters are printed. Existing files are not replaced.
+    Without OUT, messages and letters are printed. No existing file is replaced, but a log is appended to, and a
+    mapping gets its examples.
 
     \b
     Example:

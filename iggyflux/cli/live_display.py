@@ -92,7 +92,7 @@ class _Display:
             rates = {route.name: self._rates.of(route.name, route.read, now) for route in routes}
             columns, rows = _size()
             with self._lock:
-                self._replace(live_lines(routes, rates, columns - 1, rows - 1))
+                self._replace(live_lines(routes, rates, columns - 1, rows - 1, self._status.configuration.refused))
             if self._is_over.wait(_EVERY_SECONDS):
                 return
 

@@ -11,7 +11,7 @@ No line is wider than the terminal, and a number is whole or not there.  The fir
 
 Below that: an error, or what it waits for with the time left; how far a reader is; the lag of partitions.  Where there
 are more lines than rows, partitions are left out first, then routes, those in trouble last; the last line adds up the
-rest.
+rest.  A changed document that was refused is the first line.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from wcwidth import wcwidth
 
 from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.delivery.windows import ReadPosition
+from iggyflux.errors import Problem
 from iggyflux.escapes import escaped
 from iggyflux.runner import RouteStatus
 from iggyflux.runner.status import ReaderStatus
@@ -44,8 +45,22 @@ _BAD: Final = ("failed", "dead letters")
 _UNITS: Final = ("", "k", "M", "G", "T", "P", "E")
 
 
-def live_lines(routes: Sequence[RouteStatus], rates: Mapping[str, float], columns: int, rows: int) -> list[Line]:
-    """Return at most `rows` lines of at most `columns` cells; `rates` are messages a second by route."""
+def live_lines(
+    routes: Sequence[RouteStatus], rates: Mapping[str, float], columns: int, rows: int, refused: Problem | None = None
+) -> list[Line]:
+    """Return at most `rows` lines of at most `columns` cells.
+
+    `rates` are messages a second by route; `refused` is the problem of a changed document that is not in use.
+    """
+    first = [] if refused is None or rows < 2 else list(_cut(_refusal(refused), columns, "red"))
+    return [*first, *_of_routes(routes, rates, columns, rows - len(first))]
+
+
+def _refusal(problem: Problem) -> str:
+    return f"change refused: error[{problem.code}]: {problem.location}: {problem.message}"
+
+
+def _of_routes(routes: Sequence[RouteStatus], rates: Mapping[str, float], columns: int, rows: int) -> list[Line]:
     counts = [_counts(route, rates) for route in routes]
     layout = _layout(routes, counts, columns)
     head = [] if layout is None or not routes else [_head(layout)]

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import click
 
-from iggyflux.errors import DocumentError, IggyfluxError, Problem, Stopped, counted
+from iggyflux.errors import DocumentError, IggyfluxError, NotConnected, Problem, Stopped, counted
 from iggyflux.escapes import escaped, escaped_lines, json_text
 
 __all__ = [
@@ -283,6 +283,10 @@ def _stopped(error: Any) -> int:
     return ExitCode.STOPPED
 
 
+def _not_connected(error: Any) -> int:
+    return _stopped(Stopped(error.named, "start the server, or correct its address", "IFX611"))
+
+
 def _refused(error: Any) -> int:
     if hasattr(error, "code") and hasattr(error, "hint"):
         show_stop(error)
@@ -297,6 +301,7 @@ _ENDINGS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Cal
     (OSError, _operating_system),
     (DocumentError, _document),
     (Stopped, _stopped),
+    (NotConnected, _not_connected),
     (IggyfluxError, _refused),
 )
 """How an exception is reported: the first kind that fits decides."""

@@ -79,8 +79,10 @@ def command(
       iggyflux replay dead-letters/factory-env --pipeline pipeline.yaml --reason IFX340
       iggyflux replay iggy:factory/dead-letters --pipeline pipeline.yaml
     """
-    if (pipeline is None) == (mapping_file is None) and not (as_is and dry_run):
+    if pipeline is None and mapping_file is None and not (as_is and dry_run):
         raise click.UsageError("add --pipeline, or --mapping with --dry-run")
+    if mapping_file is not None and (pipeline is not None or as_is):
+        raise click.UsageError(f"--mapping and {'--as-is' if as_is else '--pipeline'} are mutually exclusive")
     if mapping_file is not None and not dry_run:
         raise click.UsageError("--mapping has no destination: add --dry-run, or --pipeline")
     if not again:

@@ -14,7 +14,7 @@ import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, plural, talk
-from iggyflux.cli.send_again import ReportedFailures, bound, send_again
+from iggyflux.cli.send_again import ReportedFailures, bounds, send_again
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, Pipeline
 from iggyflux.runner.open import open_writers
@@ -42,19 +42,16 @@ def command(pipeline: Path, name: str, since: str | None, until: str | None, par
       iggyflux resend pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1
     """
     loaded = open_pipeline(pipeline)
-    bounds = bound(since, "--from"), bound(until, "--to")
-    return asyncio.run(_resend(loaded, name, bounds, partition))
+    return asyncio.run(_resend(loaded, name, bounds(since, until), partition))
 
 
-async def _resend(
-    pipeline: Pipeline, name: str, bounds: tuple[Bound | None, Bound | None], partition: int | None
-) -> int:
+async def _resend(pipeline: Pipeline, name: str, ends: tuple[Bound | None, Bound | None], partition: int | None) -> int:
     (route,) = open_writers(pipeline, only=[name])
     if not isinstance(route.source, IggySource):
         advice = "a consumer of another name, `consumer: {group: NEW}`, reads its source again, from `start` on"
         raise click.UsageError(f"{name} does not read from Apache Iggy; {advice}")
     settings = pipeline.iggy or IggySettings()
-    since, until = bounds
+    since, until = ends
     places = await route.source.places()
     source = IggyRange(settings, places, since=since, until=until, partition=partition)
     failed = ReportedFailures()

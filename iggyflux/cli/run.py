@@ -69,8 +69,7 @@ def command(
     --fail-on, a run that would end with 0 ends with 1 if messages failed.
 
     With --listen, or `telemetry.listen` in the pipeline, the run shows what it does on a page, and answers requests for
-    its metrics and health. Where
-    other machines can reach the address, the pipeline must have a `telemetry.token`.
+    its metrics and health. Where other machines can reach the address, the pipeline must have a `telemetry.token`.
 
     On SIGHUP, or by itself with --watch, the run reads its documents again. A changed mapping that compiles and whose
     examples pass replaces the old one when everything in flight is settled. A broken one is refused, and the run goes

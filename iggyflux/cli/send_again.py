@@ -67,8 +67,15 @@ class ReportedFailures:
             yield (f"failed again: {kinds}",)
 
 
-def bound(text: str | None, option: str) -> Bound | None:
-    """Return the end of a range that an option gives.  Raise `click.BadParameter`."""
+def bounds(since: str | None, until: str | None) -> tuple[Bound | None, Bound | None]:
+    """Return the ends of the range that `--from` and `--to` give.  Raise `click.UsageError`."""
+    first, end = _bound(since, "--from"), _bound(until, "--to")
+    if first is not None and end is not None and first.kind == end.kind and first.value >= end.value:
+        raise click.UsageError(f"no message is from {since} to {until}: --to is the end of the range, exclusive")
+    return first, end
+
+
+def _bound(text: str | None, option: str) -> Bound | None:
     if text is None:
         return None
     if re.fullmatch(r"[0-9]{1,20}", text):

@@ -23,16 +23,28 @@ class Change(Generic[R]):
         self._status = status
         self._route: R | None = None
         self.is_offered = asyncio.Event()
+        self.taken = 0
+        """How often a change was taken."""
+        self.is_over = False
+        """Whether the run has ended, and takes nothing any more."""
 
     def offer(self, route: R) -> None:
-        """Replace what was offered before, if it was not taken."""
+        """Replace what was offered before, if it was not taken; a run that has ended is offered nothing."""
+        if self.is_over:
+            return
         self._route = route
         self.is_offered.set()
         self._status.is_changing = True
 
+    def end(self) -> None:
+        """Take back what is offered: the run has ended."""
+        self.is_over = True
+        self.take()
+
     def take(self) -> R | None:
         """Return what is offered, which is then not offered any more."""
         route, self._route = self._route, None
+        self.taken += 1
         self.is_offered.clear()
         self._status.is_changing = False
         return route

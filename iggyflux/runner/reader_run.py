@@ -135,6 +135,7 @@ class ReaderRun:
                 is_unfinished = route.rules.until_end and not self._has_finished
                 self.status.state = "interrupted" if is_unfinished else "done"
             finally:
+                self.change.end()
                 self.refresh()
 
     def refresh(self) -> None:

@@ -98,8 +98,8 @@ class Reload:
             while True:
                 seen = await self._until_changed(seen, clock)
                 status.is_checking = True
-                self._manager.reloading()
                 try:
+                    self._manager.reloading()
                     self._accept(await self._worker.call(self._documents.read), runs, status)
                 except DocumentError as error:
                     self._refuse(error.problems, status)
@@ -132,7 +132,8 @@ class Reload:
         self, found: Mapping[str, Current], runs: Sequence[WriterRun | ReaderRun], status: Configuration
     ) -> None:
         names = {name for name, current in found.items() if current.content != self._offered[name]}
-        changed = [run for run in runs if run.route.name in names]
+        changed = [run for run in runs if run.route.name in names and not run.change.is_over]
+        offers = [(run, found[run.route.name].change(run.route)) for run in changed]  # all of them, or none
         was_refused, status.refused = status.refused is not None, None
         if not changed and not was_refused:
             emit(log, logging.DEBUG, "configuration.unchanged")
@@ -140,10 +141,9 @@ class Reload:
         status.since_unix = time.time()
         status.changes["accepted"] += 1
         emit(log, logging.INFO, "configuration.accepted", routes=", ".join(run.route.name for run in changed) or None)
-        for run in changed:
-            current = found[run.route.name]
-            self._offered[run.route.name] = current.content
-            run.change.offer(current.change(run.route))
+        for run, route in offers:
+            run.change.offer(route)
+            self._offered[run.route.name] = found[run.route.name].content
 
     def _refuse(self, problems: Sequence[Problem], status: Configuration) -> None:
         first = next((each for each in problems if each.severity == "error"), problems[0])

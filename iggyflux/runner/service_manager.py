@@ -7,6 +7,7 @@ Everything is sent by the event loop of the run, so a loop that hangs is silent,
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -23,6 +24,8 @@ from iggyflux.runner.stop import Stop
 _TICK_SECONDS: Final = 1.0
 _SIGNS_OF_LIFE: Final = 3
 """In one interval of the watchdog: one that comes late is not the last one."""
+_NONE_FREE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""The process or the system has nothing left for a socket: it may have later."""
 
 
 class ServiceManager:
@@ -79,16 +82,18 @@ class ServiceManager:
         if not self.is_listening:
             self._unsent.clear()
             return True
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-            to.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+                to.setblocking(False)
                 while self._unsent:
                     to.sendto(self._unsent[0], self._address)
                     del self._unsent[0]
-            except BlockingIOError:
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _NONE_FREE:
                 return False
-            except OSError:  # it is gone, or was never there
-                self._unsent.clear()
+            self._unsent.clear()  # it is gone, or was never there
         return True
 
 

@@ -15,9 +15,11 @@ progress:
 |                  | for 15 s             |                                                                       |
 |                  | a stop is requested  | cancels the attempt and ends                                          |
 | working          | the work returns     | ends                                                                  |
-|                  | NotConnected         | waits and connects again; after progress the backoff starts anew,     |
-|                  |                      | also if the attempt before could not connect: one end may have been   |
-|                  |                      | connected long before the other, and be gone since                    |
+|                  | NotConnected         | waits and connects again; the backoff starts anew after progress, and |
+|                  |                      | after a connection that was longer than its cap                       |
+|                  | … and the attempt    | the backoff starts anew once, until it starts anew for one of those   |
+|                  | before could not     | reasons: one end may have been connected long before the other, and   |
+|                  | connect              | be gone since; a server that resets and refuses in turn is no more    |
 |                  | a stop is requested  | leaves it to the work, which returns or raises `StopRequested`        |
 | waiting          | a stop is requested  | ends                                                                  |
 | any time         | Stopped, or a bug    | ends and raises it                                                    |
@@ -72,8 +74,10 @@ class Session:
         self._was_connected = False
         self._is_away = False
         """Whether the last attempt to connect failed."""
-        self._returns = 0
-        """How often it was connected after such an attempt."""
+        self._has_returned = False
+        """Whether the backoff started anew because it was connected after such an attempt, and nothing came of it."""
+        self._new_starts = 0
+        """How often the backoff started anew without progress."""
 
     async def run(
         self,
@@ -83,8 +87,8 @@ class Session:
     ) -> None:
         """Connect and do the work, again after each `NotConnected`, until the work returns or a stop is requested.
 
-        The backoff starts anew when `progress` has grown since the last failure, or when it is connected after an
-        attempt that could not connect.
+        The backoff starts anew when `progress` has grown since the last failure, when the connection lasted longer than
+        the cap, and once when it is connected after an attempt that could not connect.
         """
 
         async def attempt() -> None:
@@ -94,17 +98,24 @@ class Session:
             was_away, self._is_away = self._is_away, True
             await self.unless_stopped(connect())
             self._was_connected, self._is_away = True, False
-            self._returns += was_away
+            if was_away and not self._has_returned:
+                self._has_returned = True
+                self._new_starts += 1
             self._status.wait_for(None)
             emit(log, logging.INFO, "route.connected", route=self._route, plan=self._status.about.plan or None)
+            before, since = progress(), self._clock.monotonic()
             try:
                 await work()
             except NotConnected:
                 self._status.state = "connecting"  # else what it waits for is overwritten during the backoff
+                has_lasted = self._clock.monotonic() - since > _BACKOFF_SECONDS[1]
+                self._new_starts += has_lasted
+                if has_lasted or progress() > before:
+                    self._has_returned = False
                 raise
 
         with suppress(StopRequested):
-            await self._retry(attempt, lambda: progress() + self._returns, gives_up=True)
+            await self._retry(attempt, lambda: progress() + self._new_starts, gives_up=True)
 
     async def until_confirmed(self, send: Callable[[], Awaitable[None]]) -> None:
         """Call `send` until it raises no `NotConnected`.

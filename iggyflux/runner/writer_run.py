@@ -142,6 +142,7 @@ class WriterRun:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
                 await self._end()
             finally:
+                self.change.end()
                 self.refresh()
 
     def refresh(self) -> None:
@@ -231,6 +232,7 @@ class WriterRun:
                 return await self._transfer_once()
             except _NotSettled:
                 self._has_abandoned = self._stop.requested.is_set()
+                self.take_change()  # nothing is in flight; a sink that is away may be so for long
                 await self._session.unless_stopped(self._connect())
 
     async def _transfer_once(self) -> None:
@@ -296,7 +298,9 @@ class _Transfer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 acknowledging = tasks.create_task(self._acknowledge())
+                limiting = tasks.create_task(self._limit_changes(sender))
                 await self._read_all(sender, tasks)
+                limiting.cancel()
                 self._status.state = "finishing"
                 await sender.finish()
                 self._is_over = True
@@ -369,6 +373,7 @@ class _Transfer:
             left = await self._render(batch, trace, sender, tasks)
             while left is not None and not self._stop.requested.is_set():
                 await self._take_change(sender, tasks, stopping)
+                changing = tasks.create_task(self._run.change.is_offered.wait())
                 left = await self._render(left, trace, sender, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
@@ -384,13 +389,11 @@ class _Transfer:
     async def _take_change(self, sender: RequestSender, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
         """Settle what is in flight and take the changed route; what was read ahead is then rendered by its plan.
 
-        Return without it if a stop is requested.  Raise `_NotSettled` if it takes too long.
+        Return without it if a stop is requested.  Raise `_NotSettled` if requests are held.
         """
-        until = self._clock.monotonic() + SETTLE_SECONDS
-        flushing = tasks.create_task(self._flush(sender, tasks))
-        await self._finish(sender, until, flushing)  # a stop ends its requests, not this
+        await self._flush(sender, tasks)
         answering = tasks.create_task(sender.until_answered())
-        await self._finish(sender, until, answering, stopping)
+        await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
         answering.cancel()
         if stopping.done():
             return
@@ -398,21 +401,25 @@ class _Transfer:
             raise _NotSettled
         self._route = self._run.take_change()
 
-    async def _finish(self, sender: RequestSender, until: float, *tasks: asyncio.Task[Any]) -> None:
-        """Wait until one of the tasks is done; say so if it takes long.  Raise `_NotSettled` at the time `until`."""
-        if await self._arrives(min(_SAY_SECONDS, until - self._clock.monotonic()), *tasks):
-            return
-        seconds = until - self._clock.monotonic()
-        words = self._status.waiting_for or "the answers to the requests in flight"
-        fields = {
-            "route": self._route.name,
-            "requests": sender.in_flight,
-            "reason": words,
-            "seconds": round(seconds, 1),
-        }
-        emit(log, logging.WARNING, "plan.waiting", **fields)
-        if not await self._arrives(seconds, *tasks):
-            raise _NotSettled
+    async def _limit_changes(self, sender: RequestSender) -> None:
+        """Say that a changed route waits, and for what, wherever the transfer is.  Raise `_NotSettled` in the end."""
+        change = self._run.change
+        while True:
+            await change.is_offered.wait()
+            taken, say = change.taken, min(_SAY_SECONDS, SETTLE_SECONDS)
+            await self._clock.sleep(say)
+            if not change.is_offered.is_set() or change.taken != taken:
+                continue
+            fields = {
+                "route": self._route.name,
+                "requests": sender.in_flight,
+                "reason": self._status.waiting_for or "the answers to the requests in flight",
+                "seconds": round(SETTLE_SECONDS - say, 1),
+            }
+            emit(log, logging.WARNING, "plan.waiting", **fields)
+            await self._clock.sleep(SETTLE_SECONDS - say)
+            if change.is_offered.is_set() and change.taken == taken and not self._stop.requested.is_set():
+                raise _NotSettled
 
     async def _arrives(self, seconds: float, *tasks: asyncio.Task[Any]) -> bool:
         """Return whether one of the tasks is done within `seconds`."""

@@ -12,6 +12,7 @@ already, and an instrument that is asked has no histograms.  Sums count from the
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ from iggyflux.telemetry.metrics import METRICS, Metric, Tree, Value
 _UNITS: Final = {"": "", "seconds": "s", "bytes": "By"}
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 
+log = logging.getLogger("iggyflux.telemetry")
+
 
 class MetricSender:
     """Sends the metrics of `status` to `exporter` in a thread of its own: every so often, and at the end."""
@@ -57,6 +60,8 @@ class MetricSender:
         self._resource = resource
         self._scope = scope
         self._seconds = seconds
+        self._is_broken = False
+        """Whether the last metrics could not be made."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send_all, name="iggyflux-otel-metrics", daemon=True)
         self._thread.start()
@@ -73,7 +78,14 @@ class MetricSender:
         self._send()
 
     def _send(self) -> None:
-        self._exporter.export(metrics_data(self._status(), self._resource, self._scope, time.time_ns()))
+        try:
+            self._exporter.export(metrics_data(self._status(), self._resource, self._scope, time.time_ns()))
+        except Exception:  # a bug: the next ones hold the sums of all
+            if not self._is_broken:
+                log.exception("otel.metrics_broken")
+            self._is_broken = True
+        else:
+            self._is_broken = False
 
 
 def metrics_data(status: Tree, resource: Resource, scope: InstrumentationScope, now: int) -> MetricsData:

@@ -9,7 +9,7 @@ from iggyflux.pipeline import IggySettings
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
 from iggyflux.transports.iggy.keys import by_partition
-from iggyflux.transports.ranges import Bound
+from iggyflux.transports.ranges import Bound, check_partition
 
 _SEND_COUNT = 1000
 _LOOKING = ConsumerId("single", "iggyflux-look")  # stores nothing
@@ -137,12 +137,14 @@ class IggyRange:
         await self._connection.open()
         self._left.clear()
         self.total = self.unsettled = 0
+        numbers: set[int] = set()
         for stream, topic in self._places:
             infos = await self._connection.partitions(stream, topic)
             if infos is None:
                 raise Stopped(f"Iggy has no topic {stream}/{topic}", code="IFX766")
             for info in infos:
                 place = Partition(stream, topic, info.number)
+                numbers.add(info.number)
                 if self._partition not in (None, info.number):
                     continue
                 end = info.end if self._ends is None else min(info.end, self._ends.get(place, 0))
@@ -151,6 +153,7 @@ class IggyRange:
                     begin = self._begin()
                     self.total += max(min(info.messages, end - (begin[1] if begin[0] == "offset" else 0)), 0)
                     self._left.append((place, begin, end))
+        check_partition(self._partition, numbers)
 
     async def read(self) -> Batch | None:
         """Return the next messages.  Raise `EndOfInput`."""

@@ -13,7 +13,7 @@ from iggyflux.transports.base import Worker
 from iggyflux.transports.local.files import FileSource
 from iggyflux.transports.local.input_lines import InputLines
 from iggyflux.transports.local.log import Log
-from iggyflux.transports.ranges import Bound
+from iggyflux.transports.ranges import Bound, check_partition
 
 _BATCH = 5000
 
@@ -64,7 +64,9 @@ class LogRange:
 
     def _connect(self) -> None:
         Log.open(self._log.folder)
-        for place in self._log.partitions(self._stream, self._topics):
+        places = self._log.partitions(self._stream, self._topics)
+        check_partition(self._partition, {place.partition for place in places})
+        for place in places:
             if self._partition not in (None, place.partition):
                 continue
             last = self._log.end(place)
