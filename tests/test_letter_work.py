@@ -290,7 +290,7 @@ def test_retention_by_age_removes_whole_files_and_says_so(tmp_path: Path, caplog
 def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file whose name is a number in other digits is no file of letters."""
+    """`²³` is a number to Python, and does not name a file of letters."""
     (tmp_path / "²³.ndjson").write_text("x\n")
     monkeypatch.setattr("iggyflux.transports.local.letter_removal._PAUSE_AFTER_FAILURE_SECONDS", 0.1)
 
@@ -508,7 +508,7 @@ def test_each_route_of_a_mapping_has_its_own_letters(mill: Mill) -> None:
 def test_routes_that_share_letters_keep_them_equally_long(
     mill: Mill, of_all: str, first: str, second: str, clashes: bool
 ) -> None:
-    """Else one route would remove letters of another one, which was told to keep them."""
+    """What one of them removes may be a letter of the other one."""
     (mill.folder / "dl").mkdir()
     (mill.folder / "link").symlink_to("dl")
     (mill.folder / "elsewhere").mkdir()
