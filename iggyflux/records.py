@@ -259,4 +259,6 @@ class DeadLetter:
     reasons: Sequence[Reason] = field(default_factory=tuple)
     trace_id: str | None = None
     """The trace of the batch that the message was read in; None if nothing is kept of it."""
+    route: str = ""
+    """The name of the route that kept it; empty in letters of older versions."""
     kept_us: int = field(default=0, compare=False)

@@ -92,7 +92,7 @@ def _events() -> Iterator[str]:
 def _letter() -> DeadLetter:
     message = Message(b'{"x":1}', "s", "t", 3, 4, 5, 6, 2**127, {"k": "v", "n": 1})
     reason = Reason("IFX340", "expected a number", "/points/fields/x", 1, 2, "m x=1 5", 400)
-    return DeadLetter(message, "name", "0123456789abcdef", (reason,))
+    return DeadLetter(message, "name", "0123456789abcdef", (reason,), route="r")
 
 
 def _message_ids() -> dict[str, list[str]]:

@@ -600,6 +600,27 @@ def test_expired_points_and_dead_letters_are_not_missing(here: Path) -> None:
     assert found["retention_seconds"] == 1000 * 86_400
 
 
+@pytest.mark.parametrize("letters", ["dead", "{stream: coast, topic: dead}"])
+def test_letters_of_another_route_excuse_nothing(here: Path, letters: str) -> None:
+    """One route loses a point; another one of the same mapping keeps a letter of the same message in the same place."""
+    with SimServer(2, database="coast", retention_seconds=86_400) as strict, SimServer(1, database="coast") as server:
+        with closing(Log.open(here / "data", create=True)) as log:
+            log.append("coast", "gauges", [Message(b'{"rows": [{"k": "surge", "p": "n", "t": 1, "w": 1}]}')])
+            log.append("coast", "dead", [])
+        routes = [
+            f"{{name: brim, mapping: tides.yaml, influxdb: {{url: '{strict.url}', bucket: coast, org: org}}}}",
+            f"{{name: tides, mapping: tides.yaml, influxdb: {{url: '{server.url}', database: coast}}}}",
+        ]
+        head = f"iggyflux: 1\nfrom: log:data\ninfluxdb: {{token: t, precision: s}}\ndead_letters: {letters}\n"
+        (here / "pipeline.yaml").write_text(f"{head}run:\n  - {routes[0]}\n  - {routes[1]}\n")
+        run()
+        assert (audit()[0], audit()[1]["points"]["there"]) == (0, 1)
+        server.reset()
+        code, found = audit()
+        assert (code, found["points"]["missing"], found["points"]["dead_lettered"]) == (1, 1, 0)
+        assert iggyflux("audit", "pipeline.yaml", "--mapping", "brim").code == 0
+
+
 def test_messages_that_another_plan_settled_are_counted(here: Path) -> None:
     with SimServer(1, database="coast") as server:
         (here / "pipeline.yaml").write_text(PIPELINE.format(url=server.url, place=PLACES[1]))

@@ -42,6 +42,7 @@ LETTERS = st.lists(
         ),
         mapping=st.sampled_from(["kilns", "wheels"]),
         plan=st.sampled_from(["", "8e8ca247f05c"]),
+        route=st.sampled_from(["", "kilns", "glaze ü"]),
         reasons=st.lists(REASONS, min_size=1, max_size=3).map(tuple),
     ),
     max_size=3,
@@ -75,6 +76,7 @@ def test_all_forms_agree_with_the_letters(letters: list[DeadLetter], tmp_path_fa
 
     rows = [json.loads(line) for line in iggyflux("dead-letters", "list", path, "--format", "json").out.splitlines()]
     assert [row["message"] for row in rows] == [name_of(each) for each in letters]
+    assert [row.get("route", "") for row in rows] == [each.route for each in letters]
     assert [[each["code"] for each in row["reasons"]] for row in rows] == [
         [reason.code for reason in each.reasons] for each in letters
     ]
@@ -99,6 +101,7 @@ LETTER = DeadLetter(
         Reason("IFX340", "expected a number", "/points/0/fields/heat", elements=(2, 0)),
         Reason("IFX609", "field type conflict", line="kiln heat=1 1", status=400),
     ),
+    route="kilns to the north",
 )
 
 
@@ -107,6 +110,7 @@ def test_one_letter_is_shown_with_its_reasons(tmp_path: Path) -> None:
     assert done.out.splitlines() == [
         "pottery/kilns/1@20",
         "  arrived   2026-01-01T00:00:00Z",
+        "  route     kilns to the north",
         "  mapping   kilns (plan 8e8ca247f05c4c2c)",
         "  headers   site",
         "  IFX340    expected a number (/points/0/fields/heat; element 2, 0)",

@@ -33,6 +33,7 @@ LETTER = DeadLetter(
         Reason("IFX401", "not UTF-8", "/from/payload"),
         Reason("IFX601", "field type conflict", element=3, point=0, line="m v=1 1", status=422),
     ),
+    route="factory to the cloud",
 )
 
 
@@ -65,7 +66,7 @@ def test_a_letter_holds_everything_that_a_person_and_a_replay_need(tmp_path: Pat
     assert base64.b64decode(tree.pop("payload_base64")) == MESSAGE.payload
     assert abs(tree.pop("kept_us") / 1e6 - time.time()) < 3600
     assert tree == {
-        "mapping": "factory", "plan": "0123456789abcdef",
+        "route": "factory to the cloud", "mapping": "factory", "plan": "0123456789abcdef",
         "stream": "s", "topic": "t", "partition": 1, "offset": 42, "timestamp_us": 5, "origin_timestamp_us": 4,
         "id": "7", "headers": {"k": "v", "raw": {"base64": "AA=="}},
         "reasons": [

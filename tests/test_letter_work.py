@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import shutil
+import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from iggyflux.cli.letters import FolderMarks
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Retention
 from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
+from iggyflux.state.sqlite import BUSY_SECONDS
 from iggyflux.transports.local.deadletters import (
     DirectoryDeadLetters,
     TopicDeadLetters,
@@ -33,6 +36,7 @@ from iggyflux.transports.local.deadletters import (
 )
 from iggyflux.transports.local.letter_marks import Marks
 from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, rewrite
+from iggyflux.transports.local.log import Log
 from tests.transports.contract import drive
 
 MAPPING = """\
@@ -283,6 +287,65 @@ def test_retention_by_age_removes_whole_files_and_says_so(tmp_path: Path, caplog
     assert "limit=age" in caplog.text
 
 
+def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`²³` is a number to Python, and does not name a file of letters."""
+    (tmp_path / "²³.ndjson").write_text("x\n")
+    monkeypatch.setattr("iggyflux.transports.local.letter_removal._PAUSE_AFTER_FAILURE_SECONDS", 0.1)
+
+    async def main() -> None:
+        sink = RetainingDeadLetters(tmp_path, Retention(keep_seconds=0.16))
+        await sink.connect()
+        await sink.put([letter(1)])
+        assert "not_removed" not in caplog.text
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Retaining, "_expire", _broken)
+            await sink.put([letter(2)])
+        for _ in range(500):
+            if sink.removed.others == 2:
+                break
+            await asyncio.sleep(0.02)
+        await sink.close()
+        assert sink.removed.others == 2
+
+    drive(main())
+    assert "deadletters.not_removed" in caplog.text
+    assert "ValueError('no number')" in caplog.text
+
+
+def test_locked_marks_hold_up_no_letter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Retention does not wait for them while it has the lock of the folder, nor again for each letter."""
+    now = 1_000_000.0
+    put(tmp_path, [letter(number) for number in range(40)], 400)
+    with_marks(tmp_path, [1])
+    lock = sqlite3.connect(tmp_path / "replayed.sqlite", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+
+    async def main() -> None:
+        nonlocal now
+        sink = RetainingDeadLetters(tmp_path, Retention(max_bytes=2000), seconds=lambda: now)
+        begun = time.monotonic()
+        for number in range(40, 60):
+            await sink.put([letter(number)])
+        assert time.monotonic() - begun < BUSY_SECONDS / 2
+        assert caplog.text.count("deadletters.not_removed") == 1
+        assert sum(1 for _ in read_dead_letters(tmp_path)) == 60
+        lock.close()
+        await sink.put([letter(60)])
+        assert sink.removed.others == 0
+        now += 11.0
+        await sink.put([letter(61)])
+        assert (sink.removed.replayed, sink.removed.others > 0) == (1, True)
+        await sink.close()
+
+    drive(main())
+
+
+def _broken(*_given: object) -> None:
+    raise ValueError("no number")
+
+
 def with_marks(path: Path, numbers: Sequence[int]) -> None:
     marks = Marks(path)
     lines = [line for file in dead_letter_files(path) for line in file.read_bytes().splitlines(keepends=True)]
@@ -386,6 +449,78 @@ def test_a_mapping_with_two_routes_is_replayed_through_the_one_that_is_named(mil
     named = iggyflux("replay", "dead-letters/looms", "--pipeline", "p.yaml", "--reason", "IFX340", "--route", "b")
     assert named.code == 0, named
     assert (Path("a.lp").exists(), len(Path("b.lp").read_text().splitlines())) == (False, 2)
+
+
+ROUTES = "{{iggyflux: 1, from: 'log:data', dead_letters: dl, run: [{}]}}\n"
+
+
+def pipeline_of(*names: str) -> str:
+    return ROUTES.format(", ".join(f"{{mapping: looms.yaml, name: {name}, to: 'file:{name}.lp'}}" for name in names))
+
+
+def test_each_route_of_a_mapping_has_its_own_letters(mill: Mill) -> None:
+    """Two routes of one mapping keep the same messages in one folder; the route that kept a letter sends it.
+
+    Letters of a route that the pipeline does not have are sent where the command line says.
+    """
+    shutil.rmtree("data")
+    with closing(Log.open(Path("data"), create=True)) as log:
+        log.append("mill", "looms", [Message(b'{"ells": "none", "at": 1}'), Message(b'{"ells": 0.5, "at": "?"}')])
+    Path("p.yaml").write_text(pipeline_of("a", "b"))
+    assert iggyflux("run", "p.yaml", "--until-end", "--quiet").code == 0
+    listed = iggyflux("dead-letters", "list", "dl").out
+    assert (listed.count("looms (a)"), listed.count("looms (b)")) == (2, 2)
+    mapping = Path("looms.yaml").read_text()
+    Path("looms.yaml").write_text(mapping.replace("{ells: ells}", "{ells: {const: 1.5}}"))  # one message of two
+
+    def replay(*more: str) -> tuple[int, list[int]]:
+        done = iggyflux("replay", "dl", "--pipeline", "p.yaml", *more)
+        assert (done.code in (0, 1), "Traceback" in done.err) == (True, False), done
+        lines = [Path(f"{name}.lp") for name in "abc"]
+        return done.code, [len(each.read_text().splitlines()) if each.exists() else 0 for each in lines]
+
+    assert replay("--route", "a") == (1, [1, 0, 0])
+    assert replay("--route", "b") == (1, [1, 1, 0])
+    assert replay() == (1, [1, 1, 0])
+    assert replay("--again") == (1, [2, 2, 0])
+    assert iggyflux("replay", "dl", "--pipeline", "p.yaml", "--again", "--dry-run").out.count("cloth") == 2
+    Path("p.yaml").write_text(pipeline_of("a", "c"))
+    unclear = iggyflux("replay", "dl", "--pipeline", "p.yaml", "--again", "--dry-run")
+    assert (unclear.code, unclear.out.count("cloth")) == (1, 1)
+    assert "2 letters of mapping 'looms', of route 'b', which p.yaml does not have" in unclear.err
+    assert replay("--route", "c", "--again") == (1, [2, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("of_all", "first", "second", "clashes"),
+    [
+        ("dl", "{path: dl, keep: 1h}", "", True),
+        ("dl", "{path: dl, keep: 1h}", "./elsewhere/../dl", True),
+        ("dl", "{path: dl, keep: 1h}", "link", True),
+        ("dl", "{keep: 1h}", "{path: dead-letters/a}", True),
+        ("dl", "{path: dl, keep: 1h}", "{path: dl, keep: 1h, max_bytes: 1MB}", True),
+        ("dl", "{path: dl, keep: 1h}", "{path: dl, keep: 60m}", False),
+        ("dl", "{keep: 1h}", "{max_bytes: 1MB}", False),
+        ("{path: dl, max_bytes: 1MB}", "", "", False),
+        ("dl", "{stream: mill, topic: dead}", "", False),
+    ],
+)
+def test_routes_that_share_letters_keep_them_equally_long(
+    mill: Mill, of_all: str, first: str, second: str, clashes: bool
+) -> None:
+    """What one of them removes may be a letter of the other one."""
+    (mill.folder / "dl").mkdir()
+    (mill.folder / "link").symlink_to("dl")
+    (mill.folder / "elsewhere").mkdir()
+    routes = [
+        f"{{mapping: looms.yaml, name: {name}, to: 'file:{name}.lp'{f', dead_letters: {own}' if own else ''}}}"
+        for name, own in (("a", first), ("b", second))
+    ]
+    text = f"{{iggyflux: 1, from: 'log:data', dead_letters: {of_all},\n run: [{routes[0]},\n {routes[1]}]}}\n"
+    (mill.folder / "p.yaml").write_text(text)
+    done = iggyflux("run", "p.yaml", "--until-end", "--mapping", "a")
+    assert ("IFX829" in done.err) is clashes, done
+    assert ("p.yaml:3:" in done.err and "'b' and 'a' share the dead letters in" in done.err) is clashes, done
 
 
 def test_exported_letters_are_read_by_other_commands(mill: Mill) -> None:

@@ -1,4 +1,4 @@
-"""The dead letters of a mapping, as far as an audit asks: which messages, and which of their lines.
+"""The dead letters of a route, as far as an audit asks: which messages, and which of their lines.
 
 Hashes of 64 bits in sorted arrays: 8 bytes a message and a line.
 """
@@ -17,7 +17,7 @@ _ALL = ("", "")
 
 
 class LetterIndex:
-    """What is known of the dead letters of one mapping."""
+    """What is known of the dead letters of one route."""
 
     def __init__(self, letters: Iterable[DeadLetter] = ()) -> None:
         messages: set[int] = set()

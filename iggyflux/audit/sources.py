@@ -115,21 +115,26 @@ _RANGES: dict[str, Callable[[WriterSetup, Endpoint, Limits], Coroutine[Any, Any,
 
 
 async def letters_of(setup: WriterSetup, source: Endpoint) -> AsyncIterator[DeadLetter]:
-    """Yield the dead letters of a route's mapping.  Raise `NotConnected`, `Stopped` or `EnvelopeError`."""
+    """Yield the dead letters that a route kept.  Raise `NotConnected`, `Stopped` or `EnvelopeError`."""
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
         async for message in _topic(setup, source, place):
             if is_mark(message.payload):
                 continue
             letter = decode_letter(message.payload)
-            if letter.mapping == setup.mapping.name:
+            if _is_of(letter, setup):
                 yield letter
         return
     folder = place or dead_letters_folder(setup)
     if folder.exists():
         for letter in read_dead_letters(folder, torn=_ignore):
-            if letter.mapping == setup.mapping.name:
+            if _is_of(letter, setup):
                 yield letter
+
+
+def _is_of(letter: DeadLetter, setup: WriterSetup) -> bool:
+    """Return whether the route kept the letter; one of an older version names the mapping only."""
+    return letter.mapping == setup.mapping.name and letter.route in ("", setup.name)
 
 
 async def _topic(setup: WriterSetup, source: Endpoint, place: TopicAddress) -> AsyncIterator[Message]:

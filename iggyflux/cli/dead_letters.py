@@ -161,8 +161,8 @@ def list_command(
     """List dead letters, one a line.
 
     They are in the order in which they were kept. A line has the place of the message, the time of its arrival, the
-    mapping, the codes, when it was replayed, and the first reason. JSON has all reasons with their lines, but no
-    payloads.
+    mapping (and the route, if it has another name), the codes, when it was replayed, and the first reason. JSON has
+    all reasons with their lines, but no payloads.
 
     \b
     Example:
@@ -180,10 +180,11 @@ def list_command(
             else:
                 codes = ",".join(dict.fromkeys(reason.code for reason in letter.reasons))
                 first = _short(letter.reasons[0].reason) if letter.reasons else ""
+                route = "" if letter.route in ("", letter.mapping) else f" ({escaped(letter.route)})"
                 replayed = "" if kept.replayed_us is None else f"replayed {_time(kept.replayed_us)}  "
                 result_line(
                     f"{escaped(message_name(letter.message))}  {_time(letter.message.timestamp_us)}  "
-                    f"{escaped(letter.mapping)}  {codes}  {replayed}{first}"
+                    f"{escaped(letter.mapping)}{route}  {codes}  {replayed}{first}"
                 )
         hidden = max(letters.count - limit, 0)
         more = f", {plural(hidden, 'more', 'more')} with --limit" if hidden else ""
@@ -242,6 +243,8 @@ def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
         yield f"  kept      {_time(letter.kept_us)}"
     if kept.replayed_us is not None:
         yield f"  replayed  {_time(kept.replayed_us)}"
+    if letter.route:
+        yield f"  route     {escaped(letter.route)}"
     yield f"  mapping   {escaped(letter.mapping)} (plan {escaped(letter.plan) or 'unknown'})"
     if message.headers:
         yield f"  headers   {', '.join(map(escaped, message.headers))}"

@@ -1,4 +1,4 @@
-"""Dead letters as commands read them: which are meant, where they are, which were replayed, how many of each mapping.
+"""Dead letters as commands read them: which are meant, where they are, which were replayed, how many of each route.
 
 Letters are read one at a time, once; a command that needs them again holds them while they are few, else it reads them
 again.  They are never all in memory.
@@ -10,13 +10,13 @@ import asyncio
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import wraps
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import click
 
@@ -30,6 +30,8 @@ from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_file
 from iggyflux.transports.local.letter_marks import Marks
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+Origin: TypeAlias = tuple[str, str]
+"""The names of the mapping and the route of a letter; that of the route is empty in letters of older versions."""
 _MOST_HELD_BYTES: Final = 64_000_000
 _LETTER_BYTES: Final = 2_000
 """About what a letter takes in memory, without its payload and its lines."""
@@ -48,7 +50,8 @@ class KeptLetter:
 class LetterFilter:
     """A condition for letters; None sets no limit.  Times are in microseconds, `until` is exclusive.
 
-    `route` is the route to which `mapping` belongs, if the command line named one.
+    `route` is the route to which `mapping` belongs, if the command line named one; letters of the `other_routes` of the
+    pipeline are then not meant.
     """
 
     reasons: frozenset[str] = frozenset()
@@ -57,6 +60,7 @@ class LetterFilter:
     mapping: str | None = None
     is_replayed: bool | None = None
     route: str | None = None
+    other_routes: frozenset[str] = frozenset()
 
     def takes(self, kept: KeptLetter) -> bool:
         """Return whether a letter meets the condition."""
@@ -66,6 +70,7 @@ class LetterFilter:
             and (self.since_us is None or time_us >= self.since_us)
             and (self.until_us is None or time_us < self.until_us)
             and (self.mapping is None or letter.mapping == self.mapping)
+            and letter.route not in self.other_routes
             and (self.is_replayed is None or (kept.replayed_us is not None) == self.is_replayed)
         )
 
@@ -95,17 +100,22 @@ def letter_options(command: _F) -> _F:
         **given: Any,
     ) -> Any:
         codes = frozenset(code.upper() for code in reasons)
+        others: frozenset[str] = frozenset()
         if route is not None:
             if mapping_name is not None:
                 raise click.UsageError("--route and --mapping-name are mutually exclusive")
-            mapping_name = _mapping_of(route, pipeline)
+            mapping_name, others = _mapping_and_others(route, pipeline)
         times = _time_us(since, "--since"), _time_us(until, "--until")
-        chosen = LetterFilter(codes, *times, mapping_name, replayed, route)
+        chosen = LetterFilter(codes, *times, mapping_name, replayed, route, others)
         return command(*args, chosen=chosen, pipeline=pipeline, **given)
 
     for option in (
         click.option("--replayed/--not-replayed", default=None, help="Only letters that were replayed, or were not."),
-        click.option("--route", metavar="NAME", help="Only letters of the mapping of this route of --pipeline."),
+        click.option(
+            "--route",
+            metavar="NAME",
+            help="Only letters that this route of --pipeline kept, or none of its other routes.",
+        ),
         click.option("--mapping-name", metavar="NAME", help="Only letters of the mapping of this name."),
         click.option("--until", metavar="TIME", help="Only messages that arrived before this time (RFC 3339)."),
         click.option("--since", metavar="TIME", help="Only messages that arrived at or after this time (RFC 3339)."),
@@ -121,8 +131,8 @@ def letter_options(command: _F) -> _F:
     return choosing  # type: ignore[return-value]
 
 
-def _mapping_of(route: str, pipeline: Path | None) -> str:
-    """Return the name of the mapping of a route."""
+def _mapping_and_others(route: str, pipeline: Path | None) -> tuple[str, frozenset[str]]:
+    """Return the name of the mapping of a route, and the names of the other routes."""
     if pipeline is None:
         raise click.UsageError("--route needs --pipeline FILE")
     names = {}
@@ -131,7 +141,7 @@ def _mapping_of(route: str, pipeline: Path | None) -> str:
         names[item.name or mapping] = mapping
     if route not in names:
         raise click.UsageError(f"{pipeline} has no route {route!r} (its routes: {', '.join(sorted(names))})")
-    return names[route]
+    return names[route], frozenset(names.keys() - {route})
 
 
 def name_of_place(path: Path | tuple[str, str]) -> str:
@@ -195,7 +205,7 @@ def opened_letters(path: Path | tuple[str, str], pipeline: Path | None) -> Itera
 
 @dataclasses.dataclass(slots=True)
 class LetterCounts:
-    """The numbers of letters of one mapping: all, those with rejected lines, and by the identity of the plan."""
+    """The numbers of letters of one route: all, those with rejected lines, and by the identity of the plan."""
 
     count: int = 0
     with_lines: int = 0
@@ -209,7 +219,7 @@ class Letters:
         self._place = place
         self.chosen = chosen
         self._held: list[KeptLetter] | None = []
-        self.counts_by_mapping: dict[str, LetterCounts] = {}
+        self.counts_by_origin: dict[Origin, LetterCounts] = {}
         self.count = 0
         self.replayed = 0
         """How many of the selected letters were replayed."""
@@ -233,7 +243,7 @@ class Letters:
                 continue
             self.count += 1
             self.replayed += kept.replayed_us is not None
-            counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
+            counts = self.counts_by_origin.setdefault(_origin(letter), LetterCounts())
             counts.count += 1
             counts.with_lines += bool(kept_lines(letter))
             counts.plans[letter.plan] += 1
@@ -250,11 +260,11 @@ class Letters:
                 held.clear()
         self._held = held if size <= _MOST_HELD_BYTES else None
 
-    def of(self, mapping: str | None = None) -> Iterator[KeptLetter]:
-        """Return the counted letters of one mapping, or all; without letters added after the count."""
-        counted = self.count if mapping is None else self.counts_by_mapping[mapping].count
+    def of(self, origins: Collection[Origin] | None = None) -> Iterator[KeptLetter]:
+        """Return the counted letters of these origins, or all; without letters added after the count."""
+        counted = self.count if origins is None else sum(self.counts_by_origin[each].count for each in origins)
         chosen = self._held if self._held is not None else filter(self.chosen.takes, self._read(_ignore, _ignore))
-        return islice((kept for kept in chosen if mapping in (None, kept.letter.mapping)), counted)
+        return islice((kept for kept in chosen if origins is None or _origin(kept.letter) in origins), counted)
 
     def _read(self, torn: Callable[[Path, int], None], too_large: Callable[[Path, int], None]) -> Iterator[KeptLetter]:
         when = self._place.marks.when
@@ -264,6 +274,10 @@ class Letters:
     def _skip_too_large(self, file: Path, line: int) -> None:
         self.too_large += 1
         warn(f"{file}:{line} has more than {LONGEST_LINE:,} bytes and is skipped: its message is not sent again")
+
+
+def _origin(letter: DeadLetter) -> Origin:
+    return letter.mapping, letter.route
 
 
 def report_others(letters: Letters, path: Path) -> None:

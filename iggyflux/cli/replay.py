@@ -27,6 +27,7 @@ from iggyflux.cli.letters import (
     Letters,
     LettersOnDisk,
     Marking,
+    Origin,
     kept_lines,
     letter_options,
     name_of_place,
@@ -65,8 +66,9 @@ def command(
     """Send dead letters again.
 
     PATH is a directory of dead letters, one of its files, or a topic: `iggy:STREAM/TOPIC`. Fix the mapping or
-    the server first. Every message is then rendered and delivered as by `run`, through the route of --pipeline with
-    its mapping. Repeated failures are reported, and the exit code is then 1.
+    the server first. Every message is then rendered and delivered as by `run`, through the route of --pipeline that
+    kept its letter. --route chooses one where a letter names none, or one that --pipeline does not have. Repeated
+    failures are reported, and the exit code is then 1.
 
     No dead letter is removed. A letter whose points were all accepted is marked as replayed, in its directory or
     topic, and is not sent again without --again.
@@ -126,7 +128,7 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
     assert pipeline is not None  # noqa: S101
     routes_of_letters, code = _routes_of(letters, pipeline, letters.chosen.route)
     for each in routes_of_letters:
-        code = max(code, _render(each.mapping, letters.of(each.route.mapping), each.route.tags))
+        code = max(code, _render(each.mapping, letters.of(each.origins), each.route.tags))
     return code
 
 
@@ -153,16 +155,21 @@ def _render(mapping: WriterMapping, letters: Iterator[KeptLetter], tags: Mapping
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _RouteOfLetters:
-    """A route of the pipeline, with its mapping."""
+    """A route of the pipeline, with its mapping, and the origins of the letters that it sends."""
 
     route: Route
     mapping: WriterMapping
+    origins: list[Origin]
 
 
 def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_RouteOfLetters], int]:
-    """Return the routes of the letters' mappings; the exit code is 1 if some letters have none, or several.
+    """Return the routes of the letters; the exit code is 1 if some letters have none, or several.
 
-    `only` is the route that the command line names.
+    | the letter names       | its route                                                                   |
+    |------------------------|-----------------------------------------------------------------------------|
+    | a route of `path`      | this one                                                                    |
+    | no route, as older did | the only one of its mapping, or `only`, which the command line names        |
+    | another route          | `only`: it was renamed or removed, and another one may have another server  |
     """
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
@@ -171,12 +178,12 @@ def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_Ro
     for route in open_writers(pipeline, only=[] if only is None else [only]):
         routes.setdefault(route.mapping, []).append(route)
     code = ExitCode.OK
-    found = []
-    for name, counts in letters.counts_by_mapping.items():
+    found: dict[str, _RouteOfLetters] = {}
+    for (name, kept_by), counts in letters.counts_by_origin.items():
         count = plural(counts.count, "letter")
         mapping = mappings.get(name)
         if mapping is not None and mapping.kind == "reader":
-            hint = f"`iggyflux cursor set {path} --mapping {name} --at TIME` reads them again"
+            hint = f"`iggyflux cursor set {path} --mapping {kept_by or name} --at TIME` reads them again"
             warn(f"{count} of {name!r}, a reader, whose failures are rows ({hint})")
             code = ExitCode.PROBLEMS
             continue
@@ -185,14 +192,17 @@ def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_Ro
             warn(f"cannot replay {count} of mapping {name!r}: {path} has no route for it (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
-        if len(routes[name]) > 1:
-            names = ", ".join(sorted(route.name for route in routes[name]))
-            warn(f"{count} of mapping {name!r}, which has several routes: choose one of them with --route ({names})")
+        by_name = {route.name: route for route in routes[name]}
+        is_clear = only is not None or (not kept_by and len(by_name) == 1)
+        through = by_name.get(kept_by) or (routes[name][0] if is_clear else None)
+        if through is None:
+            why = f"of route {kept_by!r}, which {path} does not have" if kept_by else "which has several routes"
+            warn(f"{count} of mapping {name!r}, {why}: choose one of them with --route ({', '.join(sorted(by_name))})")
             code = ExitCode.PROBLEMS
             continue
-        _warn_of_change(mapping, routes[name][0], counts)
-        found.append(_RouteOfLetters(routes[name][0], mapping))
-    return found, code
+        _warn_of_change(mapping, through, counts)
+        found.setdefault(through.name, _RouteOfLetters(through, mapping, [])).origins.append((name, kept_by))
+    return list(found.values()), code
 
 
 def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) -> None:
@@ -210,7 +220,7 @@ def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) 
 async def _send(letters: Letters, place: LettersOnDisk, path: Path, as_is: bool) -> int:
     routes_of_letters, code = _routes_of(letters, path, letters.chosen.route)
     again = ReportedFailures()
-    routes = [_replaying(each.route, letters, place.marking(), again, as_is) for each in routes_of_letters]
+    routes = [_replaying(each, letters, place.marking(), again, as_is) for each in routes_of_letters]
     summary = await send_again(routes)
     for route, status in zip(routes, summary.routes, strict=True):
         counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
@@ -226,15 +236,17 @@ async def _send(letters: Letters, place: LettersOnDisk, path: Path, as_is: bool)
     return max(summary.exit_code, code, ExitCode.PROBLEMS if again.count else ExitCode.OK)
 
 
-def _replaying(route: Route, letters: Letters, marking: Marking, again: ReportedFailures, as_is: bool) -> Route:
+def _replaying(
+    found: _RouteOfLetters, letters: Letters, marking: Marking, again: ReportedFailures, as_is: bool
+) -> Route:
     """Return the route with letters as its source; failures are only reported."""
-    counts = letters.counts_by_mapping[route.mapping]
+    route, counts = found.route, [letters.counts_by_origin[each] for each in found.origins]
     # Its letter exists already, so a message that an unavailable server does not accept needs no other one.
     patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
-    kept = letters.of(route.mapping)
+    kept = letters.of(found.origins)
     source = LetterSource(
         _with_lines(kept) if as_is else ((each.letter.message, each.digest) for each in kept),
-        counts.with_lines if as_is else counts.count,
+        sum(each.with_lines if as_is else each.count for each in counts),
         marking,
     )
     return dataclasses.replace(

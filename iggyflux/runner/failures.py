@@ -94,9 +94,10 @@ class FailureHandler:
             for each in reasons.values():
                 self._status.count("dropped", each[0].code)
             return
-        mapping, plan = self.route.mapping, self.route.plan_identity
+        route = self.route
         letters = [
-            DeadLetter(message(index), mapping, plan, bounded(reasons[index]), trace.id) for index in sorted(reasons)
+            DeadLetter(message(index), route.mapping, route.plan_identity, bounded(given), trace.id, route.name)
+            for index, given in sorted(reasons.items())
         ]
         putting = asyncio.ensure_future(self._put_and_count(letters, trace))
         putting.add_done_callback(forget_error)

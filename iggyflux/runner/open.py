@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
 from iggyflux.plan.tags import fields_of_that_name
 from iggyflux.runner.build import build_reader, build_writer
 from iggyflux.runner.ends import find_ends
+from iggyflux.runner.factories import dead_letters_folder
 from iggyflux.runner.route import ReaderRoute, Route
 from iggyflux.runner.setup import AnySetup, WriterSetup, make_setup
 
@@ -107,6 +109,23 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
         if isinstance(setup, WriterSetup)
         for field in fields_of_that_name(setup.writer, dict(setup.item.tags))
     ]
+    problems += _clashes_of_retention(pipeline, setups)
     if problems:
         raise PipelineError(problems)
     return [setup for setup in setups if not only or setup.name in only]
+
+
+def _clashes_of_retention(pipeline: Pipeline, setups: Sequence[AnySetup]) -> Iterator[Problem]:
+    """Yield the routes that share a folder of dead letters with one before them, and keep letters otherwise."""
+    first: dict[str, AnySetup] = {}
+    for setup in setups:
+        if isinstance(setup.item.dead_letters, TopicAddress):
+            continue
+        folder = setup.item.dead_letters or dead_letters_folder(setup)
+        other = first.setdefault(os.path.realpath(folder), setup)
+        if other.item.retention != setup.item.retention:
+            message = f"{setup.name!r} and {other.name!r} share the dead letters in {folder} with different retentions"
+            hint = (
+                "give both the same `keep` and `max_bytes`, or one of them another `path`: each removes letters of both"
+            )
+            yield pipeline.problem("IFX829", setup.item, message, hint=hint)

@@ -1,8 +1,8 @@
 """Dead letters: messages that could not be delivered completely, kept with everything that a replay needs.
 
-A letter is one line of JSON: when it was kept, the message's envelope, the mapping's name, the plan's identity, and the
-reasons.  A kept letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that
-cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
+A letter is one line of JSON: when it was kept, the message's envelope, the names of its route and mapping, the plan's
+identity, and the reasons.  A kept letter is on disk, in the file that is at its path now (or confirmed by the topic).
+A letter that cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
 `letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to the check that the file
 is still at its path.
 """
@@ -34,8 +34,9 @@ from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
 _LOCK = ".lock"
-_OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "trace_id", "mapping_hash")
+_OWN_KEYS = ("mapping", "plan", "route", "reasons", "kept_us", "trace_id", "mapping_hash")
 """The last one: letters of older versions have no `plan`."""
+_NUMBER = re.compile("[0-9]+")
 _KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
 
 log = logging.getLogger("iggyflux.deadletters")
@@ -53,10 +54,11 @@ def encode_letter(letter: DeadLetter) -> bytes:
 
 
 def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
-    """Return the JSON form of a letter: when it was kept, its mapping, the keys of its envelope, and its reasons."""
+    """Return the JSON form of a letter: when and by which route it was kept, its mapping, envelope and reasons."""
     return {
         **({"kept_us": letter.kept_us} if letter.kept_us else {}),  # `letter_digest` knows that it comes first
         **({} if letter.trace_id is None else {"trace_id": letter.trace_id}),
+        **({"route": letter.route} if letter.route else {}),
         "mapping": letter.mapping,
         "plan": letter.plan,
         **envelope_of(letter.message),
@@ -68,14 +70,15 @@ def decode_letter(line: bytes) -> DeadLetter:
     """Return the letter in a line.  Raise `EnvelopeError`."""
     try:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        mapping, plan = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2])
+        names = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:3])
+        mapping, plan, route = names
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
         kept_us = msgspec.json.decode(tree.get("kept_us", msgspec.Raw(b"0")), type=int)
         trace_id = msgspec.json.decode(tree.get("trace_id", msgspec.Raw(b"null")), type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), trace_id, kept_us)
+    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), trace_id, route, kept_us)
 
 
 def is_mark(payload: bytes) -> bool:
@@ -248,7 +251,7 @@ def dead_letter_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    found = [entry for entry in path.iterdir() if entry.suffix == _SUFFIX and entry.stem.isdigit()]
+    found = [entry for entry in path.iterdir() if entry.suffix == _SUFFIX and _NUMBER.fullmatch(entry.stem)]
     return sorted(found, key=lambda entry: int(entry.stem))
 
 

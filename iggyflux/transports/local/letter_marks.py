@@ -17,7 +17,7 @@ from typing import Final
 
 from iggyflux.disk import open_private
 from iggyflux.errors import Stopped
-from iggyflux.state.sqlite import connect
+from iggyflux.state.sqlite import BUSY_SECONDS, connect
 
 FILE: Final = "replayed.sqlite"
 _APPLICATION: Final = 0x49465852  # "IFXR", in the header of the file
@@ -39,8 +39,10 @@ class Marks:
     Calls block.  They raise `Stopped` (IFX719) if the file cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, busy_seconds: float = BUSY_SECONDS) -> None:
+        """`busy_seconds` is how long a call waits for another process that has locked the file."""
         self.path = folder / FILE
+        self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
         self._replay: int | None = None
         self._one_thread = threading.RLock()
@@ -103,7 +105,7 @@ class Marks:
                 os.close(open_private(self.path))
             elif not self.path.exists():
                 return None
-            connection = connect(self.path)
+            connection = connect(self.path, self._busy_seconds)
             try:
                 if create:
                     connection.executescript(_SCHEMA)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,9 @@ _PARTS: Final = 16
 """How many files share the bytes and the time of a retention: what is removed at once is one of them."""
 
 _LONGEST_PAUSE_SECONDS: Final = 600.0
+_PAUSE_AFTER_FAILURE_SECONDS: Final = 10.0
+_BUSY_SECONDS: Final = 0.1
+"""How long retention waits for marks that a replay has locked: every route of the folder may wait for it."""
 
 
 def rewrite(
@@ -128,24 +132,36 @@ class Retaining:
     def __init__(self, folder: Path, rules: Retention) -> None:
         self._folder = folder
         self._rules = rules
+        self._failed_seconds = -math.inf
         self.removed = Removed()
 
     def apply(self, now_seconds: float) -> None:
-        """Remove what is beyond the limits.  Where that fails, letters stay, and a warning is logged."""
-        marks = Marks(self._folder)
+        """Remove what is beyond the limits.
+
+        Where that fails, letters stay, a warning is logged, and for a while nothing is tried.
+        """
+        if abs(now_seconds - self._failed_seconds) < _PAUSE_AFTER_FAILURE_SECONDS:
+            return
         try:
-            if self._rules.keep_seconds is not None:
-                self._expire(marks, now_seconds - self._rules.keep_seconds)
-            if self._rules.max_bytes is not None and self._bytes() > self._rules.max_bytes:
-                self._shrink(marks, self._rules.max_bytes - file_bytes(self._rules))
+            self._apply(now_seconds)
         except FileNotFoundError:  # the folder has no letters yet, or is being removed
-            pass
+            return
         except OSError as error:
             log.warning("deadletters.not_removed folder=%s reason=%s", self._folder, error.strerror or error)
         except Stopped as error:
             log.warning("deadletters.not_removed folder=%s code=%s reason=%s", self._folder, error.code, error.reason)
-        finally:
-            marks.close()
+        except Exception as error:  # a bug: a letter is kept, whatever becomes of old ones
+            log.warning("deadletters.not_removed folder=%s reason=%r", self._folder, error)
+        else:
+            return
+        self._failed_seconds = now_seconds
+
+    def _apply(self, now_seconds: float) -> None:
+        with closing(Marks(self._folder, _BUSY_SECONDS)) as marks:
+            if self._rules.keep_seconds is not None:
+                self._expire(marks, now_seconds - self._rules.keep_seconds)
+            if self._rules.max_bytes is not None and self._bytes() > self._rules.max_bytes:
+                self._shrink(marks, self._rules.max_bytes - file_bytes(self._rules))
 
     def _bytes(self) -> int:
         return sum(file.stat().st_size for file in dead_letter_files(self._folder))
@@ -177,6 +193,7 @@ class Retaining:
     ) -> None:
         """Remove the letters of a file, or those that were replayed, and say so."""
         gone = Removed()
+        marks.when(b"")  # a fault of the marks shows before the folder is locked
 
         def goes(line: bytes, _place: str) -> bool:
             is_replayed = marks.when(letter_digest(line)) is not None
