@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ import pytest
 from shell import iggyflux
 
 from iggyflux.cli.run import _check
-from iggyflux.errors import DocumentError
+from iggyflux.errors import DocumentError, Problem
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner.documents import PipelineDocuments
 from iggyflux.runner.open import prepare_routes
-from iggyflux.runner.reload import Reload
+from iggyflux.runner.reload import Current, Reload
 from iggyflux.runner.status import Configuration
 
 DOCUMENT = """\
@@ -249,6 +249,35 @@ def test_a_save_is_one_change_whether_it_is_good_or_broken(name: str) -> None:
     asyncio.run(follow())
 
     assert [(each["accepted"], each["refused"]) for each in counted] == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(("code", "is_solved_by_a_restart"), [("IFX830", True), ("IFX203", False)])
+def test_a_refusal_says_of_a_restart_only_what_is_true(
+    code: str, is_solved_by_a_restart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing:
+        contents: Mapping[str, str] = {}
+
+        def look(self) -> list[object]:
+            return []
+
+        def read(self) -> Mapping[str, Current]:
+            raise DocumentError([Problem(code, "x", hint="y")])
+
+    async def follow() -> None:
+        reload = Reload(Refusing())
+        reload.request()
+        following = asyncio.create_task(reload.follow((), status, Ticks()))
+        while status.refused is None:
+            await asyncio.sleep(0.001)
+        following.cancel()
+        await asyncio.wait([following])
+
+    status = Configuration()
+    asyncio.run(follow())
+
+    [refused] = [record for record in caplog.records if getattr(record, "event", "") == "configuration.refused"]
+    assert ("restart" in refused.fields["then"]) == (not is_solved_by_a_restart)  # type: ignore[attr-defined]
 
 
 READER = """\
