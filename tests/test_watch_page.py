@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import Stopped
+from iggyflux.errors import Location, Problem, Stopped
 from iggyflux.records import DeadLetter, Message, Partition, Reason
 from iggyflux.runner import RouteStatus, Status
 from iggyflux.runner.newest import with_newest
@@ -176,6 +177,28 @@ def test_the_newest_dead_letters_have_what_was_asked_for(browser: Browser) -> No
             assert text.count("the server said no") == text.count("line x=1") == text.count("/points/fields/x") == words
             assert ('{"x": 1}' in text) == (show == "payloads")
             expect(page.locator("#newest-note")).to_contain_text("" if words else "show: words")
+
+
+@pytest.mark.parametrize("show", ["codes", "words"])
+def test_a_refused_change_is_said_in_words_until_it_is_corrected(browser: Browser, show: str) -> None:
+    run = Run(RouteStatus("r", state="idle"), show=show)
+    banner = "#refused"
+    with shown(browser, run) as page:
+        answers(page)
+        expect(page.locator(banner)).not_to_be_visible()
+        run.status.configuration.since_unix = 1_700_000_000.0
+        run.status.configuration.refused = Problem("IFX203", HOSTILE, Location("/a/kilns.yaml", 9, 21), hint="geheim")
+        expect(page.locator(banner)).to_be_visible()
+        text = page.locator(banner).inner_text()
+
+        assert "Changed documents were refused" in text
+        assert "IFX203 at kilns.yaml:9:21, since 2023-11-14 22:13:20 UTC: " in text
+        assert (HOSTILE in text, "geheim" in page.content()) == (show == "words", show == "words")
+        assert show == "words" or CODES["IFX203"].title in text
+        assert page.title() == "▲ change refused – iggyflux"
+        assert page.evaluate(PALE) == []
+        run.status.configuration.refused = None
+        expect(page.locator(banner)).not_to_be_visible()
 
 
 def test_what_comes_from_the_pipeline_is_text(browser: Browser) -> None:
