@@ -129,11 +129,12 @@ def test_the_state_of_each_route_has_its_reason_and_the_time_left(browser: Brows
         rows = page.locator("#routes .under td").all_inner_texts()
         states = page.locator("#routes td.state").all_inner_texts()
 
-        assert states == ["✕ 1 stopped", "● running", "▲ waiting", "✕ stopped", "◐ idle"]
+        assert states == ["✕ 1 stopped", "● running", "▲ running", "✕ stopped", "◐ idle"]
         assert rows[:2] == [
             "iggy:8090 → http://influx:8086",
             "waits for http://influx:8086: http_503; tries again in 7 s",
         ]
+        assert [each.split()[1] for each in states[1:]] == [route.state for route in busy()], "as elsewhere"
         assert rows[2].startswith("IFX606: ")
         assert page.title() == "▲ 2 of 4 routes – iggyflux"
         reader = page.locator("#readers tbody tr").inner_text().split("\t")
@@ -350,7 +351,7 @@ def test_nothing_moves_while_numbers_grow_and_states_change(browser: Browser, wi
         route.count("retries", "http_503", 7_654_321)
         route.request_seconds.observe(99)
         route.wait_for("x", briefly="http://influx:8086: connection_lost")
-        expect(page.locator("#routes td.state").nth(1)).to_have_text("▲ waiting")
+        expect(page.locator("#routes td.state").nth(1)).to_have_text("▲ running")
         answers(page)
 
         assert page.evaluate(PLACES) == before

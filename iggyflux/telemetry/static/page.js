@@ -203,11 +203,11 @@ function updateRoute(body, {route, name, of, tone: colour}) {
   }
 }
 
-const stateOf = route => route.state === "stopped" ? ["✕", "stopped"] : isWaiting(route) ? ["▲", "waiting"] : [marks[route.state] ?? "?", route.state]
+const stateOf = route => route.state === "stopped" ? ["✕", "stopped"] : [isWaiting(route) ? "▲" : marks[route.state] ?? "?", route.state]
 
 function stateOfAll() {
   const count = wanted => status.routes.filter(route => tone(route) === wanted).length
-  return count("bad") ? ["✕", `${count("bad")} stopped`] : count("warn") ? ["▲", `${count("warn")} waiting`] : ["●", "all well"]
+  return count("bad") ? ["✕", `${count("bad")} stopped`] : count("warn") ? ["▲", `${count("warn")} in trouble`] : ["●", "all well"]
 }
 
 const duration = value => value !== null && value !== undefined && value >= bound() ? `≥ ${span(bound())}` : span(value)
