@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import math
 import os
 import pty
@@ -22,7 +23,8 @@ from hypothesis import strategies as st
 from shell import iggyflux
 from wcwidth import wcswidth
 
-from iggyflux.cli.live_display import Rates
+from iggyflux import runner
+from iggyflux.cli.live_display import _ENDS, Rates, live_display
 from iggyflux.cli.live_lines import exact, live_lines, short
 from iggyflux.cli.output import unstyled
 from iggyflux.cli.progress import summary_lines
@@ -30,7 +32,8 @@ from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Location, Problem, Stopped
 from iggyflux.escapes import escaped
 from iggyflux.records import Partition
-from iggyflux.runner import RouteStatus, Summary
+from iggyflux.runner import RouteStatus, Status, Summary
+from iggyflux.runner.events import emit
 from iggyflux.runner.status import ReaderStatus
 
 DOCUMENT = """\
@@ -254,6 +257,31 @@ class Screen:
             self.at -= 1
             rows -= max(-(-wcswidth(self.lines[self.at]) // self.columns), 1)
         assert rows == 0, "else a part of a line stays"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [(begin, end) for end, begins in _ENDS.items() for begin in begins], ids=lambda event: event
+)
+def test_the_end_of_what_was_printed_is_printed_once(begin: str, end: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the same route, and not where nothing was printed before."""
+    log = logging.getLogger("iggyflux.runner")
+    with live_display(Status()):
+        emit(log, logging.INFO, end, route="kiln")
+        emit(log, logging.WARNING, begin, route="kiln")
+        emit(log, logging.INFO, end, route="oven")
+        emit(log, logging.INFO, "route.done", route="kiln")
+        emit(log, logging.INFO, end, route="kiln")
+        emit(log, logging.INFO, end, route="kiln")
+
+    printed = re.findall(r"(?:WARNING|INFO) [^\x1b\n]*", capsys.readouterr().err)
+    assert printed == [f"WARNING {begin} route=kiln", f"INFO {end} route=kiln"]
+
+
+def test_what_ends_on_a_terminal_is_an_event() -> None:
+    """An event that has another name by now would never be printed."""
+    folder = Path(runner.__file__).parent
+    sources = "".join(path.read_text("utf-8") for path in folder.glob("*.py"))
+    assert [each for end, begins in _ENDS.items() for each in (end, *begins) if f'"{each}"' not in sources] == []
 
 
 @pytest.mark.parametrize("setting", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["plain", "no colour", "dumb"])

@@ -217,6 +217,14 @@ def test_the_pipeline_of_the_unit_writes_only_where_the_unit_allows_it(tmp_path:
     assert set(re.findall(r"--status-file (/run/\S+)/", unit)) == {"/run/iggyflux"}
 
 
+def test_prometheus_asks_where_the_run_of_the_unit_listens() -> None:
+    pipeline = load_all(DEPLOY / "pipeline.yaml")[0]
+    [job] = load_all(DEPLOY / "prometheus" / "prometheus.yaml")[0]["scrape_configs"]
+
+    assert job["static_configs"] == [{"targets": [pipeline["telemetry"]["listen"]]}]
+    assert " --listen " not in (DEPLOY / "iggyflux.service").read_text(), "it would be stronger than the pipeline"
+
+
 def test_the_unit_exposes_little_of_the_machine() -> None:
     """Its score is from 0 to 10; it needs the network, and two folders."""
     program = shutil.which("systemd-analyze")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from shell import iggyflux
 
 from iggyflux.cli.run import _check
-from iggyflux.errors import DocumentError
+from iggyflux.errors import DocumentError, Problem
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner.change import Change
 from iggyflux.runner.documents import PipelineDocuments
@@ -207,6 +208,77 @@ def test_a_watching_run_takes_what_editors_and_configmaps_put_there() -> None:
 
     assert [line.split(",")[0] for line in points()] == ["m", "n", "o", "a", "b", "b"]
     assert refused["code"] == "IFX100"
+
+
+class Ticks:
+    """A clock whose sleeps pass at once, and are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def monotonic(self) -> float:
+        return float(self.count)
+
+    async def sleep(self, _seconds: float) -> None:
+        self.count += 1
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("name", ["env.yaml", "zebra.yaml"])  # before and after `pipeline.yaml` in the order of names
+def test_a_save_is_one_change_whether_it_is_good_or_broken(name: str) -> None:
+    """However often its files are looked at afterwards."""
+    Path(name).write_text(document("m"))
+    Path("pipeline.yaml").write_text(PIPELINE.replace("env.yaml", name))
+    pipeline = load_pipeline(Path("pipeline.yaml"))
+    prepared = prepare_routes(pipeline)
+    broken = document("o").replace("fields: {a: a}", "fields: {a: lenght(a)}")
+    counted = []
+
+    async def follow() -> None:
+        status, clock = Configuration(), Ticks()
+        reload = Reload(PipelineDocuments(pipeline, prepared, None), watch=True)
+        following = asyncio.create_task(reload.follow((), status, clock))
+        for text in (document("m"), broken, document("m"), broken + "# again\n", document("m")):
+            replace(name, text)
+            after = clock.count + 20
+            while clock.count < after:
+                await asyncio.sleep(0.001)
+            counted.append({**status.changes})
+        following.cancel()
+        await asyncio.wait([following])
+
+    asyncio.run(follow())
+
+    assert [(each["accepted"], each["refused"]) for each in counted] == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(("code", "is_solved_by_a_restart"), [("IFX830", True), ("IFX203", False)])
+def test_a_refusal_says_of_a_restart_only_what_is_true(
+    code: str, is_solved_by_a_restart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refusing:
+        contents: Mapping[str, str] = {}
+
+        def look(self) -> list[object]:
+            return []
+
+        def read(self) -> Mapping[str, Current]:
+            raise DocumentError([Problem(code, "x", hint="y")])
+
+    async def follow() -> None:
+        reload = Reload(Refusing())
+        reload.request()
+        following = asyncio.create_task(reload.follow((), status, Ticks()))
+        while status.refused is None:
+            await asyncio.sleep(0.001)
+        following.cancel()
+        await asyncio.wait([following])
+
+    status = Configuration()
+    asyncio.run(follow())
+
+    [refused] = [record for record in caplog.records if getattr(record, "event", "") == "configuration.refused"]
+    assert ("restart" in refused.fields["then"]) == (not is_solved_by_a_restart)  # type: ignore[attr-defined]
 
 
 READER = """\

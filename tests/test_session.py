@@ -162,6 +162,29 @@ def test_the_third_failure_in_a_row_is_logged_with_a_hint(caplog: pytest.LogCapt
     assert ["hint=" in line for line in lines] == [False, False, True, False]
 
 
+def test_the_hint_says_how_often_the_route_tries(caplog: pytest.LogCaptureFixture) -> None:
+    """As often as it then does: the limit holds until it was connected once."""
+    first, later = Scripted(*["not connected"] * 5), Scripted("lost after progress", *["not connected"] * 5)
+    unknown = Scripted(*["not connected"] * 3)
+    for scripted, limits in (
+        (first, {"max_retries": 4}),
+        (later, {"max_retries": 4}),
+        (unknown, {"is_patient": False}),
+    ):
+        scripted.session = Session("r", scripted.status, scripted.stop, scripted.clock, **limits)  # type: ignore[arg-type]
+    with pytest.raises(Stopped, match="after 4 retries"):
+        drive(first.run())
+    drive(later.run())
+    drive(unknown.run())
+
+    hints = [record.fields["hint"] for record in caplog.records if "hint" in getattr(record, "fields", {})]
+    assert [each.partition(";")[0] for each in hints] == [
+        "the route stops after 4 retries",
+        "the route retries until it succeeds",
+        "run `iggyflux check` for details",
+    ]
+
+
 @pytest.mark.parametrize("where", ["not connected", "lost at once"])
 def test_an_error_that_needs_a_person_ends_the_session(where: Step) -> None:
     scripted = Scripted(where, error=Stopped("no such bucket"))

@@ -28,7 +28,7 @@ from shell import iggyflux
 
 from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import PipelineError, Stopped
+from iggyflux.errors import Location, PipelineError, Problem, Stopped
 from iggyflux.pipeline import Pipeline, load_pipeline, parse_pipeline
 from iggyflux.records import DeadLetter, Message, Partition, Position, Reason
 from iggyflux.runner import RouteStatus, Status, Stop, run_pipeline
@@ -613,6 +613,22 @@ def test_what_is_shown_of_dead_letters_is_asked_for_and_bounded(data: st.DataObj
         assert [set(each) for each in shown] == [EXACT | {"at"} | more] * len(shown)
         assert all(len(value) <= MOST_CHARACTERS for each in shown for value in each.values() if isinstance(value, str))
         assert ("geheim" in json.dumps(shown)) == bool(shown and more)
+
+
+@pytest.mark.parametrize("show", ["codes", "words", "payloads"])
+def test_a_refused_change_shows_its_place_and_its_words_only_where_they_are_asked_for(show: Any) -> None:
+    status = Status()
+    status.configuration.refused = Problem("IFX203", "geheim", Location("/etc/x/kilns.yaml", 9, 21), hint="geheim 2")
+    public: Any = status.as_public(show)["configuration"]
+    words = {"reason": "geheim", "hint": "geheim 2"}
+
+    assert public["refused"] == {
+        "code": "IFX203",
+        "place": "kilns.yaml:9:21",
+        **(words if show != "codes" else {"reason": CODES["IFX203"].title, "hint": None}),
+    }
+    whole: Any = status.as_dict()["configuration"]
+    assert whole["refused"] == {"code": "IFX203", "place": "/etc/x/kilns.yaml:9:21", **words}
 
 
 def test_codes_among_the_reasons_are_explained() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import Stopped
+from iggyflux.errors import Location, Problem, Stopped
 from iggyflux.records import DeadLetter, Message, Partition, Reason
 from iggyflux.runner import RouteStatus, Status
 from iggyflux.runner.newest import with_newest
@@ -128,11 +129,12 @@ def test_the_state_of_each_route_has_its_reason_and_the_time_left(browser: Brows
         rows = page.locator("#routes .under td").all_inner_texts()
         states = page.locator("#routes td.state").all_inner_texts()
 
-        assert states == ["✕ 1 stopped", "● running", "▲ waiting", "✕ stopped", "◐ idle"]
+        assert states == ["✕ 1 stopped", "● running", "▲ running", "✕ stopped", "◐ idle"]
         assert rows[:2] == [
             "iggy:8090 → http://influx:8086",
             "waits for http://influx:8086: http_503; tries again in 7 s",
         ]
+        assert [each.split()[1] for each in states[1:]] == [route.state for route in busy()], "as elsewhere"
         assert rows[2].startswith("IFX606: ")
         assert page.title() == "▲ 2 of 4 routes – iggyflux"
         reader = page.locator("#readers tbody tr").inner_text().split("\t")
@@ -176,6 +178,28 @@ def test_the_newest_dead_letters_have_what_was_asked_for(browser: Browser) -> No
             assert text.count("the server said no") == text.count("line x=1") == text.count("/points/fields/x") == words
             assert ('{"x": 1}' in text) == (show == "payloads")
             expect(page.locator("#newest-note")).to_contain_text("" if words else "show: words")
+
+
+@pytest.mark.parametrize("show", ["codes", "words"])
+def test_a_refused_change_is_said_in_words_until_it_is_corrected(browser: Browser, show: str) -> None:
+    run = Run(RouteStatus("r", state="idle"), show=show)
+    banner = "#refused"
+    with shown(browser, run) as page:
+        answers(page)
+        expect(page.locator(banner)).not_to_be_visible()
+        run.status.configuration.since_unix = 1_700_000_000.0
+        run.status.configuration.refused = Problem("IFX203", HOSTILE, Location("/a/kilns.yaml", 9, 21), hint="geheim")
+        expect(page.locator(banner)).to_be_visible()
+        text = page.locator(banner).inner_text()
+
+        assert "Changed documents were refused" in text
+        assert "IFX203 at kilns.yaml:9:21, since 2023-11-14 22:13:20 UTC: " in text
+        assert (HOSTILE in text, "geheim" in page.content()) == (show == "words", show == "words")
+        assert show == "words" or CODES["IFX203"].title in text
+        assert page.title() == "▲ change refused – iggyflux"
+        assert page.evaluate(PALE) == []
+        run.status.configuration.refused = None
+        expect(page.locator(banner)).not_to_be_visible()
 
 
 def test_what_comes_from_the_pipeline_is_text(browser: Browser) -> None:
@@ -327,7 +351,7 @@ def test_nothing_moves_while_numbers_grow_and_states_change(browser: Browser, wi
         route.count("retries", "http_503", 7_654_321)
         route.request_seconds.observe(99)
         route.wait_for("x", briefly="http://influx:8086: connection_lost")
-        expect(page.locator("#routes td.state").nth(1)).to_have_text("▲ waiting")
+        expect(page.locator("#routes td.state").nth(1)).to_have_text("▲ running")
         answers(page)
 
         assert page.evaluate(PLACES) == before

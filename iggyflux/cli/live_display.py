@@ -23,6 +23,13 @@ from iggyflux.runner.events import TextFormatter
 
 _EVERY_SECONDS: Final = 0.25
 _FALLBACK: Final = (80, 24)
+_ENDS: Final = {
+    "configuration.accepted": ("configuration.refused",),
+    "delivery.back": ("delivery.away", "route.not_connected"),
+    "plan.changed": ("plan.waiting",),
+    "route.connected": ("route.not_connected",),
+}
+"""By event: the warnings and errors whose state it ends."""
 
 
 class Rates:
@@ -47,12 +54,12 @@ class Rates:
 
 @contextmanager
 def live_display(status: Status) -> Iterator[None]:
-    """Show the display on stderr and update it; print warnings and errors above it."""
+    """Show the display on stderr and update it; print warnings, errors and their ends above it."""
     display = _Display(status)
     handler = _Above(display)
     handler.setFormatter(TextFormatter())
     try:
-        with attached(handler, logging.WARNING):
+        with attached(handler, logging.INFO):
             display.start()
             yield
     finally:
@@ -112,14 +119,24 @@ class _Display:
 
 
 class _Above(logging.Handler):
-    """Prints records above a display."""
+    """Prints warnings and errors above a display, and the events that end the state of one that was printed."""
 
     def __init__(self, display: _Display) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._display = display
+        self._printed: set[tuple[str, object]] = set()
+        """The events that were printed and have not ended, each with its route."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        colour = "red" if record.levelno >= logging.ERROR else "yellow"
+        event, route = getattr(record, "event", ""), getattr(record, "fields", {}).get("route")
+        if record.levelno >= logging.WARNING:
+            colour = "red" if record.levelno >= logging.ERROR else "yellow"
+            self._printed.add((event, route))
+        elif ended := self._printed & {(each, route) for each in _ENDS.get(event, ())}:
+            colour = "green"
+            self._printed -= ended
+        else:
+            return
         self._display.print((Styled(self.format(record), colour),))
 
 

@@ -69,7 +69,7 @@ class PipelineDocuments:
     def read(self) -> Mapping[str, Current]:
         """As `Documents.read`."""
         pipeline = self._read_pipeline()
-        self._files = sorted({*_files_of(self._pipeline), *_files_of(pipeline)})
+        self._files = _files_of(self._pipeline, pipeline)  # also if it is refused: a file that is new may be mended
         found = {each.setup.item.pointer: each for each in prepare_routes(pipeline)}
         routes = [(before, found[pointer]) for pointer, before in self._started.items()]
         problems = [problem for pair in routes for problem in _fixed_problems(*pair)]
@@ -102,8 +102,10 @@ class PipelineDocuments:
         return after
 
 
-def _files_of(pipeline: Pipeline) -> list[Path]:
-    return [*([] if pipeline.path is None else [pipeline.path]), *sorted({item.mapping for item in pipeline.routes})]
+def _files_of(*pipelines: Pipeline) -> list[Path]:
+    """Return their files in one order: two looks at the same files can be compared."""
+    paths = {pipeline.path for pipeline in pipelines if pipeline.path is not None}
+    return sorted(paths | {item.mapping for pipeline in pipelines for item in pipeline.routes})
 
 
 def _content(setup: AnySetup) -> str:

@@ -46,7 +46,8 @@ from iggyflux.transports.base import Worker
 
 LOOK_SECONDS: Final = 1.0
 _GONE_LOOKS: Final = 5
-_KEEPS: Final = "the run goes on with the documents it has; a restart would need the problem solved"
+_KEEPS: Final = "the run goes on with the documents it has"
+_NEEDS_RESTART: Final = "IFX830"
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -158,5 +159,5 @@ class Reload:
             reason=first.message,
             hint=first.hint,
             problems=len(problems),
-            then=_KEEPS,
+            then=_KEEPS + ("" if first.code == _NEEDS_RESTART else "; a restart would need the problem solved"),
         )

@@ -36,14 +36,13 @@ from typing import TypeVar
 
 from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS, backoff_seconds
 from iggyflux.delivery.retry import still_away
-from iggyflux.errors import NotConnected, Stopped
+from iggyflux.errors import NotConnected, Stopped, counted
 from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.events import emit
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 
 _BACKOFF_SECONDS = (0.5, 30.0)  # first, cap
-_HINT = "the route retries until it succeeds; run `iggyflux check` for details"
 _HINT_AT = 3
 """Number of failed attempts in a row at which the hint is logged: the first ones may be a restart of the server."""
 
@@ -62,15 +61,20 @@ class Session:
         clock: Clock,
         *,
         max_retries: int | None = None,
+        is_patient: bool = True,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        """With `max_retries`, `run` ends if the first connection needs more retries."""
+        """With `max_retries`, `run` ends if the first connection needs more retries.
+
+        `is_patient` says that nothing else ends it because a server is away.
+        """
         self._route = route
         self._status = status
         self._stop = stop
         self._clock = clock
         self._random = random
         self._max_retries = max_retries
+        self._is_patient = is_patient
         self._was_connected = False
         self._is_away = False
         """Whether the last attempt to connect failed."""
@@ -162,15 +166,11 @@ class Session:
                 now = progress()
                 failures = 1 if now > before else failures + 1
                 before = now
-                if (
-                    gives_up
-                    and not self._was_connected
-                    and self._max_retries is not None
-                    and failures > self._max_retries
-                ):
-                    end = still_away(self._max_retries, error.named)
+                most = self._max_retries if gives_up and not self._was_connected else None
+                if most is not None and failures > most:
+                    end = still_away(most, error.named)
                     raise Stopped(end.reason, end.hint, end.code) from error
-                seconds = self._report(failures, error)
+                seconds = self._report(failures, error, most)
                 self._status.is_away = self._status.is_away or not gives_up
                 if self._stop.requested.is_set():
                     raise StopRequested from error
@@ -180,8 +180,11 @@ class Session:
                 finally:
                     self._status.retry_at = None
 
-    def _report(self, failures: int, error: NotConnected) -> float:
-        """Log a failed attempt; return how long to wait: as the server asked, up to a bound, else by backoff."""
+    def _report(self, failures: int, error: NotConnected, most: int | None) -> float:
+        """Log a failed attempt; return how long to wait: as the server asked, up to a bound, else by backoff.
+
+        `most` is the most retries, None without a limit.
+        """
         first, cap = _BACKOFF_SECONDS
         if error.retry_after_seconds:  # not all clients at the same moment
             seconds = min(error.retry_after_seconds, MAX_RETRY_AFTER_SECONDS) + self._random() * first
@@ -197,9 +200,16 @@ class Session:
             server=error.server,
             seconds=round(seconds, 2),
             reason=error,
-            hint=_HINT if failures == _HINT_AT else None,
+            hint=self._hint(most) if failures == _HINT_AT else None,
         )
         return seconds
+
+    def _hint(self, most: int | None) -> str:
+        """Return what helps, and how long the route retries where the session knows it."""
+        details = "run `iggyflux check` for details"
+        if most is not None:
+            return f"the route stops after {counted(most, 'retry', 'retries')}; {details}"
+        return f"the route retries until it succeeds; {details}" if self._is_patient else details
 
 
 async def connect_all(*connects: Callable[[], Awaitable[None]]) -> None:

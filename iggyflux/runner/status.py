@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from iggyflux.codes import CODES
@@ -251,26 +252,28 @@ class Configuration:
     changes: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "refused": 0})
     """How many changes were accepted and refused."""
 
-    def as_dict(self, *, is_changing: bool, is_public: bool = False) -> dict[str, JSON]:
-        """Return the JSON form; for others than who reads the log, a problem is its code alone."""
+    def as_dict(self, *, is_changing: bool, public: Show | None = None) -> dict[str, JSON]:
+        """Return the JSON form; `public` says what others than who reads the log are shown, None is all."""
         states = {"checking": self.is_checking, "waiting": is_changing, "refused": self.refused is not None}
         return {
             "state": next((name for name, is_so in states.items() if is_so), "current"),
             "since_unix": round(self.since_unix, 3),
-            "refused": None if self.refused is None else _refusal(self.refused, is_public=is_public),
+            "refused": None if self.refused is None else _refusal(self.refused, public),
             "changes": {**self.changes},
         }
 
 
-def _refusal(problem: Problem, *, is_public: bool) -> dict[str, JSON]:
-    if is_public:
-        entry = CODES.get(problem.code)
-        return {"code": problem.code, "reason": entry.title if entry else "", "place": "", "hint": None}
+def _refusal(problem: Problem, public: Show | None) -> dict[str, JSON]:
+    """Return the JSON form of a problem: its place is always shown, its words may quote a message."""
+    place, entry = problem.location, CODES.get(problem.code)
+    if public is not None and place.file is not None:
+        place = dataclasses.replace(place, file=Path(place.file).name)
+    has_words = public != "codes"
     return {
         "code": problem.code,
-        "reason": problem.message,
-        "place": str(problem.location),
-        "hint": problem.hint,
+        "reason": problem.message if has_words else entry.title if entry else "",
+        "place": str(place),
+        "hint": problem.hint if has_words else None,
     }
 
 
@@ -290,21 +293,21 @@ class Status:
         return {**self._of_run(), "routes": [route.as_dict() for route in self.routes]}
 
     def as_public(self, show: Show = "codes") -> dict[str, JSON]:
-        """Return the JSON form for others than who reads the log; `show` says what of dead letters.
+        """Return the JSON form for others than who reads the log; `show` says what of dead letters and refused changes.
 
         `titles` says what the codes among the reasons mean.
         """
         routes: list[JSON] = [route.as_public(show) for route in self.routes]
         found = {code for route in self.routes for by_code in list(route.reasons.values()) for code in by_code.copy()}
         titles: dict[str, JSON] = {code: CODES[code].title for code in sorted(found) if code in CODES}
-        return {**self._of_run(is_public=True), "titles": titles, "routes": routes}
+        return {**self._of_run(show), "titles": titles, "routes": routes}
 
-    def _of_run(self, *, is_public: bool = False) -> dict[str, JSON]:
+    def _of_run(self, public: Show | None = None) -> dict[str, JSON]:
         is_changing = any(route.is_changing for route in self.routes)
         return {
             "started_unix": round(self.started_unix, 3),
             "seconds": round(self.seconds, 3),
-            "configuration": self.configuration.as_dict(is_changing=is_changing, is_public=is_public),
+            "configuration": self.configuration.as_dict(is_changing=is_changing, public=public),
         }
 
 

@@ -116,8 +116,10 @@ class WriterRun:
         self.status = status
         self._stop = stop
         self._clock = clock
-        max_retries = route.policy.max_retries if route.until_end else None
-        self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
+        max_retries, is_patient = route.policy.max_retries, route.policy.on_unavailable != "stop"
+        self._session = Session(
+            route.name, status, stop, clock, max_retries=max_retries if route.until_end else None, is_patient=is_patient
+        )
         self.change: Change[Route] = Change(status)
         self._failures = FailureHandler(route, status, route.dead_letters.put, record="message")
         self._unanswered = Unanswered(route.name)

@@ -97,8 +97,9 @@ function showLink(words) {
   say(byId("link").querySelector(".words"), text)
   byId("notice").hidden = !isOld
   say(byId("notice"), isOld ? `${fault}${answered === null ? "." : `. What is shown is from ${clock(status.time_unix)}.`}` : "")
+  const isRefused = Boolean(status?.configuration.refused)
   const bad = (status?.routes ?? []).filter(route => tone(route) !== "good").length
-  document.title = isOld ? "▲ no answer – iggyflux" : bad ? `▲ ${bad} of ${status.routes.length} routes – iggyflux` : "iggyflux"
+  document.title = isOld ? "▲ no answer – iggyflux" : bad ? `▲ ${bad} of ${status.routes.length} routes – iggyflux` : isRefused ? "▲ change refused – iggyflux" : "iggyflux"
 }
 setInterval(() => { if (fault !== null && byId("login").hidden) showLink() }, 1000)
 
@@ -126,6 +127,7 @@ function show() {
   say(byId("uptime"), `up ${span(status.seconds)}`)
   const names = status.routes.map(route => route.name)
   if (!names.includes(chosen)) chosen = null
+  showRefused()
   showRoutes(names)
   const of = chosen === null ? names : [chosen]
   say(byId("of"), chosen ?? (names.length === 1 ? names[0] : `All ${names.length} routes`))
@@ -138,6 +140,15 @@ function show() {
   showReaders(routes.filter(route => route.reader))
   showNewest(routes)
   showLink()
+}
+
+/** Show why the run does not use the documents on disk. */
+function showRefused() {
+  const {refused, since_unix: since} = status.configuration
+  byId("refused").hidden = refused === null
+  if (refused === null) return
+  const hint = refused.hint ? ` Hint: ${refused.hint}.` : ""
+  say(byId("refused").querySelector("p"), `${refused.code} at ${refused.place}, since ${day(new Date(since * 1000).toISOString())}: ${refused.reason}.${hint}`)
 }
 
 function showRoutes(names) {
@@ -192,11 +203,11 @@ function updateRoute(body, {route, name, of, tone: colour}) {
   }
 }
 
-const stateOf = route => route.state === "stopped" ? ["✕", "stopped"] : isWaiting(route) ? ["▲", "waiting"] : [marks[route.state] ?? "?", route.state]
+const stateOf = route => route.state === "stopped" ? ["✕", "stopped"] : [isWaiting(route) ? "▲" : marks[route.state] ?? "?", route.state]
 
 function stateOfAll() {
   const count = wanted => status.routes.filter(route => tone(route) === wanted).length
-  return count("bad") ? ["✕", `${count("bad")} stopped`] : count("warn") ? ["▲", `${count("warn")} waiting`] : ["●", "all well"]
+  return count("bad") ? ["✕", `${count("bad")} stopped`] : count("warn") ? ["▲", `${count("warn")} in trouble`] : ["●", "all well"]
 }
 
 const duration = value => value !== null && value !== undefined && value >= bound() ? `≥ ${span(bound())}` : span(value)
