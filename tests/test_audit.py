@@ -575,7 +575,7 @@ def test_a_range_is_bounded_by_offsets_times_and_what_is_settled(here: Path) -> 
             (["--partition", "7"], 3, "no partition 7"),
             (["--from", "500"], 3, "no message has the offset 500"),
             (["--from", "20", "--to", "10"], 2, "no message is from 20 to 10"),
-        ):  # a mistyped range is no range without faults
+        ):  # a mistyped range must not look like one without faults
             outcome = iggyflux("audit", "pipeline.yaml", "--mapping", "tides", *wrong)
             assert (outcome.code, words in outcome.err) == (code, True), outcome.err
 

@@ -19,7 +19,7 @@ progress:
 |                  |                      | after a connection that was longer than its cap                       |
 |                  | … and the attempt    | the backoff starts anew once, until it starts anew for one of those   |
 |                  | before could not     | reasons: one end may have been connected long before the other, and   |
-|                  | connect              | be gone since; a server that resets and refuses in turn is no more    |
+|                  | connect              | be gone since; not again for a server that resets and refuses in turn |
 |                  | a stop is requested  | leaves it to the work, which returns or raises `StopRequested`        |
 | waiting          | a stop is requested  | ends                                                                  |
 | any time         | Stopped, or a bug    | ends and raises it                                                    |
