@@ -69,7 +69,9 @@ class PipelineDocuments:
     def read(self) -> Mapping[str, Current]:
         """As `Documents.read`."""
         pipeline = self._read_pipeline()
-        self._files = _files_of(self._pipeline, pipeline)  # also if it is refused: a file that is new may be mended
+        self._files = _files_of(
+            self._pipeline, pipeline
+        )  # also of a change that is refused: a new file may be corrected
         found = {each.setup.item.pointer: each for each in prepare_routes(pipeline)}
         routes = [(before, found[pointer]) for pointer, before in self._started.items()]
         problems = [problem for pair in routes for problem in _fixed_problems(*pair)]
