@@ -158,7 +158,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 @example(body=b'{"buckets":[{"retentionRules":[{"everySeconds":%d}]}]}' % (2**63 - 1), status=200, creates=False)
 @example(body=b"[" * 100_000, status=200, creates=False)
 def test_no_answer_ends_a_run_or_a_check(flavor: str, body: bytes, status: int, creates: bool) -> None:
-    """What is no number of seconds that a server may keep points for leaves the retention unknown, with the reason."""
+    """If the answer is not a number of seconds, the retention is unknown, with the reason."""
     organization = {"org": "while"} if flavor == "v2" else {}
     place = {"bucket": "def", **organization} if flavor == "v2" else {"database": "def"}
     settings = InfluxSettings(flavor=flavor, create=creates, **place)

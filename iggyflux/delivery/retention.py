@@ -13,7 +13,7 @@ from typing import Final
 MARGIN_SECONDS: Final = 60
 """A point is too old only if it is so by more: clocks drift after the server's clock was read."""
 MOST_SECONDS: Final = 2**63 - 1
-"""What a server calls more than this is no number of seconds."""
+"""A longer retention is taken for a wrong answer."""
 _SPAN = re.compile("".join(rf"(?:([0-9]{{1,19}}){unit})?" for unit in "wdhms"))
 _UNITS = (604_800, 86_400, 3_600, 60, 1)
 

@@ -75,7 +75,7 @@ class Session:
         self._is_away = False
         """Whether the last attempt to connect failed."""
         self._has_returned = False
-        """Whether the backoff started anew because it was connected after such an attempt, and nothing came of it."""
+        """Whether the backoff started anew because it was connected after such an attempt, and it was lost without progress."""
         self._new_starts = 0
         """How often the backoff started anew without progress."""
 
