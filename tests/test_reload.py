@@ -335,7 +335,7 @@ def test_a_bug_while_one_route_is_changed_changes_none() -> None:
 
 
 def test_a_route_that_has_ended_is_offered_nothing() -> None:
-    """So the configuration does not wait for it for ever; the others take what changed."""
+    """The configuration does not wait for it; the other routes take the change."""
     reload, runs, status = Reload(as_documents({"a": "1", "b": "1"})), [Run("a"), Run("b")], Configuration()
     runs[0].change.offer("before")
     runs[0].change.end()

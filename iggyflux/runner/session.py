@@ -19,7 +19,7 @@ progress:
 |                  |                      | after a connection that was longer than its cap                       |
 |                  | … and the attempt    | the backoff starts anew once, until it starts anew for one of those   |
 |                  | before could not     | reasons: one end may have been connected long before the other, and   |
-|                  | connect              | be gone since; a server that resets and refuses in turn is no more    |
+|                  | connect              | be gone since; a server may also reset and refuse in turn             |
 |                  | a stop is requested  | leaves it to the work, which returns or raises `StopRequested`        |
 | waiting          | a stop is requested  | ends                                                                  |
 | any time         | Stopped, or a bug    | ends and raises it                                                    |
@@ -75,7 +75,7 @@ class Session:
         self._is_away = False
         """Whether the last attempt to connect failed."""
         self._has_returned = False
-        """Whether the backoff started anew because it was connected after such an attempt, and it was lost without progress."""
+        """Whether the backoff started anew for such a return, and there was no progress since."""
         self._new_starts = 0
         """How often the backoff started anew without progress."""
 
