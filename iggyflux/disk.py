@@ -1,13 +1,46 @@
-"""Durable writes: whole buffers, new folders, and the fsync of a folder."""
+"""Durable writes: whole buffers, new folders, and the fsync of a folder; and what its errors ask for."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The errors of a disk or a quota without room."""
+_REMEDIES = {
+    **dict.fromkeys(FULL, "free space on its disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "correct the permissions"),
+    errno.EROFS: "its disk is mounted read-only: mount it to be written",
+    errno.EEXIST: "remove it, or choose another name",
+    errno.EFBIG: "raise the limit of the size of a file (`ulimit -f`)",
+    errno.EIO: "its disk failed: check the system log",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), "correct the path"),
+}
+
+
+def remedy(error: OSError) -> str | None:
+    """Return what a person does about an error of the system at a path; None if that is unknown."""
+    return _REMEDIES.get(error.errno or 0)
+
+
+@contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an `OSError` that names no file the name `path`: that of a write has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def write_whole(descriptor: int, data: bytes | memoryview) -> None:
@@ -76,7 +109,8 @@ def replace_file(path: Path, data: bytes) -> None:
     Raise `OSError`.
     """
     target = path.resolve()
-    with NamedTemporaryFile(prefix=f".{short_name(target.name)[:100]}-", dir=target.parent, delete=False) as file:
+    prefix = f".{short_name(target.name)[:100]}-"
+    with named(path), NamedTemporaryFile(prefix=prefix, dir=target.parent, delete=False) as file:
         try:
             file.write(data)
             file.flush()

@@ -22,12 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux.audit.again import LinesPlan, StillMissing
-from iggyflux.audit.check import Audit
+from iggyflux.audit.check import Audit, Report
 from iggyflux.audit.letters import LetterIndex
 from iggyflux.audit.points import Entry, FieldReader, Numbers, SeriesReader
 from iggyflux.audit.sorting import PointSorter
 from iggyflux.audit.stored import StoreFacts
 from iggyflux.audit.window import Class, Window, is_same
+from iggyflux.cli.audit import _next_step, _Sent
 from iggyflux.errors import EndOfInput
 from iggyflux.lineprotocol import Dialect, Point, Unsigned
 from iggyflux.mapping import WriterMapping, parse_mapping
@@ -619,6 +620,30 @@ def test_letters_of_another_route_excuse_nothing(here: Path, letters: str) -> No
         code, found = audit()
         assert (code, found["points"]["missing"], found["points"]["dead_lettered"]) == (1, 1, 0)
         assert iggyflux("audit", "pipeline.yaml", "--mapping", "brim").code == 0
+
+
+@pytest.mark.parametrize(
+    ("points", "is_resent", "is_iggy", "words"),
+    [
+        ({}, False, True, []),
+        ({Class.MISSING: 1}, False, True, ["`--resend` sends what is missing"]),
+        ({Class.MISSING: 1}, True, True, []),
+        ({Class.DIFFERENT: 1}, True, True, ["`iggyflux resend` sends a range again"]),
+        ({Class.DIFFERENT: 1}, False, False, ["`consumer: {group: NEW}`"]),
+        ({Class.DIFFERENT: 1, Class.MISSING: 1}, False, True, ["`--resend`", "`iggyflux resend`"]),
+    ],
+)
+def test_the_next_step_is_one_that_the_route_can_take(
+    points: dict[Class, int], is_resent: bool, is_iggy: bool, words: list[str]
+) -> None:
+    """`iggyflux resend` refuses what does not read Iggy."""
+    report = Report()
+    report.points.update(points)
+    step = _next_step(report, _Sent() if is_resent else None, is_iggy=is_iggy)
+
+    assert all(each in step for each in words)
+    assert bool(step) == bool(words)
+    assert is_iggy or "iggyflux resend" not in step
 
 
 def test_messages_that_another_plan_settled_are_counted(here: Path) -> None:

@@ -46,7 +46,11 @@ def mapping(tmp_path: Path) -> Path:
         (click.UsageError("what?"), 2, "Error: what?"),
         (KeyboardInterrupt(), 130, ""),
         (click.Abort(), 130, ""),
-        (PermissionError(13, "Permission denied", "x"), 3, "error: x: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "x"),
+            3,
+            "error: x: Permission denied\n    hint: correct the permissions",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 141, ""),
         (SystemExit(3), 3, ""),
         (click.exceptions.Exit(2), 2, ""),

@@ -165,6 +165,18 @@ def test_replay_sends_what_was_corrected() -> None:
     assert len(list(Path("dead").glob("*"))) >= 1
 
 
+def test_what_a_replay_logs_names_the_message_of_the_letter() -> None:
+    """Letters of many places are sent together, and none of them is where they are read from."""
+    fill(GOOD, BAD)
+    iggyflux("run", "pipeline.yaml", "--until-end")
+    omits = DOCUMENT.replace("{a: a}", "{a: {expr: a, on_bad_value: omit}, t: {expr: ts, type: integer}}")
+    Path("env.yaml").write_text(omits.split("examples")[0], "utf-8")
+    sent = process("replay", "dead", "--pipeline", "pipeline.yaml")
+
+    assert "value.omitted route=env at=s/t/0@1 " in sent.err, sent.err
+    assert "dead-letters/replay" not in sent.err
+
+
 def test_replay_does_not_warn_of_letters_of_the_same_plan_or_of_an_older_version() -> None:
     """Those of older versions had the hash of a mapping, and no plan."""
     fill(BAD)

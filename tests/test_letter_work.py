@@ -403,7 +403,7 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
     ("arguments", "code", "words"),
     [
         (["dead-letters", "prune", "dead-letters/looms"], 2, "which letters?"),
-        (["dead-letters", "prune", "dead-letters/looms", "--all"], 130, "Remove 3 dead letters"),
+        (["dead-letters", "prune", "dead-letters/looms", "--all"], 130, "looms, 3 of them not replayed?"),
         (["dead-letters", "prune", "dead-letters/looms", "--reason", "IFX609", "--dry-run"], 0, "would remove 1 dead"),
         (["dead-letters", "prune", "dead-letters/looms", "--replayed"], 0, "3 other dead letters"),
         (["dead-letters", "prune", "iggy:mill/dead", "--replayed"], 2, "a topic cannot delete single messages"),

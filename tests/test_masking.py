@@ -394,3 +394,26 @@ def test_a_mapping_that_is_not_finished_is_shown(text: str, tmp_path: Path) -> N
     hidden = text.replace("iggyflux: 1", "iggyflux: 1\nrun: []")
     (tmp_path / "m.yaml").write_text(hidden)
     assert "lambda" not in iggyflux("validate", str(tmp_path / "m.yaml")).out
+
+
+@pytest.mark.parametrize("form", ["yaml", "toml"])
+def test_keys_of_the_schema_are_shown_where_a_secret_is_the_same_word(tmp_path: Path, form: str) -> None:
+    """Places and keys are those of the schema; the values, and other places of the same text, are masked."""
+    file = tmp_path / f"p.{form}"
+    text = "iggyflux: 1\niggy: {username: 'password', password: 'iggy', address: 'h:iggy'}\nrun: [{mapping: iggy}]\n"
+    text = text.replace("mapping: iggy", "mapping: 'iggy.yaml'")
+    file.write_text(text if form == "yaml" else text.replace(": '", " = '").replace(": ", " = "))
+    shown = iggyflux("validate", file).out.replace(" ", "").replace("=", ":")
+
+    assert "(at/iggy/address)" in shown
+    assert re.search(r"\|iggy:\{username:'?password'?,password:'?\*\*\*'?,address:'h:\*\*\*'\}", shown), shown
+
+
+def test_tags_of_a_pipeline_are_shown_unless_a_secret_gives_them(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    tags = "{site: harbour, hall: '${HALL}', pier: '${CRANE_TOKEN}', token: gantry}"
+    file.write_text(f"iggyflux: 1\ntags: {tags}\nrun:\n- mapping: harbour-north-winch-gantry.yaml\n")
+    shown = iggyflux("validate", file, env={"HALL": "north", "CRANE_TOKEN": "winch"}).out
+
+    assert "mapping file not found" in shown
+    assert "harbour-north-***-***.yaml" in shown

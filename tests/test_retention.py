@@ -274,3 +274,17 @@ def test_an_unknown_retention_is_said_once_and_counts_nothing(tmp_path, caplog):
     (event,) = [each for each in caplog.records if "server.retention" in each.getMessage()]
     assert event.levelno == logging.INFO
     assert "kept=unknown" in event.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (3600, "for 1 hour"),
+        (7200, "for 2 hours"),
+        (5400, "for 1.5 hours"),
+        (86_400, "for 1 day"),
+        (172_800, "for 2 days"),
+    ],
+)
+def test_one_hour_and_one_day_are_singular(seconds: int, words: str) -> None:
+    assert str(Retention(seconds)) == words

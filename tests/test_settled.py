@@ -156,6 +156,40 @@ def test_a_run_writes_down_what_it_settled(
     assert "settled by another plan" in iggyflux("status", "pipeline.yaml").out
 
 
+def test_intervals_are_in_the_order_of_offsets_whatever_plan_settled_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    for name in ("height", "depth", "rise", "fall"):
+        (tmp_path / "tides.yaml").write_text(MAPPING.replace("ON_ERROR", "skip").replace("height", name))
+        assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
+        with closing(Log.open(tmp_path / "data")) as log:
+            log.append("coast", "gauges", [Message(PAYLOADS[0])])
+    kept = SettledOffsets.intervals
+    backwards = lambda settled: dict(reversed(kept(settled).items()))  # noqa: E731
+    for order in (kept, backwards):
+        monkeypatch.setattr(SettledOffsets, "intervals", order)
+        assert [each["first"] for each in (ledger() or {})["intervals"]] == [0, 4, 5, 6]
+
+
+def test_dead_letters_that_cannot_be_counted_are_an_error_beside_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
+    place = tmp_path / "dead-letters" / "tides"
+    assert "1 dead letter kept" in iggyflux("status", "pipeline.yaml").out
+    (place / "00000009.ndjson").mkdir()
+    outcome = iggyflux("status", "pipeline.yaml")
+
+    assert outcome.code == 3
+    assert "error[IFX717]: cannot count the dead letters in dead-letters/tides: Is a directory" in outcome.err
+    assert "hint: correct the path" in outcome.err
+    assert "0–3" in outcome.out
+
+
 def test_without_state_in_the_pipeline_there_is_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     begin(tmp_path, state="")

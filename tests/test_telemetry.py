@@ -30,6 +30,7 @@ from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Location, PipelineError, Problem, Stopped
 from iggyflux.pipeline import Pipeline, load_pipeline, parse_pipeline
+from iggyflux.pipeline.addresses import AddressFault, parse_listen
 from iggyflux.records import DeadLetter, Message, Partition, Position, Reason
 from iggyflux.runner import RouteStatus, Status, Stop, run_pipeline
 from iggyflux.runner.newest import MOST as MOST_LETTERS
@@ -679,6 +680,13 @@ def test_a_section_that_is_wrong_is_reported_at_its_place(section: str, code: st
     assert found
     if code is not None:
         assert [(each.code, each.location.pointer) for each in found] == [(code, pointer)]
+
+
+def test_a_port_that_is_too_high_is_quoted_with_the_highest() -> None:
+    with pytest.raises(AddressFault, match=r"'127\.0\.0\.1:65536' has a port above 65535"):
+        parse_listen("127.0.0.1:65536")
+
+    assert parse_listen("127.0.0.1:65535") == ("127.0.0.1", 65535)
 
 
 def test_an_address_for_all_machines_needs_a_token() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from iggyflux.disk import replace_file
 from iggyflux.sim import SimServer
 from tests.shell import iggyflux
 
@@ -90,3 +94,101 @@ def test_what_is_kept_is_for_its_owner_whatever_the_umask() -> None:
     modes = {str(each): stat.S_IMODE(each.stat().st_mode) for each in kept if each.exists()}
     assert modes == {name: 0o700 if Path(name).is_dir() else 0o600 for name in modes}
     assert len([name for name in modes if name.startswith(("deep/letters/", "kept/state/"))]) >= 3
+
+
+@contextmanager
+def longest_file(size: int) -> Iterator[None]:
+    """Let the system refuse to make a file longer; like that of a full disk, its error names no file."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def letters() -> Path:
+    iggyflux("run", pipeline(), "--until-end", "--quiet")
+    return Path("dead-letters/while")
+
+
+EXPORT = ["dead-letters", "export", "dead-letters/while"]
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (["init", "x.yaml"], "x.yaml"),
+        (["init", "y"], "y/mapping.yaml"),
+        (["infer", "numbers", "--output", "x.yaml"], "x.yaml"),
+        ([*EXPORT, "x.ndjson"], "x.ndjson"),
+        ([*EXPORT, "z", "--as", "payloads"], "z/000001_"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_what_cannot_be_written_is_named_with_what_to_do(command: list[str], file: str) -> None:
+    letters()
+    Path("numbers").write_text('{"v": 1.5}\n{"v": 2.5}\n')
+    with longest_file(0):
+        outcome = iggyflux(*command)
+
+    assert outcome.code == 3, outcome
+    assert f"error: {file}" in outcome.err
+    assert "File too large\n    hint: raise the limit of the size of a file" in outcome.err
+
+
+def test_a_file_that_exists_is_kept_and_the_hint_says_what_to_do() -> None:
+    letters()
+    outcome = iggyflux(*EXPORT, "samples")
+
+    assert (outcome.code, outcome.err) == (
+        3,
+        "error: samples: File exists\n    hint: remove it, or choose another name\n",
+    )
+
+
+def test_a_document_that_cannot_be_replaced_is_named() -> None:
+    with longest_file(0), pytest.raises(OSError, match=r"'while\.yaml'"):
+        replace_file(Path("while.yaml"), b"x")
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite", "open"])
+def test_a_lock_that_a_full_disk_refuses_names_the_folder(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Space for the name of a file may be left where none is for what is in it."""
+    real = getattr(os, call)
+
+    def refuse(first: object, *more: object, **others: object) -> object:
+        if call != "open" or str(first).endswith(".lock"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(first, *more, **others)
+
+    path = pipeline("state: kept")
+    with monkeypatch.context() as patched:
+        patched.setattr(f"iggyflux.state.locks.os.{call}", refuse)
+        outcome = iggyflux("run", path, "--until-end", "--quiet")
+
+    assert outcome.code == 3, outcome.err
+    assert "error[IFX701]: cannot keep positions in kept: No space left on device\n" in outcome.err
+    assert "hint: free space on its disk, or set `state`" in outcome.err
+    assert iggyflux("run", path, "--until-end", "--quiet").code == 0
+
+
+def test_check_asks_for_space_where_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("iggyflux.cli.check.try_writing", refuse)
+    outcome = iggyflux("check", pipeline("state: kept"), "--local")
+
+    assert "free space on its disk, or set `state` to a folder" in outcome.out
+    assert outcome.code == 1
+
+
+def test_a_backup_that_cannot_be_written_names_its_folder() -> None:
+    assert iggyflux("run", pipeline("state: kept"), "--until-end", "--quiet").code == 0
+    with longest_file(4096):
+        outcome = iggyflux("state", "backup", "kept", "copied")
+
+    assert outcome.code == 3
+    assert f"error[IFX701]: cannot write the positions in {Path('copied').absolute()}/" in outcome.err
+    assert not Path("copied").exists()

@@ -153,6 +153,8 @@ async def _audit(
     else:
         for line in _lines(setup.name, audit.report, sent, others):
             result_line(*line)
+        if step := _next_step(audit.report, sent, is_iggy=prepared.source.kind == "iggy"):
+            result_line(f"  next: {step}")
     points = audit.report.points
     left = points[Class.DIFFERENT] + (points[Class.MISSING] if sent is None else sent.failed)
     return max(sent.code if sent else ExitCode.OK, ExitCode.PROBLEMS if left else ExitCode.OK)
@@ -242,7 +244,7 @@ def _lines(name: str, report: Report, sent: _Sent | None, others: int) -> Iterat
         yield Styled(each.kind.value, colour, bold=True), f": {_point(each)}  {_fields(each)}"
     named = sum(report.points[each] for each in NAMED)
     if (more := named - len(report.findings)) > 0:
-        yield (f"… and {plural(more, 'more point')} missing or different",)
+        yield (f"… and {plural(more, 'more point' if report.findings else 'point')} missing or different",)
     counts = f"{plural(report.messages, 'message')}, {plural(report.rendered, 'point')}"
     left_out = f", {report.skipped:,} without points" if report.skipped else ""
     yield (Styled(name, bold=True), f": {counts}{left_out}")
@@ -263,6 +265,17 @@ def _lines(name: str, report: Report, sent: _Sent | None, others: int) -> Iterat
         healed = f", {sent.healed:,} there by now" if sent.healed else ""
         failed = f", {sent.failed:,} not accepted" if sent.failed else ""
         yield (f"  {plural(sent.sent, 'missing point')} sent{healed}{failed}",)
+
+
+def _next_step(report: Report, sent: _Sent | None, *, is_iggy: bool) -> str:
+    """Return what ends the difference; empty if there is none."""
+    steps = []
+    if report.points[Class.MISSING] and sent is None:
+        steps.append("`--resend` sends what is missing")
+    if report.points[Class.DIFFERENT]:
+        again = "`iggyflux resend` sends" if is_iggy else "a consumer of another name (`consumer: {group: NEW}`) reads"
+        steps.append(f"{again} a range again, which overwrites what is different")
+    return "; ".join(steps)
 
 
 def _point(finding: Finding) -> str:

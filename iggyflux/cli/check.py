@@ -23,7 +23,7 @@ from iggyflux.authoring.examples import render_examples
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, plural, result_line, talk
-from iggyflux.disk import try_writing
+from iggyflux.disk import FULL, remedy, try_writing
 from iggyflux.errors import NotConnected, PipelineError, Stopped, listed
 from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
@@ -140,6 +140,8 @@ def _check_folder(what: str, folder: Path, hint: str) -> bool:
         try_writing(folder)
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno in FULL:
+            hint = f"{remedy(error)}, or {hint}"
         _show("write", folder, CheckResult(False, f"no file can be written for {what}: {reason}", hint))
         return True
     _show("write", folder, CheckResult(True, f"{what}: a file can be written"))

@@ -26,7 +26,7 @@ from iggyflux.cli.letters import (
 )
 from iggyflux.cli.output import ExitCode, plural, result, talk, warn
 from iggyflux.cli.send_again import message_name
-from iggyflux.disk import file_name, make_folder, open_private, replace_file, write_whole
+from iggyflux.disk import file_name, make_folder, named, open_private, replace_file, write_whole
 from iggyflux.documents import format_of, read_source
 from iggyflux.escapes import json_escaped
 from iggyflux.transports.local.deadletters import encode_letter
@@ -102,7 +102,8 @@ def _write_lines(
         try:
             for kept in letters:
                 count += 1
-                write_whole(file, line_of(kept) + b"\n")
+                with named(out):
+                    write_whole(file, line_of(kept) + b"\n")
         finally:
             os.close(file)
         return count, ExitCode.OK
@@ -121,9 +122,11 @@ def _write_payloads(letters: Iterator[KeptLetter], out: Path | None) -> tuple[in
     for count, kept in enumerate(letters, 1):
         message = kept.letter.message
         place = f"{message.stream}_{message.topic}_{message.partition}_{message.offset}"
-        file = open_private(out / f"{count:06d}_{file_name(place)}", os.O_EXCL)
+        path = out / f"{count:06d}_{file_name(place)}"
+        file = open_private(path, os.O_EXCL)
         try:
-            write_whole(file, message.payload)
+            with named(path):
+                write_whole(file, message.payload)
         finally:
             os.close(file)
     return count, ExitCode.OK

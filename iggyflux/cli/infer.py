@@ -18,6 +18,7 @@ from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, ope
 from iggyflux.cli.log import TopicName
 from iggyflux.cli.logs import Origin, open_log
 from iggyflux.cli.output import ExitCode, note, plural, result, talk, warn
+from iggyflux.disk import named
 from iggyflux.errors import DocumentError, Location, Problem
 from iggyflux.records import Message
 
@@ -227,7 +228,7 @@ def _write(text: str, output: Path | None, force: bool, *, toml: bool) -> int:
         return ExitCode.OK
     reference = f"#:schema ./{_SCHEMA}\n" if toml else f"# yaml-language-server: $schema=./{_SCHEMA}\n"
     try:
-        with output.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
+        with named(output), output.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
             file.write(reference + text)
     except FileExistsError:
         talk(f"{output} already exists; use --force to overwrite it")

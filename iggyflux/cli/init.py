@@ -13,6 +13,7 @@ import click
 
 from iggyflux.authoring.samples import Coordinates
 from iggyflux.cli.output import ExitCode, note, result, talk
+from iggyflux.disk import named
 from iggyflux.documents import read_document, read_schema, read_source
 from iggyflux.errors import DocumentError
 from iggyflux.escapes import escaped, json_text
@@ -105,7 +106,7 @@ def _write_file(path: Path | None, pipeline: bool, reader: bool, mapping: str | 
         result(text)
         return ExitCode.OK
     try:
-        with path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
+        with named(path), path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except FileExistsError:
         talk(f"{path} already exists; use --force to overwrite it")
@@ -188,7 +189,7 @@ def _write_directory(folder: Path, kind: str, form: str, ci: str) -> int:
     for path, text in made:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8", newline="\n") as file:
+            with named(path), path.open("x", encoding="utf-8", newline="\n") as file:
                 file.write(text())
         except (FileExistsError, NotADirectoryError) as error:
             if not path.is_file():
@@ -257,5 +258,6 @@ def _is_reader(path: Path) -> bool:
 def write_schema(kind: str, path: Path, force: bool) -> None:
     """Write the schema beside the document; keep one that exists, which may be under version control."""
     if force or not path.exists():
-        path.write_bytes(read_schema(kind))
+        with named(path):
+            path.write_bytes(read_schema(kind))
         talk(f"wrote {path}, by which editors complete and explain it")

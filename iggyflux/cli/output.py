@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import click
 
+from iggyflux.disk import named, remedy
 from iggyflux.errors import DocumentError, IggyfluxError, NotConnected, Problem, Stopped, counted
 from iggyflux.escapes import escaped, escaped_lines, json_text
 
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 plural = counted
+_STDOUT = "standard output"
 
 
 class ExitCode(IntEnum):
@@ -103,13 +105,15 @@ def result(text: str | bytes) -> None:
         return
     if sys.stdout.isatty():
         text = escaped_lines(text if isinstance(text, str) else text.decode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+    with named(_STDOUT):
+        sys.stdout.buffer.write(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
 
 
 def flush_results() -> None:
     """Flush stdout, unless it is closed: the language server closes it at the end of a session."""
     if sys.stdout is not None and not sys.stdout.closed:
-        sys.stdout.flush()
+        with named(_STDOUT):
+            sys.stdout.flush()
 
 
 def result_line(*line: str | Styled) -> None:
@@ -123,7 +127,8 @@ def talk(*line: str | Styled) -> None:
 
 
 def _print(line: Line, *, err: bool = False) -> None:
-    click.echo(written(line), err=err, color=None if has_colours() else False)
+    with named("standard error" if err else _STDOUT):
+        click.echo(written(line), err=err, color=None if has_colours() else False)
 
 
 def has_colours() -> bool:
@@ -270,6 +275,8 @@ def _operating_system(error: Any) -> int:
         return ExitCode.CLOSED_PIPE
     place = f"{error.filename}: " if error.filename is not None else ""
     talk(Styled("error", "red", bold=True), f": {place}{error.strerror or error}")
+    if hint := remedy(error):
+        talk("    ", Styled("hint:", "cyan"), f" {hint}")
     return ExitCode.STOPPED
 
 

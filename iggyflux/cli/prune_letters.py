@@ -78,7 +78,7 @@ def command(
                 report_others(letters, place.path)
             return ExitCode.OK
         _print(counted)
-        others = f", {plural(selected[False], 'letter')} of them not replayed" if selected[False] else ""
+        others = f", {selected[False]:,} of them not replayed" if selected[False] else ""
         if dry_run:
             talk(f"would remove {plural(count, 'dead letter')} of {name_of_place(path)}{others}")
             return ExitCode.OK

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, result, result_line, show_stop
 from iggyflux.cursors import cursor_state
 from iggyflux.delivery.settled import Interval, SettledOffsets, gaps
+from iggyflux.disk import remedy
 from iggyflux.errors import Stopped
 from iggyflux.lineprotocol import Dialect
 from iggyflux.pipeline import TopicAddress
@@ -43,12 +45,17 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     """
     code = ExitCode.OK
     trees = []
+
+    def failed(error: Stopped) -> None:
+        nonlocal code
+        show_stop(error)
+        code = ExitCode.STOPPED
+
     for prepared in prepare_routes(open_pipeline(pipeline), only=only):
         try:
-            trees.append(_tree(prepared))
+            trees.append(_tree(prepared, failed))
         except Stopped as error:
-            show_stop(error)
-            code = ExitCode.STOPPED
+            failed(error)
     if form == "json":
         result(json_text(trees, indent=True) + "\n")
     else:
@@ -58,14 +65,14 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     return code
 
 
-def _tree(prepared: PreparedRoute) -> dict[str, Any]:
+def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[str, Any]:
     setup = prepared.setup
     state, letters = setup.pipeline.state, setup.item.dead_letters
     made: dict[str, Any] = {"route": setup.name, "kind": setup.kind, "mapping": setup.mapping.name}
     if isinstance(letters, TopicAddress):
         made["dead_letters"] = None
     else:
-        made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup))
+        made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup), failed)
     if isinstance(state, TopicAddress):
         return made
     if setup.kind == "reader":
@@ -85,13 +92,15 @@ def _record(state: Any) -> Any:
         state.close()
 
 
-def _count_lines(place: Path) -> int | None:
-    """Return the number of letters in a folder, which are lines."""
-    if not place.exists():
-        return 0
+def _count_lines(place: Path, failed: Callable[[Stopped], None]) -> int | None:
+    """Return the number of letters in a folder, which are lines; None, and call `failed`, if it cannot be read."""
     try:
         return sum(_lines_of(file) for file in dead_letter_files(place))
-    except OSError:
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        reason = f"cannot count the dead letters in {place}: {error.strerror}"
+        failed(Stopped(reason, remedy(error), "IFX717"))
         return None
 
 
@@ -133,7 +142,7 @@ def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
             for each in all_of
         ]
     return {
-        "intervals": intervals,
+        "intervals": sorted(intervals, key=itemgetter("stream", "topic", "partition", "first")),
         "gaps": [
             {"stream": place.stream, "topic": place.topic, "partition": place.partition, "first": first, "last": last}
             for place, all_of in places.items()

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from iggyflux.errors import counted
+
 MARGIN_SECONDS: Final = 60
 """A point is too old only if it is so by more: clocks drift after the server's clock was read."""
 MOST_SECONDS: Final = 2**63 - 1
@@ -42,7 +44,9 @@ class Retention:
         if not self.seconds:
             return "without limit"
         days, rest = divmod(self.seconds, 86_400)
-        return f"for {days} days" if days and not rest else f"for {self.seconds / 3600:g} hours"
+        if days and not rest:
+            return f"for {counted(days, 'day')}"
+        return f"for {self.seconds / 3600:g} {'hour' if self.seconds == 3600 else 'hours'}"
 
 
 def parse_span(text: str) -> int | None:

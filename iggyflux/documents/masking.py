@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from iggyflux.documents.line_masking import hidden_in_lines
 from iggyflux.documents.nodes import Lines, Node, join_pointer, split_pointer
-from iggyflux.documents.pipeline_keys import Schema, expanded, schemas_inside, takes_scalars, vocabulary
+from iggyflux.documents.pipeline_keys import Schema, expanded, is_key, schemas_inside, takes_scalars, vocabulary
 from iggyflux.documents.schema import load_schema
 from iggyflux.errors import Problem
 from iggyflux.secrets import REFERENCE, Scrubber, is_secret_key, secret_spans, url_secrets
@@ -31,6 +31,7 @@ _NARROW_PIECE = re.compile(r"[^\s{}\[\],'\"`=:*&!]+")
 _RUN = re.compile(r"[0-9A-Za-z]{4}")
 _OF_VALUES = re.compile(r"[\"'{}\[\]]")
 """A key with such a character is text that is damaged, with values in it."""
+_AFTER_KEY = re.compile(r"['\"]?[ \t]*+[:=.\]]")
 _FIXED_TEXT = "IFX814"
 """Its message and hint have no value of the file, and a secret may be one of their words."""
 _FEWEST = 4
@@ -66,6 +67,8 @@ class Mask:
         self._spans: dict[int, list[tuple[int, int]]] = {}
         """Hidden parts of the text by the number of each line that they touch."""
         self._values: set[tuple[int, int]] = set()
+        self._keys: dict[int, list[tuple[int, int]]] = {}
+        """Keys of the schema by the number of their line: one with the text of a secret is shown."""
         self._texts: set[str] = set()
         self._scrub = Scrubber(())
         self._is_current = True
@@ -75,6 +78,10 @@ class Mask:
         first, last = self._lines.place(start)[0], self._lines.place(max(start, end - 1))[0]
         for number in range(first, last + 1):
             self._spans.setdefault(number, []).append((start, end))
+
+    def keep_key(self, start: int, end: int) -> None:
+        """Show a key of the schema also if it has the text of a secret."""
+        self._keys.setdefault(self._lines.place(start)[0], []).append((start, end))
 
     def add(self, *texts: str) -> None:
         """Hide texts, in every form."""
@@ -112,7 +119,7 @@ class Mask:
         masked = problem if problem.code == _FIXED_TEXT else scrub_texts(problem, scrub)
         is_changed = problem.caret is not None  # its line is hidden already, and has other columns than the text
         spans = [] if is_changed else self._spans_of(problem)
-        return masked.hiding([*spans, *scrub.spans(problem.source or "")])
+        return masked.hiding([*spans, *self._without_keys(problem, scrub.spans(problem.source or ""))])
 
     def _update(self) -> None:
         if not self._is_current:
@@ -129,6 +136,19 @@ class Mask:
         for first, last in self._spans.get(line or 0, ()):
             if first < end and begin < last:
                 yield max(first - begin, 0), min(last, end) - begin
+
+    def _without_keys(self, problem: Problem, spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield the spans of a problem's line that are not parts of a key of the schema."""
+        line, source = problem.location.line, problem.source or ""
+        keys = self._keys.get(line, ())
+        begin = self._lines.start(line) if line else 0
+        is_changed = problem.caret is not None  # its columns are others, and its values were hidden where they are
+        texts = {self._text[start:end].strip("'\"") for start, end in keys if is_changed}
+        for start, end in spans:
+            is_word = source[start:end] in texts and _AFTER_KEY.match(source, end) is not None
+            is_place = any(first <= begin + start and begin + end <= last for first, last in keys)
+            if not (is_word if is_changed else is_place):
+                yield start, end
 
     def _suspects(self, problem: Problem) -> Iterator[str]:
         """Yield the hidden texts around a problem that it may quote."""
@@ -158,8 +178,10 @@ def scrub_texts(problem: Problem, scrub: Scrubber) -> Problem:
 
 
 def scrub_pointer(problem: Problem, scrub: Scrubber) -> Problem:
-    """Return a problem without the secrets of `scrub` in its pointer."""
-    pointer = "".join(join_pointer("", scrub(part)) for part in split_pointer(problem.location.pointer))
+    """Return a problem without the secrets of `scrub` in its pointer; a word of the schema tells none."""
+    words = vocabulary().words
+    parts = split_pointer(problem.location.pointer)
+    pointer = "".join(join_pointer("", part if part in words else scrub(part)) for part in parts)
     return dataclasses.replace(problem, location=dataclasses.replace(problem.location, pointer=pointer))
 
 
@@ -177,6 +199,8 @@ def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
         if node.children:
             for key, child in node.children.items():
                 inner = schemas_inside(schemas, key)
+                if key in node.keys and is_key(schemas, key):
+                    mask.keep_key(*node.keys[key])
                 if isinstance(key, str) and _OF_VALUES.search(key) and key in node.keys:
                     mask.hide(*node.keys[key])
                     mask.add(key, *filter(is_telling, _PIECE.findall(key)))

@@ -31,7 +31,14 @@ def schemas_inside(schemas: Sequence[Schema], key: str | int) -> list[Schema]:
     """Return the schemas of a member or an item."""
     if isinstance(key, int):
         return expanded(schema["items"] for schema in schemas if "items" in schema)
-    return expanded(schema["properties"][key] for schema in schemas if key in schema.get("properties", {}))
+    known = [schema["properties"][key] for schema in schemas if key in schema.get("properties", {})]
+    of_users = [schema.get("additionalProperties") for schema in schemas]  # their names are those of the user
+    return expanded(known or [each for each in of_users if isinstance(each, Mapping)])
+
+
+def is_key(schemas: Sequence[Schema], key: object) -> bool:
+    """Return whether one of the schemas names the key."""
+    return any(key in schema.get("properties", {}) for schema in schemas)
 
 
 def takes_scalars(schema: Schema) -> bool:

@@ -82,8 +82,10 @@ def parse_listen(text: str) -> tuple[str, int]:
     ('::1', 9273)
     """
     host, separator, port = text.strip().rpartition(":")
-    if not separator or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+    if not separator or not re.fullmatch(r"[0-9]{1,9}", port):
         raise AddressFault("it is not a host and a port", "for example 127.0.0.1:9273")
+    if int(port) > 65535:
+        raise AddressFault(f"{text!r} has a port above 65535", "a port is at most 65535; for example 127.0.0.1:9273")
     if not host:
         raise AddressFault(
             "the address has no host", f"127.0.0.1:{port} is for this machine only, 0.0.0.0:{port} for all"

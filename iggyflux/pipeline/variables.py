@@ -10,7 +10,7 @@ from functools import cache
 from iggyflux.documents import Document, is_telling, load_schema, mask_of
 from iggyflux.errors import Problem
 from iggyflux.records import JSON
-from iggyflux.secrets import is_secret_key, url_secrets
+from iggyflux.secrets import is_name_of_secret, is_secret_key, url_secrets
 
 _REFERENCE = re.compile(r"\$(\$)\{|\$\{([^{}]*)\}")
 """`$${`, which is the text `${`, or a variable."""
@@ -111,6 +111,8 @@ class Variables:
             state = "empty" if name in self._environ else "not set"
             self._report("IFX802", pointer, f"the environment variable {name} is {state}", hint)
             return match[0]
+        if is_name_of_secret(name):
+            self.mask.add(value)
         return value
 
     def _report(self, code: str, pointer: str, message: str, hint: str) -> None:

@@ -38,8 +38,10 @@ class Job:
         return self.rendered.origins[refusal.line]
 
     def place_of(self, message: int) -> Position:
-        """Return the position of the message with this index."""
-        return Position(self.batch.partition, self.messages[message].offset)
+        """Return the position of the message with this index: its own, as letters name it, if it has one."""
+        found = self.messages[message]
+        place = Partition(found.stream, found.topic, found.partition) if found.stream else self.batch.partition
+        return Position(place, found.offset)
 
     @property
     def messages(self) -> Sequence[Message]:

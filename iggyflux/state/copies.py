@@ -129,7 +129,7 @@ def copy_databases(names: Mapping[Path, Path], target: Path) -> None:
     Raise `Stopped` (IFX701); IFX709 if `target` is not empty, or another backup to it is being made.
     """
     target = Path(os.path.realpath(target))  # `resolve` raises for a link to itself
-    with translate_errors(target, "copy"):
+    with translate_errors(target, "write"):
         folder = target if target.exists() else target.with_name(f".{target.name}{_MARK}")
         make_folder(folder, 0o700)
         if not is_free(folder):
@@ -137,12 +137,12 @@ def copy_databases(names: Mapping[Path, Path], target: Path) -> None:
         mark = _claim(folder)
     with mark:
         try:
-            with translate_errors(target, "copy"):
+            with translate_errors(target, "write"):
                 _clear(folder)
                 mark.truncate(0)
             for path, name in names.items():
-                _copy(path, folder / _COPIES / name)
-            with translate_errors(target, "copy"):
+                _copy(path, folder / _COPIES / name, target / name)
+            with translate_errors(target, "write"):
                 _move(folder, mark)
                 if folder != target:
                     _rename(folder, target)
@@ -220,17 +220,31 @@ def _move(folder: Path, mark: BinaryIO) -> None:
     sync_folder(folder)
 
 
-def _copy(path: Path, target: Path) -> None:
-    """Copy the database at `path`, as it is at one moment."""
-    with translate_errors(target, "copy"):
-        make_folder(target.parent, 0o700)
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+_OF_WRITES = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_TRUNCATE)
+
+
+def _copy(path: Path, copied: Path, target: Path) -> None:
+    """Copy the database at `path` to `copied`, as it is at one moment; errors of writing are those of `target`."""
+    with translate_errors(target, "write"):
+        make_folder(copied.parent, 0o700)
+        descriptor = os.open(copied, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with translate_errors(path, "copy"), closing(connect(path)) as source, closing(sqlite3.connect(target)) as copy:
-            source.backup(copy)
-        with translate_errors(target, "copy"):
+        with (
+            translate_errors(path, "copy"),
+            closing(connect(path)) as source,
+            closing(sqlite3.connect(copied)) as copy,
+        ):
+            try:
+                source.backup(copy)
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", 0)
+                if code & 0xFF == sqlite3.SQLITE_FULL or code in _OF_WRITES:  # nothing of the source is written
+                    with translate_errors(target, "write"):
+                        raise
+                raise
+        with translate_errors(target, "write"):
             os.fsync(descriptor)
-            sync_folder(target.parent)
+            sync_folder(copied.parent)
     finally:
         os.close(descriptor)
 

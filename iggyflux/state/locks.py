@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from iggyflux.disk import make_folder
+from iggyflux.disk import make_folder, remedy
 from iggyflux.errors import Stopped
 
 
@@ -16,27 +16,34 @@ class Lock:
     def __init__(self, path: Path, owner: str) -> None:
         """Take the lock at `path`.
 
-        Raise `Stopped`: IFX702 with the holder's process if another process has it, IFX701 if the file cannot be made.
+        Raise `Stopped`: IFX702 with the holder's process if another process has it, IFX701 if the file cannot be made
+        or written.
         """
         self.path = path
         self._owner = owner
+        self._descriptor: int | None = None
         try:
             make_folder(path.parent, 0o700)
-            self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take(self._descriptor)
         except OSError as error:
-            raise Stopped(f"cannot keep positions in {path.parent}: {error.strerror}", code="IFX701") from error
+            self.release()
+            hint = f"{remedy(error) or 'check the system log'}, or set `state` to another folder"
+            raise Stopped(f"cannot keep positions in {path.parent}: {error.strerror}", hint, "IFX701") from error
+
+    def _take(self, descriptor: int) -> None:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             self.release()
             raise Stopped(
-                f"{owner} is in use by process {holder or '(unknown)'}",
+                f"{self._owner} is in use by process {holder or '(unknown)'}",
                 "stop that process, or use another consumer name",
                 "IFX702",
             ) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     def check(self) -> None:
         """Raise `Stopped` (IFX702) if the lock file was removed or replaced: another process may hold a new one."""

@@ -43,7 +43,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from iggyflux.disk import make_folder, sync_folder
+from iggyflux.disk import make_folder, remedy, sync_folder
 from iggyflux.errors import Stopped
 from iggyflux.state.locks import Lock
 from iggyflux.state.store import CHUNK_BYTES, FORMAT, NOTHING, check_no_event_loop
@@ -330,7 +330,7 @@ def translate_errors(path: Path, verb: str) -> Iterator[None]:
     except UnicodeDecodeError as error:  # SQLite quotes the bytes of a damaged schema
         raise damaged(path, "its tables are damaged") from error
     except OSError as error:
-        hint = f"free space or correct the permissions, and run again: {_AGAIN}"
+        hint = f"{remedy(error) or 'check the system log'}, and run again: {_AGAIN}"
         raise Stopped(f"cannot {verb} the positions in {path}: {error.strerror}", hint, "IFX701") from error
 
 

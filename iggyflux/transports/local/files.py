@@ -22,7 +22,7 @@ from pathlib import Path
 
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
-from iggyflux.disk import file_name, write_whole
+from iggyflux.disk import file_name, remedy, write_whole
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.escapes import escaped_lines
 from iggyflux.payloads import MAX_PAYLOAD_BYTES
@@ -250,7 +250,7 @@ class FileSource(_LineSource):
         try:
             yield
         except OSError as error:
-            raise Stopped(f"cannot read {self._path}: {error.strerror}", code="IFX710") from error
+            raise Stopped(f"cannot read {self._path}: {error.strerror}", remedy(error), "IFX710") from error
 
     def _close(self) -> None:
         if self._lines is not None:
@@ -317,13 +317,14 @@ class LineFileSink:
         try:
             await self._worker.call(self._connect)
         except OSError as error:
-            raise Stopped(f"cannot write to {self._path}: {error.strerror}", code="IFX710") from error
+            raise Stopped(f"cannot write to {self._path}: {error.strerror}", remedy(error), "IFX710") from error
 
     async def write(self, lines: Sequence[str]) -> Verdict:
         """As `LineSink.write`."""
         data = ("\n".join(lines) + "\n").encode()
         self.sent_bytes += len(data)
         reason: str | None = "it was removed or replaced while it was written"
+        hint: str | None = "leave the file in its place, and run again"
         try:
             for _ in range(ATTEMPTS):
                 file, end = await self._worker.call(self._append, data)
@@ -332,8 +333,8 @@ class LineFileSink:
                     return Accepted()
                 await self._worker.call(self._open_anew, file)
         except OSError as error:
-            reason = error.strerror
-        return Impossible(f"cannot write to {self._path}: {reason}", "free space, and run again")
+            reason, hint = error.strerror, remedy(error)
+        return Impossible(f"cannot write to {self._path}: {reason}", hint)
 
     async def close(self) -> None:
         """As `LineSink.close`."""
@@ -433,7 +434,7 @@ class StdoutSink:
         try:
             write_whole(self._descriptor, data)
         except OSError as error:
-            return Impossible(f"cannot write to standard output: {error.strerror}")
+            return Impossible(f"cannot write to standard output: {error.strerror}", remedy(error))
         return Accepted()
 
 

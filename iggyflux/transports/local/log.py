@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from iggyflux.disk import make_folder, short_name
+from iggyflux.disk import make_folder, remedy, short_name
 from iggyflux.errors import EndOfInput, Stopped, closest, listed
 from iggyflux.pipeline import Start
 from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
@@ -74,7 +74,7 @@ class Log:
             try:
                 make_folder(path, 0o700)
             except OSError as error:
-                raise Stopped(f"cannot create the log {path}: {error.strerror}", code="IFX703") from error
+                raise Stopped(f"cannot create the log {path}: {error.strerror}", remedy(error), "IFX703") from error
         if not os.path.isdir(path):  # noqa: PTH112  # False also for a name that is too long
             hint = "create it with iggyflux log append, or iggyflux log generate"
             raise Stopped(f"no log in {path}", hint, "IFX703")
