@@ -10,10 +10,12 @@ import asyncio
 import itertools
 import json
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from iggyflux.audit.points import Entry, FieldReader, Numbers, SeriesReader
 from iggyflux.audit.sorting import PointSorter
 from iggyflux.audit.stored import StoreFacts
 from iggyflux.audit.window import Class, Window, is_same
-from iggyflux.errors import EndOfInput
+from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.lineprotocol import Dialect, Point, Unsigned
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.records import Batch, DeadLetter, LazyMessages, Message, Partition, Reason, Row
@@ -284,7 +286,13 @@ def letters_of(case: Case) -> list[DeadLetter]:
 
 
 def audit_of(case: Case, window_points: int, most_in_memory: int) -> Audit:
-    audit = Audit(
+    audit = made_audit(case, window_points, most_in_memory)
+    asyncio.run(audit.run())
+    return audit
+
+
+def made_audit(case: Case, window_points: int, most_in_memory: int) -> Audit:
+    return Audit(
         Messages(case.payloads),
         lambda dialect: tides().plan(dialect=dialect, precision="s"),
         Stored(case),  # type: ignore[arg-type]
@@ -294,8 +302,6 @@ def audit_of(case: Case, window_points: int, most_in_memory: int) -> Audit:
         window_points=window_points,
         sorter=PointSorter(most_in_memory),
     )
-    asyncio.run(audit.run())
-    return audit
 
 
 @settings(max_examples=150)
@@ -426,6 +432,19 @@ def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
         times = [entry[0] for entry in window]
         assert all(b - a <= 3600 * 10**9 for a, b in itertools.pairwise(times))
         assert len({entry[:2] for entry in window}) <= most
+
+
+@pytest.mark.parametrize("which", ["_sorter", "missing"])
+def test_a_full_disk_stops_an_audit_with_a_hint(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    """Also where what is missing is kept."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "w+b"))
+    payloads = {0: [b'{"rows": [{"k": "surge", "p": "north", "t": 5, "w": 1}]}'], 1: []}
+    audit = made_audit(Case([], payloads), 9, 10**6)
+    setattr(audit, which, PointSorter(1))
+    with pytest.raises(Stopped) as caught:
+        asyncio.run(audit.run())
+    audit.missing.close()
+    assert (caught.value.code, "No space left" in caught.value.reason) == ("IFX746", True)
 
 
 VALUES = (
