@@ -500,7 +500,7 @@ class _Transfer:
                 self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
             if written_down is not None:
                 written_down.note(settled.intervals)
-                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
+                written_down.write(self._clock.monotonic())
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:
