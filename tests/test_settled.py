@@ -319,3 +319,38 @@ def test_a_locked_ledger_holds_up_no_stop(tmp_path: Path, monkeypatch: pytest.Mo
         assert time.monotonic() - began < 20
     assert (outcome.code, "ledger.unusable" in outcome.err) == (0, True)
     assert (tmp_path / "out.lp").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("end", [3, 9])
+def test_offsets_that_are_used_again_are_not_claimed_before_they_are_settled(tmp_path: Path, end: int) -> None:
+    """The log ends before what was settled, or its messages are read again."""
+
+    class Source(ScriptedSource):
+        async def ends(self) -> dict[Partition, int]:
+            return {Partition("s", "t", 0): end}
+
+    def run(first: int, steps: Sequence[Any] = ()) -> None:
+        source = Source([batch([b"1"], offset=offset) for offset in range(first, first + 3)])
+        tried = Tried(source, steps)
+        route = dataclasses.replace(tried.route, ledger=ledger)
+        tried.writer = WriterRun(route, tried.status, tried.stop, tried.clock)
+        tried.run()
+
+    def claimed() -> set[int]:
+        assert ledger._settled is not None
+        return {at for at in range(20) if ledger._settled.claims(Position(Partition("s", "t", 0), at))}
+
+    async def look(_: Sequence[str]) -> Verdict:
+        seen.append(claimed())
+        return Accepted()
+
+    seen: list[set[int]] = []
+    with closing(ledger_state(tmp_path, "r")) as state:
+        state.take()
+        before = SettledOffsets()
+        before.add(Partition("s", "t", 0), "elder", Interval(0, 7, points=8))
+        state.commit(before.record())
+    ledger = ledger_in(tmp_path)
+    run(5 if end == 9 else 9, [look])
+    assert seen == [set(range(5 if end == 9 else 3))]
+    assert settled_in(tmp_path) == ([(0, 4), (5, 7)] if end == 9 else [(0, 2), (9, 11)])

@@ -84,7 +84,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
+from iggyflux.transports.base import Ending, Grouped, Lagging, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -183,6 +183,8 @@ class WriterRun:
             source = self.route.source
             with self._unanswered.request(self._clock.monotonic(), "connecting", server_of(source)):
                 await source.connect()
+                if self.route.ledger is not None and isinstance(source, Ending):
+                    self.route.ledger.cut(await source.ends())
             self._is_source_connected = True
 
     async def _connect_sink(self) -> None:
@@ -437,6 +439,8 @@ class _Transfer:
             return end
         if batch is not None:
             self._arrived = self._traces.batch(batch, began)
+            if self._route.ledger is not None:
+                self._route.ledger.cut({batch.partition: batch.messages[0].offset})
         return batch
 
     def _asking(self, what: str) -> AbstractContextManager[None]:
