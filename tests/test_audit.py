@@ -7,13 +7,17 @@ other tests run the command against the simulator, of which a crash takes points
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import itertools
 import json
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +33,18 @@ from iggyflux.audit.sorting import PointSorter
 from iggyflux.audit.stored import StoreFacts
 from iggyflux.audit.window import Class, Window, is_same
 from iggyflux.cli.audit import _next_step, _Sent
-from iggyflux.errors import EndOfInput
-from iggyflux.lineprotocol import Dialect, Point, Unsigned
+from iggyflux.delivery.verdicts import Accepted, Unavailable, Verdict
+from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.lineprotocol import Dialect, Point, Unsigned, parse_line
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.records import Batch, DeadLetter, LazyMessages, Message, Partition, Reason, Row
+from iggyflux.runner.writer_run import WriterRun
 from iggyflux.sim.server import SimServer
 from iggyflux.transports.influxdb.query.schema import Selection
 from iggyflux.transports.local.log import Log
+from iggyflux.transports.local.memory import ScriptedSource
 from tests.shell import iggyflux
+from tests.test_change import Tried
 
 MAPPING = """\
 iggyflux: 1
@@ -285,7 +293,13 @@ def letters_of(case: Case) -> list[DeadLetter]:
 
 
 def audit_of(case: Case, window_points: int, most_in_memory: int) -> Audit:
-    audit = Audit(
+    audit = made_audit(case, window_points, most_in_memory)
+    asyncio.run(audit.run())
+    return audit
+
+
+def made_audit(case: Case, window_points: int, most_in_memory: int) -> Audit:
+    return Audit(
         Messages(case.payloads),
         lambda dialect: tides().plan(dialect=dialect, precision="s"),
         Stored(case),  # type: ignore[arg-type]
@@ -295,8 +309,6 @@ def audit_of(case: Case, window_points: int, most_in_memory: int) -> Audit:
         window_points=window_points,
         sorter=PointSorter(most_in_memory),
     )
-    asyncio.run(audit.run())
-    return audit
 
 
 @settings(max_examples=150)
@@ -341,36 +353,92 @@ def test_sending_what_is_missing_leaves_nothing_missing_and_changes_no_value(cas
             assert asyncio.run(audit.still_missing(measurement, entries)) == []
 
 
+def changed(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    return f"{value}!" if isinstance(value, str) else value + 1
+
+
 @settings(max_examples=50)
 @given(cases(), st.data())
 def test_what_came_in_the_meantime_is_not_sent(case: Case, data: st.DataObject) -> None:
-    """Each point is asked for again right before it is sent."""
+    """Each point is asked for before each attempt: newer values stay, also those that came between two of them."""
     audit = audit_of(case, 100, 10**6)
-    source = StillMissing(audit, 3, 10**9)
     entries = [entry for name in audit.missing.measurements() for entry in next(audit.missing.windows(name, 99, 10**9))]
-    arrived = data.draw(
-        st.sets(st.sampled_from(sorted({entry[:2] for entry in entries}))) if entries else st.just(set())
+    points = sorted({entry[:2] for entry in entries})
+    before, between = (data.draw(st.sets(st.sampled_from(points)) if points else st.just(set())) for _ in range(2))
+    newer: dict[Key, dict[str, Any]] = {}
+
+    def key_of(at: int, series: str) -> Key:
+        kind, tags = audit._series.read(series)
+        return kind, tags.get("pier", ""), at
+
+    def arrive(which: set[tuple[int, str]]) -> None:
+        for at, series, _, text in entries:
+            if (at, series) in which:
+                fields = FieldReader(Dialect.V2).read([text]).at(0)
+                newer.setdefault(key_of(at, series), {}).update({name: changed(fields[name]) for name in fields})
+        for key, fields in newer.items():
+            case.stored.setdefault(key, {}).update(fields)
+
+    async def away(_: Sequence[str]) -> Verdict:
+        arrive(between)
+        return Unavailable("status 503", 503)
+
+    async def store(lines: Sequence[str]) -> Verdict:
+        for point in map(parse_line, lines):
+            key = point.measurement, dict(point.tags).get("pier", ""), point.timestamp_ns or 0
+            assert key not in newer
+            case.stored.setdefault(key, {}).update(point.fields)
+        return Accepted()
+
+    arrive(before)
+    source = StillMissing(audit, 3, 10**9)
+    tried = Tried(ScriptedSource([]), [away, *[store] * 99])
+    route = dataclasses.replace(
+        tried.route, source=source, sink=source.sink(tried.sink), plan=LinesPlan(), batch_size=3, max_in_flight=2
     )
-    reader = FieldReader(Dialect.V2)
-    for at, series, _, text in entries:
-        if (at, series) in arrived:
-            kind, tags = audit._series.read(series)
-            case.stored.setdefault((kind, tags.get("pier", ""), at), {}).update(reader.read([text]).at(0))
+    asyncio.run(asyncio.wait_for(WriterRun(route, tried.status, tried.stop, tried.clock).run(), 60))
 
-    async def sent() -> list[str]:
+    assert all(fields.items() <= case.stored[key].items() for key, fields in newer.items())
+    assert "missing" not in truth(case).values()
+    assert tried.status.delivered == len(entries)
+    assert source.healed >= sum(entry[:2] in before for entry in entries)
+
+
+@given(st.integers(1, 40), st.lists(st.sampled_from(["read", "ack", "connect"]), max_size=60))
+def test_what_is_sent_again_is_held_until_it_is_acknowledged(count: int, steps: list[str]) -> None:
+    """A new connection goes on with what was not acknowledged."""
+    audit = made_audit(Case([], {0: [], 1: []}), 9, 10**6)
+    audit.numbers.add([Message(b"", "coast", "gauges", 0, offset) for offset in range(count)])
+    audit.missing.add("surge", [(number, "surge", number, f"waves={number}i") for number in range(count)])
+    source = StillMissing(audit, 3, 10**9)
+    settled, given = 0, list[Batch]()
+
+    async def drive() -> None:
+        nonlocal settled
         await source.connect()
-        lines = []
-        while True:
-            try:
-                batch = await source.read()
-            except EndOfInput:
-                return lines
-            assert batch is not None
-            lines += LinesPlan().render(batch.messages).lines
+        for step in [*steps, *["read", "ack"] * count]:
+            match step:
+                case "connect":
+                    await source.connect()
+                    given.clear()
+                case "ack" if given:
+                    batch = given.pop(0)
+                    assert batch.last is not None
+                    await source.ack([batch.last])
+                    settled += len(batch.messages)
+                case "read":
+                    with contextlib.suppress(EndOfInput):
+                        batch = await source.read()
+                        assert batch is not None
+                        assert batch.messages[0].offset == settled + sum(len(each.messages) for each in given)
+                        given.append(batch)
+            assert len(source._read) == len(given)
 
-    expected = [f"{series} {text} {at}" for at, series, _, text in entries if (at, series) not in arrived]
-    assert asyncio.run(sent()) == expected
-    assert source.healed == len(entries) - len(expected)
+    asyncio.run(drive())
+    assert settled == count
+    assert not source._points
 
 
 @pytest.mark.parametrize(
@@ -427,6 +495,19 @@ def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
         times = [entry[0] for entry in window]
         assert all(b - a <= 3600 * 10**9 for a, b in itertools.pairwise(times))
         assert len({entry[:2] for entry in window}) <= most
+
+
+@pytest.mark.parametrize("which", ["_sorter", "missing"])
+def test_a_full_disk_stops_an_audit_with_a_hint(monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    """Also where what is missing is kept."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "w+b"))
+    payloads = {0: [b'{"rows": [{"k": "surge", "p": "north", "t": 5, "w": 1}]}'], 1: []}
+    audit = made_audit(Case([], payloads), 9, 10**6)
+    setattr(audit, which, PointSorter(1))
+    with pytest.raises(Stopped) as caught:
+        asyncio.run(audit.run())
+    audit.missing.close()
+    assert (caught.value.code, "No space left" in caught.value.reason) == ("IFX746", True)
 
 
 VALUES = (

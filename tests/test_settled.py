@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import itertools
 import json
+import sqlite3
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,10 +21,16 @@ from hypothesis import strategies as st
 
 from iggyflux.delivery import settled
 from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets, count_of_others, gaps
+from iggyflux.delivery.verdicts import Accepted, Verdict
+from iggyflux.mapping import OnError
 from iggyflux.records import Message, Partition, Position
-from iggyflux.runner.settled_ledger import ledger_state
+from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
+from iggyflux.runner.writer_run import WriterRun
+from iggyflux.state.sqlite import SqliteState
 from iggyflux.transports.local.log import Log
+from iggyflux.transports.local.memory import ScriptedSource, batch
 from tests.shell import iggyflux
+from tests.test_change import Tried
 
 HERE = Partition("coast", "gauges", 3)
 
@@ -89,6 +100,43 @@ def test_the_oldest_of_too_many_intervals_are_forgotten(monkeypatch: pytest.Monk
 
     assert [each.first for each in offsets.intervals()[HERE, "p"]] == [14, 16, 18]
     assert offsets.forgotten == 7
+
+
+def test_there_is_one_bound_for_all_plans_of_a_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of last year goes before one of today, also after a restart."""
+    monkeypatch.setattr(settled, "MOST_INTERVALS", 4)
+    offsets = SettledOffsets()
+    for plan, first in (("zinc", 0), ("agate", 50), ("mica", 20)):
+        for offset in range(first, first + 6, 2):
+            offsets.add(HERE, plan, Interval(offset, offset))
+        offsets = SettledOffsets.of(json.loads(json.dumps(offsets.copy().record())))
+
+    found = {plan: [each.first for each in intervals] for (_, plan), intervals in offsets.intervals().items()}
+    assert found == {"agate": [54], "mica": [20, 22, 24]}
+    assert offsets.forgotten == 5
+
+
+@given(BATCHES, st.integers(0, 30))
+def test_what_is_cut_is_not_claimed_and_the_rest_is(drawn: list[Drawn], offset: int) -> None:
+    offsets = SettledOffsets()
+    for each in drawn:
+        for interval in offsets.new(HERE, each.plan, each.batch()):
+            offsets.add(HERE, each.plan, interval)
+    before, kept = offsets.copy(), offsets.copy()
+    claimed = {at for at in range(60) if offsets.claims(Position(HERE, at))}
+
+    assert offsets.cut(HERE, offset) == any(at >= offset for at in claimed)
+    assert {at for at in range(60) if offsets.claims(Position(HERE, at))} == {at for at in claimed if at < offset}
+    assert before.intervals() == kept.intervals()
+    for place, intervals in offsets.intervals().items():
+        assert intervals
+        for each in intervals:
+            (whole,) = (one for one in before.intervals()[place] if one.first == each.first)
+            assert each == whole or each.points * whole.messages <= whole.points * each.messages
+    for each in drawn:  # what is settled again is counted anew
+        for interval in offsets.new(HERE, each.plan, each.batch()):
+            offsets.add(HERE, each.plan, interval)
+    assert {at for at in range(60) if offsets.claims(Position(HERE, at))} == claimed
 
 
 def test_an_interval_that_overlaps_another_is_left_out() -> None:
@@ -221,3 +269,122 @@ def test_another_process_keeps_the_ledger_and_this_one_goes_on(tmp_path: Path, m
     assert outcome.code == 0
     assert "ledger.unusable" in outcome.err
     assert ledger() is None
+
+
+# --- beside a route ---
+
+
+def settled_in(folder: Path) -> list[tuple[int, int]]:
+    with closing(ledger_state(folder, "r")) as state:
+        found = SettledOffsets.of(state.read()).intervals()
+    return [(each.first, each.last) for intervals in found.values() for each in intervals]
+
+
+def ledger_in(folder: Path) -> SettledLedger:
+    return SettledLedger("r", OnError.DEAD_LETTER, ledger_state(folder, "r", busy_seconds=BUSY_SECONDS))
+
+
+def test_acknowledgements_do_not_wait_for_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, acknowledged, waited = ledger_in(tmp_path), threading.Event(), list[bool]()
+    commit = SqliteState.commit
+
+    def slow(state: SqliteState, record: object) -> None:
+        waited.append(acknowledged.wait(20))
+        commit(state, record)
+
+    class Source(ScriptedSource):
+        async def ack(self, positions: Sequence[Position]) -> None:
+            await super().ack(positions)
+            if self.acked[-1].offset == 5:
+                acknowledged.set()
+
+    monkeypatch.setattr(SqliteState, "commit", slow)
+    source = Source([batch([b"1"], offset=offset) for offset in range(6)])
+
+    async def answer(_: Sequence[str]) -> Verdict:
+        for _ in range(300):  # several acknowledgements
+            await asyncio.sleep(0)
+        return Accepted()
+
+    tried = Tried(source, [answer] * 6)
+    tried.writer = WriterRun(dataclasses.replace(tried.route, ledger=ledger), tried.status, tried.stop, tried.clock)
+    tried.run()
+
+    assert len({position.offset for position in source.acked}) > 1
+    assert waited
+    assert all(waited)
+    assert settled_in(tmp_path) == [(0, 5)]
+
+
+def test_a_ledger_that_was_locked_is_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def try_it() -> None:
+        ledger = ledger_in(tmp_path)
+        await ledger.connect()
+        for number, (now, is_locked) in enumerate([(0.0, False), (2.0, True), (8.0, True), (14.0, False)]):
+            ledger.note([(HERE, ("p", Interval(number, number)))])
+            with closing(sqlite3.connect(tmp_path / "r.ledger.sqlite", isolation_level=None)) as other:
+                if is_locked:
+                    other.execute("BEGIN IMMEDIATE")
+                ledger.write(now)
+                ledger.write(now)
+                assert ledger._writing is not None
+                await asyncio.wait({ledger._writing})
+            ledger.write(now + 0.1)  # too early
+            assert await asyncio.to_thread(settled_in, tmp_path) == [(0, 0 if number < 3 else 3)]
+        await ledger.close()
+
+    with closing(ledger_state(tmp_path, "r")) as state:
+        state.take()
+        state.commit(SettledOffsets().record())
+    asyncio.run(try_it())
+    assert [record.message.split(" ")[0] for record in caplog.records] == ["ledger.unusable"]
+
+
+def test_a_locked_ledger_holds_up_no_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
+    with closing(Log.open(tmp_path / "data")) as log:
+        log.append("coast", "gauges", [Message(PAYLOADS[0])])
+    with closing(sqlite3.connect(tmp_path / "kept" / "tides.ledger.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        outcome = iggyflux("run", "pipeline.yaml", "--until-end", "--quiet")
+        assert time.monotonic() - began < 20
+    assert (outcome.code, "ledger.unusable" in outcome.err) == (0, True)
+    assert (tmp_path / "out.lp").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("end", [3, 9])
+def test_offsets_that_are_used_again_are_not_claimed_before_they_are_settled(tmp_path: Path, end: int) -> None:
+    """The log ends before what was settled, or its messages are read again."""
+
+    class Source(ScriptedSource):
+        async def ends(self) -> dict[Partition, int]:
+            return {Partition("s", "t", 0): end}
+
+    def run(first: int, steps: Sequence[Any] = ()) -> None:
+        source = Source([batch([b"1"], offset=offset) for offset in range(first, first + 3)])
+        tried = Tried(source, steps)
+        route = dataclasses.replace(tried.route, ledger=ledger)
+        tried.writer = WriterRun(route, tried.status, tried.stop, tried.clock)
+        tried.run()
+
+    def claimed() -> set[int]:
+        assert ledger._settled is not None
+        return {at for at in range(20) if ledger._settled.claims(Position(Partition("s", "t", 0), at))}
+
+    async def look(_: Sequence[str]) -> Verdict:
+        seen.append(claimed())
+        return Accepted()
+
+    seen: list[set[int]] = []
+    with closing(ledger_state(tmp_path, "r")) as state:
+        state.take()
+        before = SettledOffsets()
+        before.add(Partition("s", "t", 0), "elder", Interval(0, 7, points=8))
+        state.commit(before.record())
+    ledger = ledger_in(tmp_path)
+    run(5 if end == 9 else 9, [look])
+    assert seen == [set(range(5 if end == 9 else 3))]
+    assert settled_in(tmp_path) == ([(0, 4), (5, 7)] if end == 9 else [(0, 2), (9, 11)])

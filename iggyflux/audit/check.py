@@ -17,7 +17,7 @@ from iggyflux.audit.points import Entry, FieldReader, Numbers, SeriesReader
 from iggyflux.audit.sorting import PointSorter
 from iggyflux.audit.stored import StoredPoints, StoreFacts
 from iggyflux.audit.window import Class, Suspect, Window, class_of
-from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.errors import EndOfInput
 from iggyflux.lineprotocol import Dialect, FieldValue
 from iggyflux.records import JSON, Batch, Message, Partition, Rendered
 from iggyflux.transports.base import Worker
@@ -171,12 +171,8 @@ class Audit:
                 report.points[Class.DEAD_LETTERED] += failure.count
             else:
                 report.failed += failure.count
-        try:
-            for name, entries in self._series.by_measurement(rendered.lines, rendered.origins, first).items():
-                self._sorter.add(name, entries)
-        except OSError as error:
-            hint = "free space in the directory for temporary files (TMPDIR), or audit a smaller range"
-            raise Stopped(f"cannot sort the points: {error.strerror}", hint, "IFX746") from error
+        for name, entries in self._series.by_measurement(rendered.lines, rendered.origins, first).items():
+            self._sorter.add(name, entries)
 
     # --- the store ---
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Final
 
 import msgspec
 
 from iggyflux.audit.points import Entry
+from iggyflux.errors import Stopped
 
 MOST_IN_MEMORY: Final = 250_000
 _BLOCK: Final = 1000
@@ -46,7 +48,7 @@ class PointSorter:
         self._size = 0
 
     def add(self, measurement: str, entries: list[Entry]) -> None:
-        """Add points of a measurement.  Raise `OSError` if there is no room for them on disk."""
+        """Add points of a measurement.  Raise `Stopped` (IFX746) if there is no room for them on disk."""
         pending = self._pending.get(measurement)
         if pending is None:
             self._pending[measurement] = list(entries)
@@ -55,7 +57,11 @@ class PointSorter:
         self.count += len(entries)
         self._held += len(entries)
         if self._held >= self._most:
-            self._spill()
+            try:
+                self._spill()
+            except OSError as error:
+                hint = "free space in the directory for temporary files (TMPDIR), or audit a smaller range"
+                raise Stopped(f"cannot sort the points: {error.strerror}", hint, "IFX746") from error
 
     def measurements(self) -> list[str]:
         """Return the names of the measurements, in order."""
@@ -81,7 +87,8 @@ class PointSorter:
     def close(self) -> None:
         """Remove the file; idempotent."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what did not fit on disk is not needed any more
+                self._file.close()
             self._file = None
         self._pending, self._runs = {}, {}
 
@@ -131,6 +138,7 @@ class PointSorter:
                 run.blocks.append((self._size, len(data)))
                 self._size += len(data)
             self._runs.setdefault(measurement, []).append(run)
+        self._file.flush()
         self._pending, self._held = {}, 0
 
 

@@ -186,16 +186,22 @@ async def _letters(setup: WriterSetup, prepared: PreparedRoute) -> Any:
 
 async def _send(route: Route, audit: Audit, unit_ns: int) -> _Sent:
     source, failed = StillMissing(audit, route.batch_size, unit_ns), ReportedFailures()
-    summary = await send_again(
-        [dataclasses.replace(route, source=source, plan=LinesPlan(), dead_letters=failed, on_error=OnError.DEAD_LETTER)]
+    again = dataclasses.replace(
+        route,
+        source=source,
+        plan=LinesPlan(),
+        sink=source.sink(route.sink),
+        dead_letters=failed,
+        on_error=OnError.DEAD_LETTER,
     )
+    summary = await send_again([again])
     for error in summary.errors:
         show_stop(error)
     for line in failed.lines():
         talk(*line)
     (status,) = summary.routes
     left = sum(audit.report.points[each] for each in (Class.MISSING,)) if summary.errors else 0
-    return _Sent(status.delivered, source.healed, max(failed.count, left), summary.exit_code)
+    return _Sent(max(status.delivered - source.healed, 0), source.healed, max(failed.count, left), summary.exit_code)
 
 
 def _of_other_plans(setup: WriterSetup, audit: Audit) -> int:

@@ -4,6 +4,9 @@ Pure.  An interval claims each of its offsets: every point of that message was a
 dead letter, dropped by `on_error: skip`, or left out by `where`.  It is added after the settling, so what is stored may
 lack what was settled last and never claims more.  Intervals belong to the plan that rendered the messages; a message
 that is settled again by the same plan counts once.
+
+Offsets that are read again, or that are not there any more, may belong to other messages now: `cut` removes them, of
+all plans.  An interval that is cut keeps its counts in proportion, rounded down; what was settled where is not known.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any, Final, TypeAlias
 from iggyflux.records import Message, Partition, Position
 
 MOST_INTERVALS: Final = 1000
-"""Of one partition and plan; the oldest are forgotten beyond that."""
+"""Of one partition; beyond that the oldest are forgotten: of the plan that settled longest ago, the lowest offsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,18 @@ class Interval:
             self.skipped + after.skipped,
         )
 
+    def before(self, offset: int) -> Interval:
+        """Return the part before `offset`, which is in this interval but not its first."""
+        counts = self.points, self.dead_letters, self.dropped, self.skipped
+        share = offset - self.first
+        return Interval(self.first, offset - 1, *(count * share // self.messages for count in counts))
+
 
 PlanInterval: TypeAlias = tuple[str, Interval]
 """An interval, and the identity of the plan that rendered its messages."""
+
+
+_NUMBERS: Final = attrgetter("first", "last", "points", "dead_letters", "dropped", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,14 @@ class SettledOffsets:
     """The settled intervals of a route, by partition and plan."""
 
     def __init__(self) -> None:
-        self._intervals: dict[tuple[Partition, str], list[Interval]] = {}
+        self._places: dict[Partition, dict[str, list[Interval]]] = {}
+        """By partition and plan; the plan that settled last is the last one."""
         self.forgotten = 0
         """Intervals that are not kept any more: there were too many of them."""
 
     def new(self, partition: Partition, plan: str, batch: SettledBatch) -> list[Interval]:
         """Return a settled batch as intervals, without messages that this plan has settled before."""
-        known = self._intervals.get((partition, plan), ())
+        known = self._places.get(partition, {}).get(plan, ())
         found = list(batch.intervals())
         if not any(_covered(known, each.first, each.last) for each in found):
             return found
@@ -110,23 +123,54 @@ class SettledOffsets:
 
     def add(self, partition: Partition, plan: str, interval: Interval) -> None:
         """Add an interval; one that overlaps another is left out, since it would count messages twice."""
-        known = self._intervals.setdefault((partition, plan), [])
+        plans = self._places.setdefault(partition, {})
+        known = plans[plan] = plans.pop(plan, [])
         if not _covered(known, interval.first, interval.last):
             _insert(known, interval)
-        if len(known) > MOST_INTERVALS:
-            self.forgotten += len(known) - MOST_INTERVALS
-            del known[: len(known) - MOST_INTERVALS]
+        for _ in range(sum(map(len, plans.values())) - MOST_INTERVALS):
+            oldest = next(iter(plans))
+            del plans[oldest][0]
+            self.forgotten += 1
+            if not plans[oldest]:
+                del plans[oldest]
+
+    def cut(self, partition: Partition, offset: int) -> bool:
+        """Remove `offset` and all after it, of all plans; return whether some was there."""
+        plans, is_cut = self._places.get(partition, {}), False
+        for plan, known in tuple(plans.items()):
+            if known[-1].last < offset:
+                continue
+            is_cut = True
+            at = bisect_left(known, offset, key=attrgetter("first"))
+            if at and known[at - 1].last >= offset:
+                known[at - 1] = known[at - 1].before(offset)
+            del known[at:]
+            if not known:
+                del plans[plan]
+        return is_cut
+
+    def partitions(self) -> Collection[Partition]:
+        """Return the partitions of which something is known."""
+        return self._places.keys()
 
     def intervals(self) -> Mapping[tuple[Partition, str], Sequence[Interval]]:
         """Return the intervals of each partition and plan, in the order of offsets."""
-        return {place: tuple(found) for place, found in sorted(self._intervals.items(), key=lambda item: str(item[0]))}
+        found = [((place, plan), tuple(each)) for place, plans in self._places.items() for plan, each in plans.items()]
+        return dict(sorted(found, key=lambda item: str(item[0])))
 
     def claims(self, position: Position) -> bool:
         """Return whether the message at `position` is in an interval, of whatever plan."""
-        return any(
-            place == position.partition and _covered(found, position.offset, position.offset)
-            for (place, _), found in self._intervals.items()
-        )
+        plans = self._places.get(position.partition, {})
+        return any(_covered(found, position.offset, position.offset) for found in plans.values())
+
+    def copy(self) -> SettledOffsets:
+        """Return a copy, cheaply: its `record` takes long, and may be made in another thread."""
+        made = SettledOffsets()
+        made._places = {
+            place: {plan: found.copy() for plan, found in plans.items()} for place, plans in self._places.items()
+        }
+        made.forgotten = self.forgotten
+        return made
 
     def record(self) -> dict[str, Any]:
         """Return the plain values to store."""
@@ -138,12 +182,10 @@ class SettledOffsets:
                     "topic": place.topic,
                     "partition": place.partition,
                     "plan": plan,
-                    "settled": [
-                        [each.first, each.last, each.points, each.dead_letters, each.dropped, each.skipped]
-                        for each in found
-                    ],
+                    "settled": list(map(_NUMBERS, found)),
                 }
-                for (place, plan), found in self.intervals().items()
+                for place, plans in self._places.items()
+                for plan, found in plans.items()
             ],
         }
 
@@ -153,7 +195,7 @@ class SettledOffsets:
         made = cls()
         for each in () if record is None else record["intervals"]:
             place = Partition(each["stream"], each["topic"], each["partition"])
-            made._intervals[place, each["plan"]] = [Interval(*numbers) for numbers in each["settled"]]
+            made._places.setdefault(place, {})[each["plan"]] = [Interval(*numbers) for numbers in each["settled"]]
         made.forgotten = 0 if record is None else record["forgotten"]
         return made
 

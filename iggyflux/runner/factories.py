@@ -14,7 +14,7 @@ from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings, TopicAddress
 from iggyflux.records import JSON
 from iggyflux.runner.series_guard import SeriesGuard, series_state
-from iggyflux.runner.settled_ledger import SettledLedger, ledger_state
+from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
 from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 
@@ -238,7 +238,7 @@ def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
     has_offsets = source.kind in ("iggy", "log") or (source.kind == "file" and not source.envelope)
     if not setup.pipeline.names_state or isinstance(state, TopicAddress) or not has_offsets:
         return None
-    return SettledLedger(setup.name, setup.writer.on_error, ledger_state(state, setup.name))
+    return SettledLedger(setup.name, setup.writer.on_error, ledger_state(state, setup.name, busy_seconds=BUSY_SECONDS))
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

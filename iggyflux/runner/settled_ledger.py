@@ -1,13 +1,22 @@
-"""The ledger of a route on disk: what `delivery.settled` knows, written at most once a second.
+"""The ledger of a route on disk: what `delivery.settled` knows, written at most once a second, beside the route.
 
-The guarantee does not depend on it, so a ledger that cannot be written stops nothing: `ledger.unusable` is logged once,
-and the route goes on without it.
+The guarantee does not depend on it, so a ledger that cannot be read or written stops nothing and delays nothing.
+
+| this happens                            | the ledger                                                           |
+|-----------------------------------------|----------------------------------------------------------------------|
+| batches were acknowledged               | notes them in memory; a thread makes and writes the record           |
+| the file is locked, the disk is full, … | logs `ledger.unusable` once, and tries again later                   |
+| … when it is read                       | as before; what is settled until then is not noted                   |
+| offsets are read again, or are behind   | cuts them: they may belong to other messages now                     |
+| the end of the log                      |                                                                      |
+| the end of the run                      | one last write; the file is waited for no longer than `BUSY_SECONDS` |
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,19 +27,24 @@ from iggyflux.mapping import OnError
 from iggyflux.records import Partition
 from iggyflux.runner.events import emit
 from iggyflux.runner.ledger import Job
+from iggyflux.state import sqlite
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
 from iggyflux.transports.base import Worker
 
 KIND: Final = "ledger"
+BUSY_SECONDS: Final = 0.2
+"""How long a route waits for a locked ledger: less than any stop may take."""
 _EVERY_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 5.0
 
 log = logging.getLogger("iggyflux.runner")
 
 
-def ledger_state(folder: Path, name: str) -> SqliteState:
+def ledger_state(folder: Path, name: str, *, busy_seconds: float = sqlite.BUSY_SECONDS) -> SqliteState:
     """Return the state of the ledger of the writer `name`, on disk in `folder`."""
-    return SqliteState(folder / f"{file_name(name)}.ledger{SUFFIX}", KIND, name, f"the ledger of {name!r}")
+    path, owner = folder / f"{file_name(name)}.ledger{SUFFIX}", f"the ledger of {name!r}"
+    return SqliteState(path, KIND, name, owner, busy_seconds=busy_seconds)
 
 
 class SettledLedger:
@@ -42,16 +56,16 @@ class SettledLedger:
         self._store = store
         self._worker = Worker("ledger")
         self._settled: SettledOffsets | None = None
-        self._is_unusable = self._is_changed = False
+        self._cuts: dict[Partition, int] = {}
+        """The offsets to cut at when it is read."""
+        self._is_changed = self._is_reported = False
         self._due = 0.0
+        self._writing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         """Read what is stored; idempotent."""
-        if self._settled is None and not self._is_unusable:
-            try:
-                self._settled = await self._worker.call(self._read)
-            except (Stopped, NotConnected) as error:
-                self._give_up(error)
+        if self._settled is None and self._writing is None:
+            await self._read_or_write(None)
 
     def intervals_of(self, job: Job, plan: str) -> Sequence[PlanInterval]:
         """Return what is to be noted of a settled batch when it is acknowledged; `plan` is the identity of its plan."""
@@ -68,26 +82,54 @@ class SettledLedger:
             self._settled.add(partition, plan, interval)
             self._is_changed = True
 
-    async def write(self, now: float, *, at_once: bool = False) -> None:
-        """Store what was added, if a second has passed since the last time; `now` is the time of the clock."""
-        if self._settled is None or not self._is_changed or (now < self._due and not at_once):
-            return
-        self._due, self._is_changed = now + _EVERY_SECONDS, False
-        try:
-            await self._worker.call(self._store.commit, self._settled.record())
-        except (Stopped, NotConnected) as error:
-            self._give_up(error)
+    def cut(self, ends: Mapping[Partition, int]) -> None:
+        """Forget these offsets and all after them: they are read again, or are not there any more."""
+        for partition, offset in ends.items():
+            if self._settled is None:
+                self._cuts[partition] = min(offset, self._cuts.get(partition, offset))
+            elif self._settled.cut(partition, offset):
+                self._is_changed = True
+
+    def write(self, now: float) -> None:
+        """Begin to store what was added, if a second has passed since the last time; `now` is the time of the clock."""
+        if self._writing is not None:
+            if not self._writing.done():
+                return
+            self._writing.result()  # a mistake of ours stops the route
+            self._writing = None
+        if now >= self._due and (self._is_changed or self._settled is None):
+            self._due = now + _EVERY_SECONDS
+            self._writing = asyncio.create_task(self._read_or_write(now))
 
     async def close(self) -> None:
         """Store what was added and release the state; idempotent."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
         await self._worker.finish(self._close)
+
+    async def _read_or_write(self, now: float | None) -> None:
+        try:
+            if self._settled is None:
+                self._settled = await self._worker.call(self._read)
+                self.cut(self._cuts)
+            else:
+                self._is_changed = False
+                await self._worker.call(self._commit, self._settled.copy())
+            self._is_reported = False
+        except (Stopped, NotConnected) as error:
+            self._is_changed = True
+            self._due = 0.0 if now is None else now + _AGAIN_SECONDS
+            self._report(error)
+
+    def _commit(self, settled: SettledOffsets) -> None:
+        self._store.commit(settled.record())
 
     def _close(self) -> None:
         try:
             if self._settled is not None and self._is_changed:
-                self._store.commit(self._settled.record())
+                self._commit(self._settled)
         except (Stopped, NotConnected) as error:
-            self._give_up(error)
+            self._report(error)
         finally:
             self._store.close()
 
@@ -95,9 +137,10 @@ class SettledLedger:
         self._store.take()
         return SettledOffsets.of(self._store.read())
 
-    def _give_up(self, error: Stopped | NotConnected) -> None:
-        self._settled, self._is_unusable = None, True
-        emit(log, logging.WARNING, "ledger.unusable", route=self._route, reason=str(error))
+    def _report(self, error: Stopped | NotConnected) -> None:
+        if not self._is_reported:
+            self._is_reported = True
+            emit(log, logging.WARNING, "ledger.unusable", route=self._route, reason=str(error))
 
 
 def _settled_batch(job: Job, *, drops: bool) -> SettledBatch:

@@ -84,7 +84,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
+from iggyflux.transports.base import Ending, Grouped, Lagging, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -186,6 +186,8 @@ class WriterRun:
             source = self.route.source
             with self._unanswered.request(self._clock.monotonic(), "connecting", server_of(source)):
                 await source.connect()
+                if self.route.ledger is not None and isinstance(source, Ending):
+                    self.route.ledger.cut(await source.ends())
             self._is_source_connected = True
 
     async def _connect_sink(self) -> None:
@@ -446,6 +448,8 @@ class _Transfer:
             return end
         if batch is not None:
             self._arrived = self._traces.batch(batch, began)
+            if self._route.ledger is not None:
+                self._route.ledger.cut({batch.partition: batch.messages[0].offset})
         return batch
 
     def _asking(self, what: str) -> AbstractContextManager[None]:
@@ -509,7 +513,7 @@ class _Transfer:
                 self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
             if written_down is not None:
                 written_down.note(settled.intervals)
-                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
+                written_down.write(self._clock.monotonic())
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:

@@ -67,6 +67,14 @@ class Lagging(Protocol):
         """
 
 
+@runtime_checkable
+class Ending(Protocol):
+    """A source that knows where its partitions end."""
+
+    async def ends(self) -> Mapping[Partition, int]:
+        """Return the offset after the last message of each partition, as far as known at `connect`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Starving:
     """A partition whose messages wait, without progress, for the group member `holder`; None if no member holds it."""

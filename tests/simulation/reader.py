@@ -134,7 +134,10 @@ class State:
 
 
 class LedgerState(State):
-    """The state of a ledger, on the disk of another; `claimed` gets the offsets that a commit claims first."""
+    """The state of a ledger, on the disk of another; `claimed` gets the offsets that a commit claims first.
+
+    Offsets that the server lost are claimed anew when the route has stored one of that partition since.
+    """
 
     def __init__(self, beside: State, claimed: Callable[[Iterable[Position]], None]) -> None:
         super().__init__()
@@ -142,6 +145,19 @@ class LedgerState(State):
         self._claimed = claimed
         self._known: set[Position] = set()
         self._lasts: dict[tuple[Partition, int], int] = {}
+        self._lost: dict[Partition, int] = {}
+        """Where partitions ended that lost messages."""
+
+    def lose(self, place: Partition, end: int) -> None:
+        """The server lost the messages from `end` on."""
+        self._lost[place] = min(end, self._lost.get(place, end))
+
+    def stored(self, place: Partition) -> None:
+        """The route has stored an offset, so it has read the messages that came since."""
+        end = self._lost.pop(place, None)
+        if end is not None:
+            self._known = {each for each in self._known if each.partition != place or each.offset < end}
+            self._lasts = {key: last for key, last in self._lasts.items() if key[0] != place}
 
     def commit(
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()

@@ -26,7 +26,7 @@ from iggyflux.cli.check import CheckResult, check_group
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, InfluxSettings, Secret
-from iggyflux.records import Message, Position, Rendered
+from iggyflux.records import Message, Partition, Position, Rendered
 from iggyflux.runner import Route, Status, Stop, Summary, run_routes, writer_run
 from iggyflux.runner.build import policy_of
 from iggyflux.runner.change import SETTLE_SECONDS
@@ -517,6 +517,10 @@ class World:
         """Check an offset when it is stored."""
         self.truth.passed(consumer, f"{topic}/{partition}", offset)
         self.counts["acknowledgements"] += 1
+        process = current_process()
+        for (number, name), ledger in self.ledgers.items():
+            if name == consumer and process is not None and process.name == f"p{number}":
+                ledger.stored(Partition(STREAM, topic, partition))
 
     def unsettled(self, spec: RouteSpec, *, visible: bool = False) -> dict[tuple[str, int], int]:
         """Return how many messages of each partition of a route are not settled.
@@ -722,6 +726,9 @@ class World:
             arrivals = [each["timestamp"] for each in gone]
             self.truth.lose(f"{topic}/{partition}", arrivals, {**place.offsets, **stored})
             self.iggy.lose_tail(topic, partition, count)
+            if gone:
+                for ledger in self.ledgers.values():
+                    ledger.lose(Partition(STREAM, topic, partition), gone[0]["offset"])
         await asyncio.sleep(event.seconds)
         self.iggy.is_up = True
 

@@ -222,6 +222,10 @@ class IggySource:
                 found[cursor.place] = max(min(end - begin, info.messages), 0)
         return found
 
+    async def ends(self) -> dict[Partition, int]:
+        """As `Ending.ends`; also of partitions that other members have."""
+        return {place: cursor.end for place, cursor in self._cursors.items()}
+
     async def close(self) -> None:
         """As `Source.close`: this member leaves its groups at once."""
         await self._let_go()

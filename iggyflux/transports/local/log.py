@@ -397,6 +397,10 @@ class LogSource:
         """Return how many messages of each partition are not settled yet; with `until_end`, of those before the end."""
         return await self._worker.call(self._lag)
 
+    async def ends(self) -> dict[Partition, int]:
+        """As `Ending.ends`."""
+        return await self._worker.call(lambda: {place: self._log.end(place) for place in self._readers})
+
     async def close(self) -> None:
         """As `Source.close`."""
         await self._keeper.finish()
