@@ -188,7 +188,8 @@ class Rendered:
     was not true, `empty` those whose `for_each` gave no element.  Every message has lines, failures or both, or is in
     `skipped` or `empty`.  `fallback` names a fault of generated code, after which the reference plan rendered the
     batch; None if there was none.  `omitted` says which bad values are missing in `lines` because of
-    `on_bad_value: omit`, and why.
+    `on_bad_value: omit`, and why.  `buckets[i]` is the bucket or database of `lines[i]`, "" the one of the pipeline;
+    None if the mapping leaves all of them to the pipeline.
     """
 
     lines: Sequence[str] = ()
@@ -198,6 +199,7 @@ class Rendered:
     empty: Sequence[int] = ()
     fallback: str | None = None
     omitted: Sequence[Failure] = ()
+    buckets: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
