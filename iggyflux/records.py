@@ -252,5 +252,6 @@ class DeadLetter:
 
     message: Message
     mapping: str
-    mapping_hash: str
+    plan: str
+    """The identity of the plan that rendered it; empty in letters of older versions."""
     reasons: Sequence[Reason] = field(default_factory=tuple)

@@ -1,6 +1,6 @@
 """What every test may use, and two flags: `--update-cases` rewrites golden files, `--long` runs the full numbers.
 
-Drawn tests have the same examples in each run, and new ones with `--long`.
+Drawn tests have the same examples in each run, a third of their number; with `--long` all of them, and new ones.
 
 Nothing skips silently: what did not run is named at the end, with its reason.
 """
@@ -37,9 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("random" if config.getoption("--long") else "seeded")
 
 
+ENOUGH_EXAMPLES = 40
+"""A drawn test that has no more of them has all of them in each run."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--long"):
         return
+    drawn = {item.function for item in items if getattr(getattr(item, "function", None), "is_hypothesis_test", False)}
+    for function in drawn:
+        usual = function._hypothesis_internal_use_settings  # a decorated function is the only place that has them
+        fewer = max(usual.max_examples // 3, min(ENOUGH_EXAMPLES, usual.max_examples))
+        function._hypothesis_internal_use_settings = settings(usual, max_examples=fewer)
     skip = pytest.mark.skip(reason="the full numbers: --long")
     for item in items:
         if item.get_closest_marker("long") is not None:  # a folder of this name is a keyword too

@@ -30,6 +30,13 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
+PARTS = re.compile(
+    r"(?:(?P<before>sed (?:'[^']*'|\"[^\"]*\"|[^'\";&|])*)(?:;| &&) )?"
+    r"(?:echo (?P<stdin>'[^']*') \| )?"
+    r"(?P<simple>iggyflux .*?)(?: 2>(?P<errors>/dev/null|&1))?(?: \| (?P<end>(?:head|tail) -\d+))?"
+)
+"""A command of iggyflux, with what may be around it where it runs in this process."""
+
 
 def blocks(page: Path) -> list[re.Match[str]]:
     return list(BLOCK.finditer(page.read_text("utf-8")))
@@ -40,6 +47,15 @@ def commands(text: str) -> Iterator[tuple[str, str]]:
     for step in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, printed = step.partition("\n")
         yield command, printed
+
+
+def _some_lines(text: str, end: str | None) -> str:
+    """Return what `end` (`head -1`, `tail -4`, or nothing) leaves of a text."""
+    if end is None:
+        return text
+    which, number = end.split(" -")
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[: int(number)] if which == "head" else lines[-int(number) :])
 
 
 @dataclass
@@ -80,18 +96,20 @@ class Terminal:
             return ""
         if command.endswith(" &"):
             return self._start(command.removesuffix(" &"))
-        piped = re.fullmatch(r"echo ('[^']*') \| (iggyflux .*)", command)
-        simple, _, rest = (piped[2] if piped else command).partition(" 2>/dev/null")
-        simple += rest
-        outside_quotes = re.sub(r"'[^']*'|\"[^\"$`]*\"", "", simple)
-        if not self.in_process or re.search(r"[|<>&;$\\]", outside_quotes) or not simple.startswith("iggyflux "):
+        parts = PARTS.fullmatch(command)
+        outside_quotes = re.sub(r"'[^']*'|\"[^\"$`]*\"", "", parts["simple"]) if parts else ""
+        if not self.in_process or parts is None or re.search(r"[|<>&;$\\]", outside_quotes):
             return self._shell(command)
-        stdin = "".join(shlex.split(piped[1])) + "\n" if piped else ""
-        words = shlex.split(simple, comments=True)[1:]
+        before = self._shell(parts["before"]) if parts["before"] else ""
+        stdin = "".join(shlex.split(parts["stdin"])) + "\n" if parts["stdin"] else ""
+        words = shlex.split(parts["simple"], comments=True)[1:]
         result = CliRunner().invoke(command_line, words, input=stdin, env=self.environment, prog_name="iggyflux")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return result.stdout if command.endswith(" 2>/dev/null") else result.output
+        if parts["end"] and not parts["errors"]:
+            return before + result.stderr + _some_lines(result.stdout, parts["end"])
+        printed = result.stdout if parts["errors"] == "/dev/null" else result.output
+        return before + _some_lines(printed, parts["end"])
 
     def _shell(self, command: str) -> str:
         return subprocess.run(

@@ -160,8 +160,25 @@ def test_replay_sends_what_was_corrected() -> None:
     assert (shown.code, shown.out) == (0, "m,d=d1 a=0.0 2000000000\n")
     assert sent.code == 0
     assert "env: 1 message, 1 point written, 0 failed again" in sent.err
+    assert [outcome.err.count("warning[IFX718]") for outcome in (shown, sent)] == [1, 1]
     assert points() == ["m,d=d1 a=1.0 1000000000", "m,d=d1 a=0.0 2000000000"]
     assert len(list(Path("dead").glob("*"))) >= 1
+
+
+def test_replay_does_not_warn_of_letters_of_the_same_plan_or_of_an_older_version() -> None:
+    """Those of older versions had the hash of a mapping, and no plan."""
+    fill(BAD)
+    iggyflux("run", "pipeline.yaml", "--until-end")
+    Path("env.yaml").write_text("# changed\n" + DOCUMENT, "utf-8")
+    (file,) = Path("dead").glob("*")
+    same = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml", "--dry-run")
+    letter = json.loads(file.read_text())
+    assert len(letter.pop("plan")) == 12
+    file.write_text(json.dumps({**letter, "mapping_hash": "8e8ca247f05c4c2c"}) + "\n")
+    older = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml", "--dry-run")
+
+    assert "IFX718" not in same.err + older.err
+    assert older.err == same.err
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_letter_holds_everything_that_a_person_and_a_replay_need(tmp_path: Pat
     tree = json.loads(file.read_text())
     assert base64.b64decode(tree.pop("payload_base64")) == MESSAGE.payload
     assert tree == {
-        "mapping": "factory", "mapping_hash": "0123456789abcdef",
+        "mapping": "factory", "plan": "0123456789abcdef",
         "stream": "s", "topic": "t", "partition": 1, "offset": 42, "timestamp_us": 5, "origin_timestamp_us": 4,
         "id": "7", "headers": {"k": "v", "raw": {"base64": "AA=="}},
         "reasons": [
@@ -205,7 +205,7 @@ def test_a_topic_holds_the_same_letters(tmp_path: Path) -> None:
     drive(main())
     (message,) = topic.messages
     assert decode_letter(message.payload) == LETTER
-    assert message.headers == {"mapping": "factory", "mapping_hash": "0123456789abcdef"}
+    assert message.headers == {"mapping": "factory", "plan": "0123456789abcdef"}
 
 
 def test_a_topic_that_cannot_be_reached_lets_the_messages_come_again() -> None:

@@ -804,6 +804,25 @@ def test_one_line_that_is_too_large_alone_is_refused() -> None:
     assert end.refusals[0].code == "IFX602"
 
 
+@pytest.mark.parametrize(
+    ("line", "series"),
+    [
+        ("yield f=1 5", "yield"),
+        ("while\\ x,class=a\\ b f=1 5", "while\\ x,class=a\\ b"),
+        ("\\ x f=1 5", "\\ x"),
+        ("a\\  f=1 5", "a\\ "),
+        ("a\\\\ b f=1 5", "a\\\\ b"),
+        (" yield\\", ""),
+    ],
+)
+def test_the_name_of_a_point_ends_at_the_first_space_without_a_backslash(line: str, series: str) -> None:
+    assert point_key(line)[0] == series
+
+
+def test_what_has_no_space_has_a_key() -> None:
+    assert point_key("a\\b")[1] == "a\\b"
+
+
 def test_a_limit_that_the_server_named_is_kept() -> None:
     lines = points(100)
     limit = ByteLimit(10**6)

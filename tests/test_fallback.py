@@ -12,9 +12,11 @@ import pytest
 from shell import iggyflux
 
 from iggyflux import Message, parse_mapping
+from iggyflux.mapping import WriterMapping
 from iggyflux.plan import compiled, reader_compiled
 from iggyflux.records import Row
 from iggyflux.runner import Route, Stop, run_routes
+from iggyflux.runner.build import SinkPlan
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink, ScriptedSource, batch
 
 pytestmark = pytest.mark.fallback
@@ -90,12 +92,13 @@ def test_a_run_counts_every_fallback_and_logs_the_first(
 ) -> None:
     """Nothing is lost; the status has the count."""
     broken(monkeypatch)
-    sink = ScriptedSink()
+    mapping, sink = parse_mapping(WRITER), ScriptedSink()
+    assert isinstance(mapping, WriterMapping)
     source = ScriptedSource([batch([MESSAGES[0].payload]), batch([MESSAGES[0].payload], offset=1)])
     route = Route(
         name="r",
         source=source,
-        plan=parse_mapping(WRITER).plan(),
+        plan=SinkPlan(mapping, sink, "ns"),
         sink=sink,
         dead_letters=CollectingDeadLetters(),
         mapping="pump",

@@ -19,7 +19,7 @@ def outcome(rendered):
     return [*(list(getattr(rendered, part)) for part in parts), list(rendered.buckets or ())]
 
 
-FEW, EXAMPLES = 200, 500
+FEW, EXAMPLES = 80, 250
 
 
 @pytest.mark.timeout(3600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +156,22 @@ def test_every_command_shows_the_lines_of_a_run(folder):
     assert iggyflux("replay", "dead", "--pipeline", "p.yaml", "--dry-run").out == mended
     assert iggyflux("replay", "dead", "--pipeline", "p.yaml").code == 0
     assert Path("points.lp").read_text() == line + mended
+
+
+def test_other_tags_are_another_plan(folder, monkeypatch):
+    """Its identity is in dead letters, so a replay from another site says so."""
+    folder("[yield]")
+    assert iggyflux("log", "append", "data", "while/größe", stdin='{"yield": "b", "def": "x", "at": 8}\n').code == 0
+    assert iggyflux("run", "p.yaml", "--until-end", "--quiet").code == 0
+    plans = {
+        json.loads(line)["plan"] for file in Path("dead").glob("*.ndjson") for line in file.read_text().splitlines()
+    }
+
+    shown = iggyflux("explain", "m.yaml", "--pipeline", "p.yaml").out
+    assert [f"plan {each}" in shown for each in plans] == [True]
+    assert "IFX718" not in iggyflux("replay", "dead", "--pipeline", "p.yaml", "--dry-run").err
+    monkeypatch.setenv("SITE", "süd")
+    assert "IFX718" in iggyflux("replay", "dead", "--pipeline", "p.yaml", "--dry-run").err
 
 
 def test_explain_names_them_in_the_identity_of_a_point(folder):

@@ -98,19 +98,19 @@ def document(place: str, where: str | None = None) -> dict:
 @pytest.mark.parametrize("where", ["b == 'x'", "length(keys(@)) > `0`"], ids=["static", "dynamic"])
 @pytest.mark.parametrize("place", PLACES)
 def test_every_value_in_every_place(place, where):
-    """Beside a valid message or one without the member, and all of them in one batch."""
+    """All of them in one batch; and each beside a valid message or one without the member, half of them in each case."""
     mapping = parse_mapping(json.dumps(document(place, where)), name="m", format="yaml")
     good, missing = Message(GOOD.encode(), offset=9999), Message(b'{"b":"x","t":1700000000000}', offset=9998)
-    for dialect, precision in (("v1", "s"), ("v2", "ns"), ("v3", "us")):
+    for dialect, precision in (("v2", "ns"), ("v1", "s") if "b ==" in where else ("v3", "us")):
         compiled = mapping.plan(dialect=dialect, precision=precision)
         reference = mapping.plan("reference", dialect=dialect, precision=precision)
-        if dialect == "v2":
-            turn = zlib.crc32(f"{place} {where}".encode())
-            for number, message in enumerate(BATCH):  # half of them beside each: the other half in other documents
-                batch = [(good, missing)[(number + turn) % 2], message]
-                assert outcome(compiled.render(batch)) == outcome(reference.render(batch)), message.payload[:200]
-
         assert outcome(compiled.render(BATCH)) == outcome(reference.render(BATCH))
+        if dialect == "v2":
+            turn = zlib.crc32(place.encode()) + ("b ==" in where)
+            for number, message in enumerate(BATCH):
+                if (number + number // 8 + turn) % 2:  # the other half of the values has the other `where`
+                    batch = [(good, missing)[(number // 2 + turn // 2) % 2], message]
+                    assert outcome(compiled.render(batch)) == outcome(reference.render(batch)), message.payload[:200]
 
 
 NESTED = """

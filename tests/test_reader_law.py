@@ -81,7 +81,7 @@ def outcome(rendered: RenderedMessages) -> tuple[list[Any], ...]:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("examples", [600, pytest.param(100_000, marks=pytest.mark.long, id="long")])
+@pytest.mark.parametrize("examples", [200, pytest.param(100_000, marks=pytest.mark.long, id="long")])
 def test_the_compiled_reader_equals_the_reference(examples: int) -> None:
     """For every document, and rows of every kind; also if the caller has the digests."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -152,6 +154,27 @@ def test_parts_of_a_batch_move_the_position_only_where_the_source_has_one(end: i
     positions = [[position.offset for position in positions] for positions, *_ in taken]
     assert positions == ([[12], [13], [19]] if end is None else [[], [], [end]])
     assert [messages for _, messages, _ in taken] == ([3, 1, 6] if end is None else [0, 0, 10])
+
+
+class _Lines(list[str]):
+    """Lines that can be looked for."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+def test_what_is_settled_is_not_kept_until_it_is_acknowledged() -> None:
+    """A source that acknowledges slowly is read on, however much that is."""
+    here, ledger, kept = Partition("s", "t", 0), Ledger(), weakref.WeakSet[_Lines]()
+    ledger.begin(Job(Batch(here, [Message(b"", offset=0)]), Rendered(), 0))
+    for offset in range(1, 9):
+        job = Job(Batch(here, [Message(b"", offset=offset)]), Rendered(_Lines(["m n=1"])), 1)
+        kept.add(job.rendered.lines)
+        ledger.begin(job)
+        ledger.settle(job)
+    del job
+    gc.collect()
+
+    assert len(kept) == 0
 
 
 @pytest.mark.parametrize("kind", ["compiled", "reference"])

@@ -42,6 +42,8 @@ from iggyflux.transports.local.memory import (
 class EchoPlan(WriterPlan):
     """A plan whose payload says what happens: `bad…` fails, `skip…` skips, `none…` is empty, `two…` is two lines."""
 
+    identity = "0123"
+
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []
         origins: list[int] = []
@@ -89,7 +91,6 @@ def route(
         "sink": sink,
         "dead_letters": letters or CollectingDeadLetters(),
         "mapping": "m",
-        "mapping_hash": "0123",
         "policy": Policy(retry_backoff_seconds=0.1),
     }
     return Route(**{**values, **more})  # type: ignore[arg-type]
@@ -148,8 +149,8 @@ def test_every_batch_is_delivered_and_acknowledged_in_order() -> None:
     assert summary.exit_code == 0
     assert summary.routes[0].counters() | {"requests": 0} == {
         "read": 6, "points": 6, "delivered": 6, "skipped": 0, "empty": 0, "omitted": 0, "failed": 0, "refused": 0,
-        "dead_letters": 0, "dropped": 0, "collisions": 0, "implausible": 6, "too_old": 0, "fallbacks": 0, "acknowledged": 6,
-        "requests": 0, "retries": 0, "reconnects": 0, "read_bytes": 12, "sent_bytes": 0,
+        "dead_letters": 0, "dropped": 0, "collisions": 0, "implausible": 6, "too_old": 0, "fallbacks": 0,
+        "acknowledged": 6, "requests": 0, "retries": 0, "reconnects": 0, "read_bytes": 12, "sent_bytes": 0,
     }  # fmt: skip
     assert source.closed
     assert sink.closed
@@ -383,6 +384,16 @@ def test_what_was_read_before_a_fault_of_the_source_is_settled_although_the_conn
     assert summary.errors == (fault,)
 
 
+def test_a_fault_of_the_source_that_is_over_after_a_lost_connection_is_not_the_end_of_the_run() -> None:
+    fault = Stopped("damaged at s/t/0@3", "restore a backup", "IFX705")
+    source = ScriptedSource([FIRST, fault, SECOND], acks=[NotConnected("reset")])
+
+    summary = run(route(source, ScriptedSink()))
+
+    assert source.settled == {HERE: 5}
+    assert (summary.errors, summary.exit_code, summary.routes[0].state) == ((), 0, "done")
+
+
 @pytest.mark.parametrize(("read", "answer"), [(Stopped("damaged"), Accepted()), (None, Impossible("401"))])
 def test_a_run_raises_what_stops_it(read: Stopped | None, answer: Verdict) -> None:
     given = route(ScriptedSource([FIRST, read]), ScriptedSink([answer]))
@@ -442,7 +453,7 @@ def test_failed_records_become_dead_letters_and_their_siblings_are_sent() -> Non
     assert set(sink.stored) == expected_lines([bad])
     assert [letter.message for letter in letters.letters] == [bad.messages[1]]
     assert letters.letters[0].reasons == (Reason("IFX301", "bad is bad", "/points/0/fields/v", None, 0),)
-    assert (letters.letters[0].mapping, letters.letters[0].mapping_hash) == ("m", "0123")
+    assert (letters.letters[0].mapping, letters.letters[0].plan) == ("m", "0123")
     assert source.settled == {HERE: 2}
     assert summary.routes[0].dead_letters == 1
 

@@ -20,7 +20,7 @@ from tests import payload_forms, shapes
 from tests.schema_documents import SCHEMA, Vocabulary, node_of
 from tests.shapes import Tally, check_plans, check_readers, check_values
 
-EXAMPLES, SLOW_EXAMPLES, LONG_EXAMPLES = 60, 600, 100_000
+EXAMPLES, SLOW_EXAMPLES, LONG_EXAMPLES = 60, 200, 100_000
 
 
 @pytest.mark.parametrize("check", [check_plans, check_values, check_readers])

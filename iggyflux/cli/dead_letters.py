@@ -211,7 +211,7 @@ def _described(letter: DeadLetter, *, has_payload: bool) -> Iterator[str]:
     message = letter.message
     yield escaped(message_name(message))
     yield f"  arrived   {_time(message.timestamp_us)}"
-    yield f"  mapping   {escaped(letter.mapping)} ({letter.mapping_hash[:12] or 'of unknown version'})"
+    yield f"  mapping   {escaped(letter.mapping)} (plan {escaped(letter.plan) or 'unknown'})"
     if message.headers:
         yield f"  headers   {', '.join(map(escaped, message.headers))}"
     for reason in letter.reasons:

@@ -52,9 +52,10 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
         return ExitCode.OK
     title = "code"
     if document.kind == "reader":
-        _print(_reader_lines(document, document.reader))
+        _print(_reader_lines(document, document.reader, document.identity()))
     else:
-        _print(_writer_lines(document, document.writer, precision, tags))
+        identity = document.identity(dialect=dialect, precision=precision, tags=tags)
+        _print(_writer_lines(document, document.writer, precision, tags, identity))
         title = f"code (dialect {dialect}, precision {precision})"
     result_line("")
     if plan.source:
@@ -88,9 +89,11 @@ def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
 # --- writers ---
 
 
-def _writer_lines(mapping: Mapping, writer: Writer, precision: str, tags: dict[str, str]) -> Iterator[str | Line]:
+def _writer_lines(
+    mapping: Mapping, writer: Writer, precision: str, tags: dict[str, str], identity: str
+) -> Iterator[str | Line]:
     source = writer.source
-    yield _heading(mapping.name, f"  writer, {mapping.document.file}, hash {mapping.hash}")
+    yield _heading(mapping.name, f"  writer, {mapping.document.file}, plan {identity}")
     yield ""
     yield _heading("reads")
     yield f"  stream {source.stream}, topic {', '.join(source.topics)}, payload {source.payload.format}"
@@ -227,9 +230,9 @@ def _identity(point: PointSpec, precision: str, added: Sequence[str]) -> str:
 # --- readers ---
 
 
-def _reader_lines(mapping: Mapping, reader: Reader) -> Iterator[str | Line]:
+def _reader_lines(mapping: Mapping, reader: Reader, identity: str) -> Iterator[str | Line]:
     query, cursor, target = reader.source, reader.cursor, reader.target
-    yield _heading(mapping.name, f"  reader, {mapping.document.file}, hash {mapping.hash}")
+    yield _heading(mapping.name, f"  reader, {mapping.document.file}, plan {identity}")
     yield ""
     yield _heading("reads")
     rows: list[Row] = [("language", query.language)]

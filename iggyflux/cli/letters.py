@@ -102,11 +102,11 @@ def letters_on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iter
 
 @dataclasses.dataclass(slots=True)
 class LetterCounts:
-    """The numbers of letters of one mapping: all, those with rejected lines, and by the hash of the mapping."""
+    """The numbers of letters of one mapping: all, those with rejected lines, and by the identity of the plan."""
 
     count: int = 0
     with_lines: int = 0
-    hashes: Counter[str] = dataclasses.field(default_factory=Counter)
+    plans: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
 class Letters:
@@ -129,7 +129,7 @@ class Letters:
             counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
             counts.count += 1
             counts.with_lines += bool(kept_lines(letter))
-            counts.hashes[letter.mapping_hash] += 1
+            counts.plans[letter.plan] += 1
         self.count = sum(counts.count for counts in self.counts_by_mapping.values())
 
     def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:

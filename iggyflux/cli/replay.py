@@ -20,6 +20,7 @@ from iggyflux.cli.failures import show_failure
 from iggyflux.cli.iggy import LettersPlace
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.letters import (
+    LetterCounts,
     LetterFilter,
     Letters,
     filter_options,
@@ -28,11 +29,12 @@ from iggyflux.cli.letters import (
     name_of_place,
     report_others,
 )
-from iggyflux.cli.output import ExitCode, note, plural, result, show_stop, talk, warn
+from iggyflux.cli.output import ExitCode, plural, result, show_problem, show_stop, talk, warn
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
-from iggyflux.errors import EndOfInput
+from iggyflux.errors import EndOfInput, Location, Problem
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
+from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import Worker
@@ -164,10 +166,21 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_RouteOfLetters], int
             warn(f"cannot replay {count} of mapping {name!r}: {path} has no route for it (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
-        if changed := counts.count - counts.hashes[mapping.hash]:
-            note(f"{name}: the mapping has changed since {changed:,} of {count} failed")
+        _warn_of_change(mapping, routes[name], counts)
         found.append(_RouteOfLetters(routes[name], mapping))
     return found, code
+
+
+def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) -> None:
+    """Warn of letters of another plan than today's; letters of older versions do not say theirs."""
+    plan = route.plan
+    today = plan.identities() if isinstance(plan, SinkPlan) else {plan.identity}
+    others = sum(count for identity, count in counts.plans.items() if identity and identity not in today)
+    if others:
+        message = f"the plan has changed since {others:,} of {plural(counts.count, 'letter')} failed"
+        hint = "other points of these messages may have been written by the old one; --dry-run prints the new lines"
+        place = Location(mapping.document.file)
+        show_problem(Problem("IFX718", message, place, severity="warning", hint=hint))
 
 
 async def _send(letters: Letters, path: Path, as_is: bool) -> int:

@@ -17,6 +17,7 @@ from iggyflux.codes import CODES
 from iggyflux.editor.checking import CheckedFile
 from iggyflux.errors import Problem
 from iggyflux.escapes import escaped_lines
+from iggyflux.records import JSON
 
 
 def sorted_problems(files: Sequence[CheckedFile]) -> list[Problem]:
@@ -43,12 +44,18 @@ def as_json(files: Sequence[CheckedFile]) -> str:
     """Return one JSON object with the files and all problems."""
     problems = sorted_problems(files)
     content = {
-        "files": [{"file": file.path, "kind": file.kind or None, "ok": not _errors(file.problems)} for file in files],
+        "files": [_file_as_json(file) for file in files],
         "problems": [problem.as_dict() for problem in problems],
         "errors": len(_errors(problems)),
         "warnings": len(problems) - len(_errors(problems)),
     }
     return json_text(content, indent=True) + "\n"
+
+
+def _file_as_json(file: CheckedFile) -> dict[str, JSON]:
+    """Return the entry of a file; the plan of a mapping is that of dialect v2 and nanoseconds, as in `explain`."""
+    plan: dict[str, JSON] = {} if file.mapping is None else {"plan": file.mapping.identity()}
+    return {"file": file.path, "kind": file.kind or None, "ok": not _errors(file.problems), **plan}
 
 
 def _errors(problems: Sequence[Problem]) -> list[Problem]:

@@ -28,8 +28,8 @@ class ByteLimit:
 
     def refused(self, size: int, named: int | None) -> None:
         """Lower the limit: a request of `size` bytes was too large; `named` is the limit that the server named."""
-        self._is_named = named is not None and 0 < named < size
-        self.bytes = min(self.bytes, named if named is not None and self._is_named else max(size // 2, 1))
+        limit = named if named is not None and 0 < named < size else max(size // 2, 1)
+        self.bytes, self._is_named = min(self.bytes, limit), limit == named
         self._accepted = 0
 
     def accepted(self, size: int) -> None:

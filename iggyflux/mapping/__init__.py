@@ -16,10 +16,12 @@ from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iggyflux.documents import Document, read_document, read_source
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
+from iggyflux.mapping.identity import plan_identity
 from iggyflux.mapping.reader import read_reader
 from iggyflux.mapping.reading import Reading
 from iggyflux.mapping.variables import warn_of_variables
@@ -81,6 +83,7 @@ __all__ = [
     "parse_mapping",
 ]
 
+_NO_TAGS: MappingABC[str, str] = MappingProxyType({})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -106,7 +109,7 @@ class Mapping(ABC):
 
     @cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits that identify the content of the document, the same for YAML and TOML of one tree."""
+        """16 hexadecimal digits that identify the whole content of the document; see `identity` for what it renders."""
         text = json.dumps(self.document.tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -115,6 +118,17 @@ class Mapping(ABC):
         self, kind: Literal["compiled", "reference"] = "compiled", *, dialect: str = "v2", precision: str = "ns"
     ) -> CompiledPlan | ReferencePlan | CompiledReaderPlan | ReferenceReaderPlan:
         """Return the plan of this document, which converts batches of messages to lines, or of rows to messages."""
+
+    def identity(self, *, dialect: str = "v2", precision: str = "ns", tags: MappingABC[str, str] = _NO_TAGS) -> str:
+        """Return the identity of a plan: 12 hexadecimal digits.
+
+        Plans of one identity make the same bytes of a message with its coordinates.  `tags` are those that the
+        pipeline adds; like dialect and precision they have no effect on a reader.
+        """
+        lines: dict[str, JSON] = {"dialect": dialect, "precision": precision, "tags": {**tags}}
+        if self.kind == "reader":
+            lines = {}
+        return plan_identity(self.document.tree, self.name, lines)
 
     def locate(self, pointer: str) -> Location:
         """Return the place of the node at `pointer`, such as the `location` of a failure."""
@@ -144,12 +158,12 @@ class WriterMapping(Mapping):
         *,
         dialect: str = "v2",
         precision: str = "ns",
-        tags: MappingABC[str, str] | None = None,
+        tags: MappingABC[str, str] = _NO_TAGS,
     ) -> CompiledPlan | ReferencePlan:
         """Return the plan that converts batches of messages to lines; points get those of `tags` that they lack."""
         from iggyflux.plan import compile_plan
 
-        return compile_plan(self.writer, kind, dialect=dialect, precision=precision, tags=tags or {})
+        return compile_plan(self.writer, kind, dialect=dialect, precision=precision, tags=tags)
 
 
 @dataclass(frozen=True, eq=False)

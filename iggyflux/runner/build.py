@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
-from iggyflux.lineprotocol import Precision
-from iggyflux.mapping import Reader, Writer
+from iggyflux.lineprotocol import Dialect, Precision
+from iggyflux.mapping import Reader, WriterMapping
 from iggyflux.pipeline import Endpoint, InfluxSettings
 from iggyflux.plan import ReferencePlan, compile_plan
 from iggyflux.plan.compiled import CompiledPlan
@@ -36,11 +36,10 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
     return Route(
         name=setup.name,
         source=SOURCES[source.kind](setup, source),
-        plan=SinkPlan(setup.writer, line_sink, settings.precision, dict(setup.item.tags)),
+        plan=SinkPlan(setup.mapping, line_sink, settings.precision, dict(setup.item.tags)),
         sink=line_sink,
         dead_letters=make_dead_letters(setup, source),
         mapping=setup.mapping.name,
-        mapping_hash=setup.mapping.hash,
         tags=dict(setup.item.tags),
         on_error=setup.writer.on_error,
         policy=policy_of(settings),
@@ -57,12 +56,24 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
 class SinkPlan(WriterPlan):
     """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
 
-    def __init__(self, writer: Writer, sink: LineSink, precision: str, tags: Mapping[str, str]) -> None:
-        self._writer = writer
+    def __init__(self, mapping: WriterMapping, sink: LineSink, precision: str, tags: Mapping[str, str]) -> None:
+        self._mapping = mapping
         self._tags = tags
         self._sink = sink
         self._precision = precision
         self._plan: CompiledPlan | ReferencePlan | None = None
+
+    @property
+    def identity(self) -> str:
+        """Return the identity of the plan."""
+        return self._identity(self._sink.dialect)
+
+    def identities(self) -> frozenset[str]:
+        """Return the identities that the plan can have: the dialect is not known before the sink is connected."""
+        return frozenset(self._identity(dialect.value) for dialect in Dialect)
+
+    def _identity(self, dialect: str) -> str:
+        return self._mapping.identity(dialect=dialect, precision=self._precision, tags=self._tags)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
@@ -79,7 +90,7 @@ class SinkPlan(WriterPlan):
     def _compiled(self) -> CompiledPlan | ReferencePlan:
         if self._plan is None:
             dialect, precision = self._sink.dialect, self._precision
-            self._plan = compile_plan(self._writer, dialect=dialect, precision=precision, tags=self._tags)
+            self._plan = compile_plan(self._mapping.writer, dialect=dialect, precision=precision, tags=self._tags)
         return self._plan
 
 
@@ -121,7 +132,7 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
         column=reader.cursor.column,
         mark=reader.cursor.mark,
         mapping=setup.mapping.name,
-        mapping_hash=setup.mapping.hash,
+        plan_identity=setup.mapping.identity(),
         stream=reader.target.stream,
         topic=reader.target.topic,
         on_error=reader.on_error,

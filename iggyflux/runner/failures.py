@@ -89,10 +89,8 @@ class FailureHandler:
             for each in reasons.values():
                 self._status.count("dropped", each[0].code)
             return
-        mapping, mapping_hash = self._route.mapping, self._route.mapping_hash
-        letters = [
-            DeadLetter(message(index), mapping, mapping_hash, bounded(reasons[index])) for index in sorted(reasons)
-        ]
+        mapping, plan = self._route.mapping, self._route.plan_identity
+        letters = [DeadLetter(message(index), mapping, plan, bounded(reasons[index])) for index in sorted(reasons)]
         putting = asyncio.ensure_future(self._put_and_count(letters))
         putting.add_done_callback(forget_error)
         await asyncio.shield(putting)

@@ -22,7 +22,6 @@ class Job:
     rendered: Rendered
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
-    is_settled: bool = False
 
     def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
         """Settle the lines `[start, stop)`; `refusals` count from `start`."""
@@ -45,23 +44,35 @@ class Job:
         return self.batch.messages
 
 
-def _is_settled(job: Job) -> bool:
-    return job.is_settled
+@dataclass(slots=True)
+class _Entry:
+    """What an acknowledgement needs of a batch: its messages and lines may go once it is settled."""
+
+    last: Position | None
+    messages: int
+    arrived_us: int
+    is_settled: bool = False
 
 
 class Ledger:
-    """The batches in flight, for each partition in the order in which they were read."""
+    """The batches in flight, for each partition in the order in which they were read.
+
+    Of one that is settled it keeps three numbers: a source that is slow to acknowledge does not stop reading.
+    """
 
     def __init__(self) -> None:
-        self._queues: dict[Partition, deque[Job]] = {}
+        self._queues: dict[Partition, deque[_Entry]] = {}
+        self._unsettled: dict[Job, _Entry] = {}
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
-        self._queues.setdefault(job.batch.partition, deque()).append(job)
+        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us)
+        self._unsettled[job] = entry
+        self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
     def settle(self, job: Job) -> None:
         """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
-        job.is_settled = True
+        self._unsettled.pop(job).is_settled = True
 
     def take(self) -> tuple[list[Position], int, list[int]]:
         """Return the positions that may be acknowledged since the last call, and what they are of.
@@ -72,13 +83,17 @@ class Ledger:
         positions, messages, arrivals = [], 0, []
         for queue in self._queues.values():
             settled, last = 0, None
-            for number, job in enumerate(takewhile(_is_settled, queue), 1):
-                if (position := job.batch.last) is not None:
-                    settled, last = number, position
+            for number, entry in enumerate(takewhile(_is_settled, queue), 1):
+                if entry.last is not None:
+                    settled, last = number, entry.last
             for _ in range(settled):
-                taken = queue.popleft().messages
-                messages += len(taken)
-                arrivals.append(taken[0].timestamp_us)
+                entry = queue.popleft()
+                messages += entry.messages
+                arrivals.append(entry.arrived_us)
             if last is not None:
                 positions.append(last)
         return positions, messages, arrivals
+
+
+def _is_settled(entry: _Entry) -> bool:
+    return entry.is_settled

@@ -142,6 +142,7 @@ class ReaderRun:
         if not self._is_open:
             await self._open()
         await connect_all(self.route.dead_letters.connect, self._sender.connect, self._connect_source)
+        self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
         with self._asking(self.route.source, "connecting"):

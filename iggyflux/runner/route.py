@@ -21,6 +21,11 @@ class WriterPlan(Protocol):
     What may take long is rendered in a thread.
     """
 
+    @property
+    def identity(self) -> str:
+        """The identity of the plan; empty if it has none."""
+        return ""
+
     def may_take_long(self, messages: Sequence[Message]) -> bool:  # noqa: ARG002
         """Whether rendering `messages` may keep the event loop from its work for a time that can be felt."""
         return False
@@ -57,7 +62,6 @@ class Route:
     sink: LineSink
     dead_letters: DeadLetterSink
     mapping: str = ""
-    mapping_hash: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     """The tags of the pipeline, which the plan adds."""
     on_error: OnError = OnError.DEAD_LETTER
@@ -72,6 +76,11 @@ class Route:
     """The unit of the times in lines."""
     series: SeriesGuard | None = None
     """The limit of series, if the mapping has one."""
+
+    @property
+    def plan_identity(self) -> str:
+        """The identity of the plan, which dead letters keep; known when the sink is connected."""
+        return self.plan.identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +103,7 @@ class ReaderRoute:
     column: str = "time"
     mark: str | None = None
     mapping: str = ""
-    mapping_hash: str = ""
+    plan_identity: str = ""
     stream: str = ""
     topic: str = ""
     on_error: OnError = OnError.DEAD_LETTER

@@ -108,10 +108,10 @@ async def run_routes(
 
 
 def about_route(route: AnyRoute) -> About:
-    """Return what a route is."""
+    """Return what a route is; its plan is known when it is connected."""
     kind: Literal["writer", "reader"] = "writer" if isinstance(route, Route) else "reader"
     ends = server_of(route.source), server_of(route.sink)
-    return About(kind, route.mapping, route.mapping_hash, *ends)
+    return About(kind, route.mapping, "", *ends)
 
 
 def _make_run(

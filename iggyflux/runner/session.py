@@ -87,7 +87,7 @@ class Session:
             await self.unless_stopped(connect())
             self._was_connected = True
             self._status.wait_for(None)
-            emit(log, logging.INFO, "route.connected", route=self._route)
+            emit(log, logging.INFO, "route.connected", route=self._route, plan=self._status.about.plan or None)
             try:
                 await work()
             except NotConnected:

@@ -90,12 +90,12 @@ class ReaderStatus:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a route is, for labels: the same during the whole run."""
+    """What a route is, for labels."""
 
     kind: Literal["writer", "reader"] = "writer"
     mapping: str = ""
     plan: str = ""
-    """The hash of the mapping document."""
+    """The identity of the plan; empty until the route is connected."""
     source: str | None = None
     """The address of the server that is read, without a login; None for files."""
     sink: str | None = None
@@ -144,6 +144,10 @@ class RouteStatus(DeliveryStatistics):
     def wait_for(self, text: str | None, *, briefly: str | None = None) -> None:
         """Show what the route waits for: `text`, and without words of a server `briefly`."""
         self.waiting_for, self.waiting_briefly = text, briefly
+
+    def show_plan(self, identity: str) -> None:
+        """Show the plan that renders now."""
+        self.about = dataclasses.replace(self.about, plan=identity)
 
     def show_backoff(self, now: float, sink_until: float | None = None) -> None:
         """Update the time until the next attempt: of the session, or of the sink's server, until `sink_until`."""

@@ -149,6 +149,7 @@ class WriterRun:
     async def _connect(self) -> None:
         series = [] if self.route.series is None else [self.route.series.connect]
         await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""
@@ -255,7 +256,10 @@ class _Transfer:
                 raise self._fault
         except BaseExceptionGroup as errors:
             worst = _worst(errors)
-            raise self._fault if self._fault is not None and isinstance(worst, StopRequested) else worst from errors
+            if self._fault is not None and isinstance(worst, StopRequested):
+                raise self._fault from errors
+            self._status.error = None  # the fault of the source may be over when it is connected again
+            raise worst from errors
         finally:
             self._status.in_flight = 0
 

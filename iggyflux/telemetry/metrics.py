@@ -172,7 +172,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "iggyflux_route_info",
         "gauge",
-        "What the route is: its kind, mapping, plan (the hash of the mapping), and the servers of its ends; 1.",
+        "What the route is: its kind, mapping, plan (its identity), and the servers of its ends; 1.",
         _about,
         _ABOUT,
     ),

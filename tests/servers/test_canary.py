@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -89,13 +89,13 @@ def reading() -> list[Outcome]:
     ]
 
 
-def everything(*more: str) -> list[Outcome]:
-    """Run every command that reads a pipeline, once."""
-    target = ("pipeline.yaml", *more)
+def everything(run: Callable[..., Outcome] = iggyflux) -> list[Outcome]:
+    """Run every command that reads a pipeline, once; with `process` one of them as a process of its own."""
+    target = ("pipeline.yaml",)
     replay = ("replay", "dead-letters/env", "--pipeline", "pipeline.yaml")
     outcomes = [
         iggyflux("check", *target),
-        process("run", *target, "--until-end", "--log-format", "json", "--status-file", "status.json"),
+        run("run", *target, "--until-end", "--log-format", "json", "--status-file", "status.json"),
         iggyflux("run", *target, "--until-end", "--log-format", "text"),
         iggyflux("run", *target, "--until-end", "--quiet"),
     ]
@@ -164,7 +164,7 @@ def test_when_apache_iggy_has_it_and_is_away(simulator: SimServer) -> None:
 
 
 def test_when_all_is_well(simulator: SimServer) -> None:
-    outcomes = everything()
+    outcomes = everything(process)
 
     assert [outcome.code for outcome in outcomes[:4]] == [0, 0, 0, 0], outcomes
     assert len(outcomes) == 7

@@ -264,7 +264,7 @@ def test_a_measurement_that_is_not_there_is_empty_and_no_error(server: Server, m
 @needs("queries")
 @pytest.mark.slow
 def test_many_rows_come_whole_and_in_pieces(server: Server, measurement: str) -> None:
-    points = some(measurement, 23_456, i=7, b=True)
+    points = some(measurement, 12_345, i=7, b=True)
     assert send(server, lines_of(server, points)) == ()
 
     for language in SPOKEN[server.flavor]:

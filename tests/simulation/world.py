@@ -129,6 +129,12 @@ class Plan(WriterPlan):
     def _plan(self) -> WriterPlan:
         return _plan_of(self._spec.name, self._spec.topics, self._spec.on_error, self._sink.dialect)
 
+    @property
+    def identity(self) -> str:
+        """The identity of the plan."""
+        spec = self._spec
+        return mapping_of(spec.name, spec.topics, spec.on_error).identity(dialect=self._sink.dialect)
+
     def may_take_long(self, messages: Sequence[Message]) -> bool:
         """Return True for some batches, which are then rendered in a thread."""
         return len(messages) % 2 == 0
@@ -336,7 +342,7 @@ class World:
             rules=rules_of(spec),
             page_size=spec.page_size,
             mapping=mapping.name,
-            mapping_hash=mapping.hash,
+            plan_identity=mapping.identity(),
             stream=STREAM,
             topic=OUT,
         )
@@ -361,7 +367,6 @@ class World:
             sink=sink,
             dead_letters=DirectoryDeadLetters(self.disk.folder / spec.name),
             mapping=mapping.name,
-            mapping_hash=mapping.hash,
             on_error=mapping.writer.on_error,
             policy=policy_of(settings),
             batch_size=settings.batch_size,

@@ -1,7 +1,8 @@
 """Dead letters: messages that could not be delivered completely, kept with everything that a replay needs.
 
-A letter is one line of JSON: the message's envelope, the mapping's name and hash, and the reasons.  A kept letter is on
-disk, in the file that is at the path now (or confirmed by the topic).  A letter that cannot be kept stops the run.
+A letter is one line of JSON: the message's envelope, the mapping's name, the plan's identity, and the reasons.  A kept
+letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that cannot be kept stops
+the run.
 Files are rotated by size and never changed afterwards; several processes may share a directory.
 """
 
@@ -27,7 +28,7 @@ from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, 
 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
-_OWN_KEYS = ("mapping", "mapping_hash", "reasons")
+_OWN_KEYS = ("mapping", "plan", "reasons", "mapping_hash")  # the last one: letters of older versions have no `plan`
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -47,7 +48,7 @@ def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
     """Return the JSON form of a letter: its mapping, the keys of its envelope, and its reasons."""
     return {
         "mapping": letter.mapping,
-        "mapping_hash": letter.mapping_hash,
+        "plan": letter.plan,
         **envelope_of(letter.message),
         "reasons": [{key: value for key, value in _fields(reason) if value is not None} for reason in letter.reasons],
     }
@@ -57,14 +58,12 @@ def decode_letter(line: bytes) -> DeadLetter:
     """Return the letter in a line.  Raise `EnvelopeError`."""
     try:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        mapping, mapping_hash = (
-            msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2]
-        )
+        mapping, plan = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2])
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, mapping_hash, tuple(reasons))
+    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons))
 
 
 def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
@@ -189,7 +188,7 @@ class TopicDeadLetters:
 
 def _outgoing(letter: DeadLetter) -> OutgoingMessage:
     message = letter.message
-    headers = {"mapping": letter.mapping, "mapping_hash": letter.mapping_hash}
+    headers = {"mapping": letter.mapping, "plan": letter.plan}
     return OutgoingMessage(encode_letter(letter), f"{message.partition}", headers, None, message.id)
 
 
