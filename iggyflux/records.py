@@ -6,7 +6,7 @@ Everything here is frozen plain data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, overload
 
 import msgspec
@@ -200,6 +200,18 @@ class Rendered:
     fallback: str | None = None
     omitted: Sequence[Failure] = ()
     buckets: Sequence[str] | None = None
+
+    def without(self, lines: Sequence[int], failures: Sequence[Failure]) -> Rendered:
+        """Return the same without the lines of these indices, and with `failures` besides its own."""
+        hidden = frozenset(lines)
+        kept = [index for index in range(len(self.lines)) if index not in hidden]
+        return replace(
+            self,
+            lines=[self.lines[index] for index in kept],
+            origins=[self.origins[index] for index in kept],
+            buckets=None if self.buckets is None else [self.buckets[index] for index in kept],
+            failures=[*self.failures, *failures],
+        )
 
 
 @dataclass(frozen=True, slots=True)

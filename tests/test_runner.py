@@ -930,7 +930,7 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     for request in requests:
         assert 1 <= len(request.lines) <= max_lines
         assert len(request.lines) == 1 or sum(len(line) + 1 for line in request.lines) <= max_bytes
-        assert [line for each in request.ranges for line in each.job.rendered.lines[each.start : each.stop]] == [
+        assert [line for each in request.ranges for line in each.share.lines[each.start : each.stop]] == [
             *request.lines
         ]
 

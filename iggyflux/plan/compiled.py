@@ -224,8 +224,8 @@ class CompiledPlan:
         """Return the lines, and the buckets that generated code writes before them."""
         if not self.reference.writer.chooses_bucket:
             return lines, None
-        parts = [line.split(BUCKET_END, 1) for line in lines]
-        return [line for _, line in parts], [bucket for bucket, _ in parts]
+        parts = [line.partition(BUCKET_END) for line in lines]  # that of a record without a bucket is left out later
+        return [line for _, _, line in parts], [bucket for bucket, _, _ in parts]
 
     def _merge(
         self,

@@ -545,6 +545,7 @@ class ReferencePlan:
         A merged point has the place of the first one, and later fields win; `keep_last` keeps the place of the last
         one.
         """
+        key: object
         kept: dict[object, _Record] = {}
         merged: dict[object, dict[str, Scalar]] = {}
         policy = self.writer.collisions

@@ -23,13 +23,6 @@ class Job:
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
 
-    def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
-        """Settle the lines `[start, stop)`; `refusals` count from `start`."""
-        self.unsettled_lines -= stop - start
-        self.refusals += (
-            Refusal(start + refusal.line, refusal.reason, refusal.status, refusal.code) for refusal in refusals
-        )
-
     def message_of(self, refusal: Refusal) -> int:
         """Return the index of the message that a refused line was made of."""
         return self.rendered.origins[refusal.line]
@@ -42,6 +35,23 @@ class Job:
     def messages(self) -> Sequence[Message]:
         """The messages of the batch."""
         return self.batch.messages
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The lines of a batch that go to one bucket; `indices` says which lines of the batch they are."""
+
+    job: Job
+    lines: Sequence[str]
+    indices: Sequence[int]
+
+    def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
+        """Settle the lines `[start, stop)` of this share; `refusals` count from `start`."""
+        self.job.unsettled_lines -= stop - start
+        self.job.refusals += (
+            Refusal(self.indices[start + refusal.line], refusal.reason, refusal.status, refusal.code)
+            for refusal in refusals
+        )
 
 
 @dataclass(slots=True)
@@ -63,16 +73,20 @@ class Ledger:
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[_Entry]] = {}
         self._unsettled: dict[Job, _Entry] = {}
+        self.unsettled_bytes = 0
+        """The bytes of payloads of batches that are not settled."""
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
         entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us)
         self._unsettled[job] = entry
+        self.unsettled_bytes += job.batch.payload_bytes
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
     def settle(self, job: Job) -> None:
         """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
         self._unsettled.pop(job).is_settled = True
+        self.unsettled_bytes -= job.batch.payload_bytes
 
     def take(self) -> tuple[list[Position], int, list[int]]:
         """Return the positions that may be acknowledged since the last call, and what they are of.

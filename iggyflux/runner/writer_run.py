@@ -55,15 +55,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 
 from iggyflux.delivery.held import HeldRequests
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.runner.bucket_guard import without_other_buckets
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
+from iggyflux.runner.lanes import MOST_UNSETTLED_BYTES, BucketSink, Lane, Lanes, OneOutlet, Outlet
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.runner.rendering import rendered_parts
 from iggyflux.runner.request_sender import RequestSender
@@ -74,13 +78,22 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
-from iggyflux.transports.base import Grouped, Lagging, Retaining, Worker, server_of
+from iggyflux.transports.base import Grouped, Lagging, LineSink, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
 _HELD = "an accepted line: the server rejected every line of the last request"
 
 log = logging.getLogger("iggyflux.runner")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One bucket, or the place that the pipeline names: its sink, and what is known of it for the whole run."""
+
+    sink: LineSink
+    state: SinkState
+    held: HeldRequests[Request]
 
 
 class WriterRun:
@@ -104,7 +117,8 @@ class WriterRun:
         self._is_source_connected = False
         self._has_reached_end = False
         self._has_abandoned = False
-        self._held: HeldRequests[Request] = HeldRequests()
+        self._default = _Place(route.sink, self._sink_state, HeldRequests())
+        self._buckets: dict[str, _Place] = {}
         self._sink_failures = 0
         self._renderer = Worker("render")
 
@@ -112,6 +126,7 @@ class WriterRun:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
+        closes += [self._close_buckets]
         closes += [] if route.series is None else [route.series.close]
         async with closing_all(*closes):
             try:
@@ -135,15 +150,15 @@ class WriterRun:
         if status.state == "connecting":
             self._unanswered.show(status, now)
         elif status.state != "starting":
-            words = self._held.words
+            places = (self._default, *self._buckets.values())
+            words = next((each.held.words for each in places if each.held.words), None)
             held = f"{_HELD}: {words}" if words else None
             source = self.route.source.waiting_for
+            waiting = next((text for each in places if (text := each.state.waiting_for(now))), None)
+            briefly = next((text for each in places if (text := each.state.waiting_briefly())), None)
             status.wait_for(
-                self._sink_state.waiting_for(now) or held or source,
-                briefly=self._sink_state.waiting_briefly()
-                or self._unanswered.waiting_for(now)
-                or (held and _HELD)
-                or source,
+                waiting or held or source,
+                briefly=briefly or self._unanswered.waiting_for(now) or (held and _HELD) or source,
             )
 
     async def _connect(self) -> None:
@@ -188,16 +203,47 @@ class WriterRun:
 
     async def _transfer(self) -> None:
         """Transfer until the end of the input, a requested stop or the end of the connection."""
-        self._held.forget()
+        for lane in (self._default, *self._buckets.values()):
+            lane.held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
-        route, status, clock, stop = self.route, self.status, self._clock, self._stop.requested
+        route, status, clock = self.route, self.status, self._clock
         transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._renderer)
         try:
-            await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
+            await transfer.run(self._outlet(transfer.settle))
         except StopRequested:
             self._has_abandoned = True
             raise
         self._has_reached_end = transfer.has_reached_end
+
+    def _outlet(self, settle: Callable[[Job], Awaitable[None]]) -> Outlet:
+        """Return where the lines of one transfer go."""
+        route = self.route
+
+        def sender(place: _Place) -> RequestSender:
+            stop = self._stop.requested
+            return RequestSender(route, self.status, self._clock, stop, place.state, place.held, settle, place.sink)
+
+        def lane(bucket: str) -> Lane:
+            return Lane(RequestBuilder(route.batch_size, route.batch_bytes), sender(self._place_of(bucket)))
+
+        if route.bucket_sink is None:
+            return OneOutlet(RequestBuilder(route.batch_size, route.batch_bytes), sender(self._default))
+        return Lanes(lane)
+
+    def _place_of(self, bucket: str) -> _Place:
+        """Return what is known of a bucket; "" is that of the pipeline."""
+        if not bucket or self.route.bucket_sink is None:
+            return self._default
+        found = self._buckets.get(bucket)
+        if found is None:
+            sink = BucketSink(self.route.bucket_sink(bucket), self.route.sink)
+            state = SinkState(self.route.name, self._sink_state.server, unanswered=self._unanswered, bucket=bucket)
+            found = self._buckets[bucket] = _Place(sink, state, HeldRequests())
+        return found
+
+    async def _close_buckets(self) -> None:
+        for place in self._buckets.values():
+            await place.sink.close()
 
     async def _end(self) -> None:
         """Set the last state: a run that was stopped before its end is interrupted."""
@@ -232,13 +278,13 @@ class _Transfer:
         self._clock = clock
         self._failures = failures
         self._ledger = Ledger()
-        self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
+        self._settled = asyncio.Event()
         self._is_over = False
         self.has_reached_end = False
         self._fault: Stopped | None = None
 
-    async def run(self, sender: RequestSender) -> None:
+    async def run(self, outlet: Outlet) -> None:
         """Transfer until the end of the input or a requested stop; leave no task behind.
 
         Raise `NotConnected` or `Stopped`.
@@ -246,9 +292,9 @@ class _Transfer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 acknowledging = tasks.create_task(self._acknowledge())
-                await self._read_all(sender, tasks)
+                await self._read_all(outlet, tasks)
                 self._status.state = "finishing"
-                await sender.finish()
+                await outlet.finish()
                 self._is_over = True
                 self._may_acknowledge.set()
                 await acknowledging
@@ -268,11 +314,12 @@ class _Transfer:
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
         await self._failures.keep(_reasons(job), job.messages.__getitem__)
         self._ledger.settle(job)
+        self._settled.set()
         self._may_acknowledge.set()
 
     # Reading and rendering
 
-    async def _read_all(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+    async def _read_all(self, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
         """Read, render and send until there is no more; what lingers is sent in the end."""
         stopping = tasks.create_task(self._stop.requested.wait())
         reading = tasks.create_task(self._read())
@@ -282,7 +329,7 @@ class _Transfer:
         while True:
             seconds = None if flush_at is None else flush_at - self._clock.monotonic()
             if seconds is not None and not await self._arrives(reading, stopping, seconds):
-                await self._flush(sender, tasks)
+                await outlet.flush(tasks)
                 flush_at = None
                 continue
             if seconds is None:
@@ -299,22 +346,22 @@ class _Transfer:
                     emit(log, logging.ERROR, "source.stopped", **fields)  # what is in flight may take long
                 break
             if batch is None:
-                self._status.state = "idle" if sender.is_idle else "running"
+                self._status.state = "idle" if outlet.is_idle else "running"
                 reading = tasks.create_task(self._read(after_seconds=idle))
                 idle = min(idle * 2, _IDLE_SECONDS[1])
                 continue
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
-            await self._render(batch, sender, tasks)
+            await self._render(batch, outlet, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
                 break
-            if not len(self._builder):
+            if not outlet.lingering:
                 flush_at = None
             elif flush_at is None:
                 flush_at = self._clock.monotonic() + self._route.linger_seconds
         stopping.cancel()
-        await self._flush(sender, tasks)
+        await outlet.flush(tasks)
 
     async def _arrives(
         self, reading: asyncio.Task[Batch | EndOfInput | Stopped | None], stopping: asyncio.Task[bool], seconds: float
@@ -345,9 +392,10 @@ class _Transfer:
             return nullcontext()
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
-    async def _render(self, batch: Batch, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+    async def _render(self, batch: Batch, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
+            made = without_other_buckets(made, self._route.buckets)
             rendered = made if self._route.series is None else await self._route.series.admit(made)
             self._count(part, rendered)
             job = Job(part, rendered, len(rendered.lines))
@@ -356,8 +404,8 @@ class _Transfer:
             self._ledger.begin(job)
             if not rendered.lines:
                 await self.settle(job)
-            for request in self._builder.add(job):
-                await sender.send(request, tasks)
+            await outlet.add(job, tasks)
+            await self._until_settled(outlet, tasks)
             if self._stop.requested.is_set():
                 return
 
@@ -370,10 +418,14 @@ class _Transfer:
         status.empty += len(rendered.empty)
         status.count_fallback(self._route.mapping, rendered.fallback)
 
-    async def _flush(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
-        """Send what lingers."""
-        if len(self._builder):
-            await sender.send(self._builder.take(), tasks)
+    async def _until_settled(self, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
+        """Wait while too much that was read is not settled: a bucket that is away holds it, and others send on."""
+        if self._route.bucket_sink is None:
+            return
+        while self._ledger.unsettled_bytes > MOST_UNSETTLED_BYTES:
+            await outlet.flush(tasks)
+            self._settled.clear()
+            await self._settled.wait()
 
     # Acknowledging
 
