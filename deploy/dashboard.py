@@ -253,6 +253,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel("Requests sent again, by reason", (rate("iggyflux_retry_reasons_total", *SINK, "reason"),), "reqps"),
         Panel("Requests in flight", (gauge("iggyflux_requests_in_flight", *SINK),)),
+        Panel("How long servers keep points", (gauge("iggyflux_retention_seconds", *SINK, function="max"),), "s"),
         Panel("Connections lost or refused", (growth("iggyflux_reconnects_total", "route"),), width=12),
         Panel(
             "Time until the next attempt", (gauge("iggyflux_backoff_seconds", "route", function="max"),), "s", width=12

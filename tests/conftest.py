@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("random" if config.getoption("--long") else "seeded")
 
 
-ENOUGH_EXAMPLES = 40
+ENOUGH_EXAMPLES = 20
 """A drawn test that has no more of them has all of them in each run."""
 
 

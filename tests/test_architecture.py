@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,15 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -118,7 +125,7 @@ def used_modules(path: Path, names: set[str]) -> set[str]:
 
     Imports under TYPE_CHECKING do not run, so they do not count; `test_imports_go_down` checks them.
     """
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     for_types = {
         id(inner)
         for node in ast.walk(tree)
@@ -146,18 +153,21 @@ def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
     return sorted((set(group) for group in groups if len(group) > 1), key=min)
 
 
-IMPORTS = {module(path): used_modules(path, {module(each) for each in MODULES}) for path in MODULES}
+@cache
+def graph_of_imports() -> Mapping[str, set[str]]:
+    names = set(map(module, MODULES))
+    return {module(path): used_modules(path, names) for path in MODULES}
 
 
 def test_no_module_imports_itself_by_way_of_another():
     """Inside a room too."""
-    assert circles(IMPORTS) == []
+    assert circles(graph_of_imports()) == []
 
 
 def test_no_package_imports_itself_by_way_of_another():
     """Also where no module does: two packages that import each other can only be understood together."""
     packages: dict[str, set[str]] = {}
-    for name, used in IMPORTS.items():
+    for name, used in graph_of_imports().items():
         here = name.split(".")[1]
         packages.setdefault(here, set()).update(other.split(".")[1] for other in used if other.split(".")[1] != here)
 
@@ -247,7 +257,7 @@ def test_commands_import_at_the_top_of_their_modules():
         (str(path.relative_to(PACKAGE)), node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
         for path in MODULES
         if room(path) in ("cli", "authoring", "editor", "playground")
-        for function in ast.walk(ast.parse(path.read_text()))
+        for function in ast.walk(tree_of(path))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)

@@ -88,6 +88,15 @@ def test_a_quotation_of_what_was_not_sent_names_no_line(message: str) -> None:
     assert lines_named(message, []) is None
 
 
+@pytest.mark.parametrize("ends", [190_000, 200_001])
+def test_the_search_for_the_end_of_a_quotation_is_bounded(ends: int) -> None:
+    """A message may hold as many ends of quotations as its sender likes."""
+    line = 'yield class="' + "': " * ends + '"'
+    found = lines_named(f"unable to parse '{line}': bad", [line])
+
+    assert found == (NamedLines({0: "bad"}, all_exact=True) if ends < 200_000 else None)
+
+
 def test_a_string_that_does_not_end_and_a_line_after_it_are_both_named() -> None:
     lines = ['if s="x 1', "if f=1 2", "if f=y 3"]
     message = f"unable to parse '{lines[0]}\n{lines[1]}': unbalanced quotes\nunable to parse '{lines[2]}': {WHY}"

@@ -30,11 +30,16 @@ METHODS = {
     "match": "match",
     "fullmatch": "fullmatch",
 }
-TREES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
-    for path in sorted(ROOT.rglob("*.py"))
-    if path.name != "__main__.py"  # it runs the command when it is imported
-}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.name != "__main__.py"  # it runs the command when it is imported
+    }
+
 
 # Patterns that are made of a function's own names: examples of them.  Those in tables are found there.
 MADE: dict[tuple[str, str], Callable[[], list[str]]] = {
@@ -95,14 +100,14 @@ def module_of(path: str) -> ModuleType:
 
 @cache
 def parents(path: str) -> dict[ast.AST, ast.AST]:
-    return {child: node for node in ast.walk(TREES[path]) for child in ast.iter_child_nodes(node)}
+    return {child: node for node in ast.walk(trees()[path]) for child in ast.iter_child_nodes(node)}
 
 
 @cache
 def applied(path: str) -> dict[str, set[str]]:
     """Return how what has a name is applied in a file: "handed on" where that is not to be seen."""
     found: dict[str, set[str]] = {}
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(trees()[path]):
         name = getattr(node, "id", getattr(node, "attr", None))
         if name is not None and isinstance(node.ctx, ast.Load):  # type: ignore[attr-defined]
             found.setdefault(name, set()).add(use_of(node, path))
@@ -121,13 +126,13 @@ def use_of(node: ast.AST, path: str) -> str:
 
 def uses_of(name: str, path: str) -> tuple[str, ...]:
     """Return how the pattern with this name of a file is applied, in every way if it is handed on."""
-    found = set().union(*(applied(each).get(name, set()) for each in ([path] if name.startswith("_") else TREES)))
+    found = set().union(*(applied(each).get(name, set()) for each in ([path] if name.startswith("_") else trees())))
     return ANY_USE if "handed on" in found or not found else tuple(sorted(found))
 
 
 def compiled() -> Iterator[Use]:
     """Yield what each call of `re` in the package compiles."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             match node:
                 case ast.Call(ast.Attribute(ast.Name("re"), "compile"), [text, *flags]):
@@ -171,7 +176,7 @@ def value_of(node: ast.expr, path: str) -> Any:
 
 def held() -> Iterator[Use]:
     """Yield patterns in the tables of modules."""
-    for path in TREES:
+    for path in trees():
         for name, value in vars(module_of(path)).items():
             if not isinstance(value, re.Pattern):
                 yield from (Use(path, name, each, uses_of(name, path)) for each in within(value, 4))

@@ -167,7 +167,7 @@ def test_points_that_are_too_old_are_counted_and_sent(precision, tmp_path, caplo
 
 
 def test_an_unknown_retention_is_said_once_and_counts_nothing(tmp_path, caplog):
-    """A token for writes alone is a usual one, so it is no warning."""
+    """A token for writes alone is a usual one, which needs no warning."""
     caplog.set_level(logging.INFO)
     with SimServer(2, retention_seconds=HOUR, tokens={"yield": {"write"}}) as server:
         summary = transfer(tmp_path, server, [int(time.time()) - 30 * 24 * HOUR], token="yield")

@@ -29,7 +29,7 @@ from tests.simulation.worlds import run, run_seed, shrunk
 HERE = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("first", range(0, 60, 10))
+@pytest.mark.parametrize("first", range(0, 40, 10))
 def test_nothing_is_lost_and_the_status_is_right_in_short_worlds(first: int) -> None:
     for seed in range(first, first + 10):
         result = run_seed(seed, SIZES["short"])
@@ -40,6 +40,8 @@ FOUND = {
     301741661: "a batch that was held was never sent again",
     301742519: "a partition of a ghost was not named where new messages took the offsets of lost ones",
     720001869: "a member that joined while the connected ones were counted hid a ghost",
+    780001515: "a route waited for two backoffs after the last fault: one end was connected before, and gone since",
+    780002979: "a route that had stopped, while another one finished, counted as one that makes no progress",
     750000690: "lines that were dropped, and whose offsets were about to be stored, counted as held",
 }
 """Seeds of short worlds that found a fault of the code or of the world, while what a seed draws stays the same."""
@@ -100,7 +102,7 @@ def _digest(seed: int) -> str:
 
 def test_a_seed_always_makes_the_same_world(capfd: pytest.CaptureFixture[str]) -> None:
     """Also in another process, with another order of sets of strings, and after other worlds."""
-    seeds = range(400, 404)
+    seeds = range(400, 402)
     here = [_digest(seed) for seed in seeds]
     assert [_digest(seed) for seed in reversed(seeds)][::-1] == here
     program = f"from tests.test_simulation import _digest\nfor seed in {list(seeds)}: print(_digest(seed))"

@@ -15,7 +15,9 @@ progress:
 |                  | for 15 s             |                                                                       |
 |                  | a stop is requested  | cancels the attempt and ends                                          |
 | working          | the work returns     | ends                                                                  |
-|                  | NotConnected         | waits and connects again; after progress the backoff starts anew      |
+|                  | NotConnected         | waits and connects again; after progress the backoff starts anew,     |
+|                  |                      | also if the attempt before could not connect: one end may have been   |
+|                  |                      | connected long before the other, and be gone since                    |
 |                  | a stop is requested  | leaves it to the work, which returns or raises `StopRequested`        |
 | waiting          | a stop is requested  | ends                                                                  |
 | any time         | Stopped, or a bug    | ends and raises it                                                    |
@@ -68,6 +70,10 @@ class Session:
         self._random = random
         self._max_retries = max_retries
         self._was_connected = False
+        self._is_away = False
+        """Whether the last attempt to connect failed."""
+        self._returns = 0
+        """How often it was connected after such an attempt."""
 
     async def run(
         self,
@@ -77,15 +83,18 @@ class Session:
     ) -> None:
         """Connect and do the work, again after each `NotConnected`, until the work returns or a stop is requested.
 
-        The backoff starts anew when `progress` has grown since the last failure.
+        The backoff starts anew when `progress` has grown since the last failure, or when it is connected after an
+        attempt that could not connect.
         """
 
         async def attempt() -> None:
             if self._stop.requested.is_set():
                 raise StopRequested
             self._status.state = "connecting"
+            was_away, self._is_away = self._is_away, True
             await self.unless_stopped(connect())
-            self._was_connected = True
+            self._was_connected, self._is_away = True, False
+            self._returns += was_away
             self._status.wait_for(None)
             emit(log, logging.INFO, "route.connected", route=self._route, plan=self._status.about.plan or None)
             try:
@@ -95,7 +104,7 @@ class Session:
                 raise
 
         with suppress(StopRequested):
-            await self._retry(attempt, progress, gives_up=True)
+            await self._retry(attempt, lambda: progress() + self._returns, gives_up=True)
 
     async def until_confirmed(self, send: Callable[[], Awaitable[None]]) -> None:
         """Call `send` until it raises no `NotConnected`.

@@ -189,7 +189,7 @@ class WriterRun:
         await self._read_retention()
 
     async def _read_retention(self) -> None:
-        """Ask once how long the server keeps points; one that does not tell is no reason to wait."""
+        """Ask once how long the server keeps points; a run does not depend on the answer."""
         state, sink = self._sink_state, self.route.sink
         if state.retention is not None or not isinstance(sink, Retaining):
             return

@@ -150,7 +150,7 @@ class Retaining(Protocol):
     """A line sink whose server may tell how long it keeps points."""
 
     async def retention(self) -> Retention:
-        """Ask the server, after `connect`; a server that does not tell is no error."""
+        """Ask the server, after `connect`; never raise."""
 
 
 class MessageSink(Protocol):

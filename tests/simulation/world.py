@@ -619,9 +619,17 @@ class World:
         self.truth.wrong += [f"{still.group} {still.place} starves: {what}: {each}" for each in wrong]
 
     def statuses(self, spec: RouteSpec) -> list[RouteStatus]:
-        """Return the status of a route in each process that runs it, and is not frozen."""
+        """Return the status of a route in each process that runs it, and is not frozen.
+
+        Without one that ended as it was asked to: another one of its process may still finish.
+        """
         awake = [found for found in self.running.values() if found.process.frozen is None]
-        return [each for found in awake for each in found.status.routes if each.name == spec.name]
+        return [
+            each
+            for found in awake
+            for each in found.status.routes
+            if each.name == spec.name and not (found.stop.requested.is_set() and each.state == "done")
+        ]
 
     def _is_explained(self, statuses: list[RouteStatus], topic: str, partition: int) -> bool:
         place = f"{STREAM}/{topic}/{partition}"
