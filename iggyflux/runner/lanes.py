@@ -83,7 +83,7 @@ class BucketSink(LineSink):
             try:
                 await self.connect()
             except NotConnected as error:
-                return Unavailable(str(error))
+                return Unavailable(str(error), retry_after_seconds=error.retry_after_seconds)
         verdict = await self._sink.write(lines)
         return Unavailable(verdict.reason, verdict.status) if isinstance(verdict, Impossible) else verdict
 
