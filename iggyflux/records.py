@@ -245,7 +245,8 @@ class Reason:
     """A reason for a dead letter: a failed record, or a line that the server rejected.
 
     `line` is the line as it was sent and `status` the server's status; both are None for a record that never became a
-    line.  `element`, `elements` and `point` are those of the `Failure`.
+    line.  `element`, `elements` and `point` are those of the `Failure`.  `bucket` is where the line went, if its
+    mapping chooses that.
     """
 
     code: str
@@ -256,6 +257,7 @@ class Reason:
     line: str | None = None
     status: int | None = None
     elements: tuple[int, ...] = ()
+    bucket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ def _replaying(route: Route, letters: Letters, again: ReportedFailures, as_is: b
             lambda: _with_lines(letters.of(route.mapping)) if as_is else _messages(letters.of(route.mapping)),
             counts.with_lines if as_is else counts.count,
         ),
-        plan=_KeptLines() if as_is else route.plan,
+        plan=_KeptLines(route.bucket_sink is not None) if as_is else route.plan,
         dead_letters=again,
         on_error=OnError.DEAD_LETTER,
         policy=dataclasses.replace(route.policy, on_unavailable=patience),
@@ -225,10 +225,11 @@ def _messages(letters: Iterator[DeadLetter]) -> Iterator[Message]:
 
 
 def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
-    """Yield messages whose payload is the list of the rejected lines."""
+    """Yield messages whose payload is the list of the rejected lines with their buckets."""
     for letter in letters:
-        if lines := kept_lines(letter):
-            yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(lines))
+        kept = [(reason.bucket or "", reason.line) for reason in letter.reasons if reason.line is not None]
+        if kept:
+            yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(kept))
 
 
 class LetterSource:
@@ -276,13 +277,18 @@ class LetterSource:
 
 
 class _KeptLines(WriterPlan):
-    """A plan that returns the rejected lines, which are the payload."""
+    """A plan that returns the rejected lines, which are the payload, for the buckets that rejected them."""
+
+    def __init__(self, has_buckets: bool) -> None:
+        self._has_buckets = has_buckets
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []
+        buckets: list[str] = []
         origins: list[int] = []
         for index, message in enumerate(messages):
-            kept = msgspec.json.decode(message.payload, type=list[str])
-            lines += kept
+            kept = msgspec.json.decode(message.payload, type=list[tuple[str, str]])
+            lines += [line for _, line in kept]
+            buckets += [bucket for bucket, _ in kept]
             origins += [index] * len(kept)
-        return Rendered(lines, origins)
+        return Rendered(lines, origins, buckets=buckets if self._has_buckets else None)

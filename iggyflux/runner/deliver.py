@@ -81,6 +81,12 @@ class SinkState:
     pace: Pace | None = None
     """How many requests may be in flight."""
     unanswered: Unanswered = field(default_factory=Unanswered)
+    delivered: int = 0
+    """Lines that were accepted."""
+    refused: int = 0
+    """Lines that were refused."""
+    queued: int = 0
+    """Requests that wait in the queue of a bucket."""
     logged_step: int = 0
     """The step of the backoff that was logged last."""
 

@@ -39,6 +39,7 @@ from typing import Final, Protocol
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Impossible, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
+from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.request_sender import RequestSender
 from iggyflux.runner.requests import Request, RequestBuilder
@@ -95,9 +96,10 @@ class BucketSink(LineSink):
 class Lane:
     """The requests of one bucket over one connection of the source."""
 
-    def __init__(self, builder: RequestBuilder, sender: RequestSender) -> None:
+    def __init__(self, builder: RequestBuilder, sender: RequestSender, state: SinkState) -> None:
         self._builder = builder
         self._sender = sender
+        self._state = state
         self._waiting: deque[Request] = deque()
         self._change = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -141,6 +143,7 @@ class Lane:
             self._change.clear()
             await self._change.wait()
         self._waiting.append(request)
+        self._state.queued = len(self._waiting)
         if self._pump is None or self._pump.done():
             self._pump = tasks.create_task(self._send(tasks))
         await asyncio.sleep(0)
@@ -149,6 +152,7 @@ class Lane:
         """Send what waits, in its order, as the pace of this bucket allows."""
         while self._waiting:
             request = self._waiting.popleft()
+            self._state.queued = len(self._waiting)
             self._change.set()
             await self._sender.send(request, tasks)
             if self._is_flushing and not self._waiting and len(self._builder):

@@ -181,7 +181,10 @@ class RequestSender:
         for each in ended:
             for refusal in each.refusals:
                 self._status.count("refused", refusal.code)
-            self._status.delivered += len(each.request.lines) - len(each.refusals)
+            accepted = len(each.request.lines) - len(each.refusals)
+            self._status.delivered += accepted
+            self._state.delivered += accepted
+            self._state.refused += len(each.refusals)
             for lines, refusals in each.request.refusals_by_range(each.refusals):
                 lines.share.answered(lines.start, lines.stop, refusals)
                 if not lines.share.job.unsettled_lines:

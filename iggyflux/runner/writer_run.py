@@ -61,8 +61,8 @@ from dataclasses import dataclass
 
 from iggyflux.delivery.held import HeldRequests
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import Batch, Reason, Rendered
-from iggyflux.runner.bucket_guard import without_other_buckets
+from iggyflux.records import JSON, Batch, Reason, Rendered
+from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
@@ -95,6 +95,17 @@ class _Place:
     state: SinkState
     held: HeldRequests[Request]
 
+    def as_dict(self) -> dict[str, JSON]:
+        """Return the part of the status that is about this bucket, without words of a server."""
+        state = self.state
+        return {
+            "delivered": state.delivered,
+            "refused": state.refused,
+            "waiting": state.queued,
+            "is_away": state.shared.outage.is_on,
+            "failure": state.shared.failure if state.shared.outage.is_on else None,
+        }
+
 
 class WriterRun:
     """One run of a writer's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
@@ -119,6 +130,7 @@ class WriterRun:
         self._has_abandoned = False
         self._default = _Place(route.sink, self._sink_state, HeldRequests())
         self._buckets: dict[str, _Place] = {}
+        self._guard = BucketGuard(route.buckets)
         self._sink_failures = 0
         self._renderer = Worker("render")
 
@@ -142,6 +154,7 @@ class WriterRun:
             status.groups = self.route.source.groups
         if self.route.series is not None:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
+        status.buckets = {name: place.as_dict() for name, place in self._buckets.copy().items()}
         now = self._clock.monotonic()
         shared = self._sink_state.shared
         status.is_away = shared.outage.is_on
@@ -207,7 +220,9 @@ class WriterRun:
             lane.held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
         route, status, clock = self.route, self.status, self._clock
-        transfer = _Transfer(route, status, self._stop, clock, self._failures, self._unanswered, self._renderer)
+        transfer = _Transfer(
+            route, status, self._stop, clock, self._failures, self._unanswered, self._renderer, self._guard
+        )
         try:
             await transfer.run(self._outlet(transfer.settle))
         except StopRequested:
@@ -224,7 +239,8 @@ class WriterRun:
             return RequestSender(route, self.status, self._clock, stop, place.state, place.held, settle, place.sink)
 
         def lane(bucket: str) -> Lane:
-            return Lane(RequestBuilder(route.batch_size, route.batch_bytes), sender(self._place_of(bucket)))
+            place = self._place_of(bucket)
+            return Lane(RequestBuilder(route.batch_size, route.batch_bytes), sender(place), place.state)
 
         if route.bucket_sink is None:
             return OneOutlet(RequestBuilder(route.batch_size, route.batch_bytes), sender(self._default))
@@ -268,6 +284,7 @@ class _Transfer:
         failures: FailureHandler,
         unanswered: Unanswered,
         renderer: Worker,
+        buckets: BucketGuard,
     ) -> None:
         self._route = route
         self._renderer = renderer
@@ -278,6 +295,7 @@ class _Transfer:
         self._clock = clock
         self._failures = failures
         self._ledger = Ledger()
+        self._buckets = buckets
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
         self._settled = asyncio.Event()
         self._is_over = False
@@ -395,8 +413,8 @@ class _Transfer:
     async def _render(self, batch: Batch, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
         """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
-            made = without_other_buckets(made, self._route.buckets)
-            rendered = made if self._route.series is None else await self._route.series.admit(made)
+            allowed = self._buckets.admit(made)
+            rendered = allowed if self._route.series is None else await self._route.series.admit(allowed)
             self._count(part, rendered)
             job = Job(part, rendered, len(rendered.lines))
             self._failures.report_failures(rendered.failures, job.place_of)
@@ -447,10 +465,10 @@ class _Transfer:
 
 def _reasons(job: Job) -> dict[int, list[Reason]]:
     """Return why messages of a batch could not be delivered whole, by their index."""
-    reasons = reasons_by_record(job.rendered.failures)
+    reasons, buckets = reasons_by_record(job.rendered.failures), job.rendered.buckets
     for refusal in job.refusals:
-        line = job.rendered.lines[refusal.line]
-        reason = Reason(refusal.code, refusal.reason, line=line, status=refusal.status)
+        line, bucket = job.rendered.lines[refusal.line], None if buckets is None else buckets[refusal.line] or None
+        reason = Reason(refusal.code, refusal.reason, line=line, status=refusal.status, bucket=bucket)
         reasons.setdefault(job.message_of(refusal), []).append(reason)
     return reasons
 
