@@ -103,7 +103,7 @@ NAMES = ["ab", "dead", "a", "usual"]
 
 @pytest.mark.parametrize("answer", [NOT_THERE, UNAUTHORIZED, FULL], ids=["404", "401", "503"])
 def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
-    """The others have everything; nothing after its first line is acknowledged; when it is mended, all is there."""
+    """The others have everything, nothing after its first line is acknowledged, and in the end all is stored."""
     names = ["ab", "a"] * 50 + ["dead"] + ["ab", "a"] * 450
 
     async def main():
@@ -133,7 +133,7 @@ def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
 
 @pytest.mark.parametrize("bound", ["bytes", "requests"])
 def test_what_is_read_ahead_of_a_dead_bucket_is_bounded(bound, tmp_path, monkeypatch):
-    """By what is not settled, and by full requests in its queue; then reading pauses, and goes on when it is mended."""
+    """By what is not settled, and by full requests in its queue; then reading pauses until it is there again."""
     monkeypatch.setattr("iggyflux.runner.writer_run.MOST_UNSETTLED_BYTES", 20_000 if bound == "bytes" else 10**9)
     names = (["dead"] + ["a"] * 9) * 1000
 

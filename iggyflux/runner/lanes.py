@@ -7,7 +7,7 @@ What can happen to a bucket, and what follows:
 |---------------------------------------|-------------------------------------|----------------|-------------------|
 | accepts                               | sends what it has                   | send           | moves             |
 | is not there (404), full, forbidden   | waits and tries again, with its own | send; reading  | stays before the  |
-| (401, 403), or its server is away     | backoff: somebody may mend it       | goes on        | first of its lines|
+| (401, 403), or its server is away     | backoff, until it is corrected      | goes on        | first of its lines|
 | … with on_unavailable: dead_letter    | after `max_retries` its messages    | send           | moves             |
 |                                       | become dead letters                 |                |                   |
 | … with on_unavailable: stop           | after `max_retries` stops the route | stop with it   | stays             |
@@ -52,7 +52,7 @@ MOST_UNSETTLED_BYTES: Final = 64_000_000
 
 
 class BucketSink(LineSink):
-    """The sink of one bucket: what only a person can mend is a bucket that is away, until somebody does."""
+    """The sink of one bucket: what only a person can correct counts as a bucket that is away, until it is corrected."""
 
     def __init__(self, sink: LineSink, like: LineSink) -> None:
         """`like` is a connected sink to the same server."""
