@@ -21,7 +21,7 @@ from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Partition, Position, Reason, Rendered
 from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
-from iggyflux.runner.ledger import Job
+from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.series_guard import SeriesGuard, series_state
@@ -922,7 +922,11 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     builder = RequestBuilder(max_lines, max_bytes)
     jobs = [Job(FIRST, Rendered(lines, [0] * len(lines)), len(lines)) for lines in batches]
 
-    requests = [request for job in jobs for request in builder.add(job)]
+    requests = [
+        request
+        for job in jobs
+        for request in builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines))))
+    ]
     if len(builder):
         requests.append(builder.take())
 
