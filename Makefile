@@ -20,10 +20,10 @@ venv: $(VENV)/.ready  ## make .venv from the lock
 demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simulated InfluxDB
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.ready  ## run the tests but the slow ones (9 minutes)
+test: $(VENV)/.ready  ## run the tests but the slow ones (7 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (5 minutes)
+test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (4 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 servers:  ## install what tests can use: InfluxDB 1.6, VictoriaMetrics, Chromium and Prometheus, where this is Debian and we are root
@@ -68,6 +68,16 @@ check: $(VENV)/.ready  ## format, lint, types, layers, tests, docs: what a chang
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+docs: $(VENV)/.ready  ## build the site of the documentation into build/docs/site; a broken link fails
+	$(BIN)/python docs/site.py build/docs
+	$(BIN)/zensical build --strict --config-file build/docs/mkdocs.yml
+
+dist: $(VENV)/.ready  ## build what is published into dist: the sdist, the wheel made of it, the bill of materials
+	@sh deploy/build.sh dist $(BIN)
+
+owner: $(VENV)/.ready  ## write the owner of the repository into every address: OWNER=name
+	$(BIN)/python deploy/owner.py "$(OWNER)"
+
 bench: $(VENV)/.ready  ## measure; ratios against something measured in the same run
 	$(BIN)/python -m bench
 
@@ -84,4 +94,4 @@ editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do n
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help venv servers editor demo simulate mutants bench bench-iggy lock test test-slow test-servers test-lowest test-long format check
+.PHONY: help docs dist owner venv servers editor demo simulate mutants bench bench-iggy lock test test-slow test-servers test-lowest test-long format check

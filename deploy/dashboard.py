@@ -198,6 +198,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     ),
     "Errors and dead letters": (
         Panel("Dead letters by reason", (rate("iggyflux_dead_letter_reasons_total", "route", "code"),), "mps"),
+        Panel("Dead letters removed", (growth("iggyflux_dead_letters_removed_total", "route", "replayed"),)),
         Panel(
             "Records that could not be mapped, by reason",
             (rate("iggyflux_failure_reasons_total", "route", "code"),),
@@ -273,6 +274,14 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "s",
         ),
         Panel("Windows", (rate("iggyflux_reader_windows_total", "route"),), "cps"),
+        Panel(
+            "Duration of queries",
+            (
+                quantile(0.5, "iggyflux_query_duration_seconds", "route", "server"),
+                quantile(0.99, "iggyflux_query_duration_seconds", "route", "server"),
+            ),
+            "s",
+        ),
         Panel(
             "Rows seen again, late or changed",
             (

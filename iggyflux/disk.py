@@ -29,6 +29,15 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         sync_folder(each.parent)
 
 
+def seen_from_outside(file: Path) -> tuple[int, int, int] | None:
+    """Return time of change, size and inode, one of which a write or a replacement changes; None if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 _MOST_BYTES = 200
 """A name has at most 255 bytes on most file systems, with the endings of its files."""
 _UNSAFE = re.compile(r"[%/\\\x00-\x1f\x7f]|^\.")
@@ -77,6 +86,22 @@ def replace_file(path: Path, data: bytes) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def open_private(path: Path, flags: int = 0) -> int:
+    """Return the descriptor of the file at `path`, to read and write; a new one is its owner's alone (0600).
+
+    What root makes belongs to the owner of the folder, whose processes go on with it.  Raise `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    try:
+        owner = path.parent.stat()
+        if os.geteuid() == 0 and os.fstat(descriptor).st_uid != owner.st_uid:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def sync_folder(folder: Path) -> None:

@@ -262,10 +262,17 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be delivered completely, with everything needed to replay it."""
+    """A message that could not be delivered completely, with everything needed to replay it.
+
+    `kept_us` is when it was kept, in microseconds since the epoch; 0 if that is not known.  Letters that differ only in
+    it are equal.
+    """
 
     message: Message
     mapping: str
     plan: str
     """The identity of the plan that rendered it; empty in letters of older versions."""
     reasons: Sequence[Reason] = field(default_factory=tuple)
+    trace_id: str | None = None
+    """The trace of the batch that the message was read in; None if nothing is kept of it."""
+    kept_us: int = field(default=0, compare=False)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alarm_mutants import survivors
 from iggy_server import free_ports
 from pages import blocks
 from required_servers import not_found
@@ -268,6 +269,12 @@ def commands() -> list[str]:
     """Return the commands of the page."""
     page = blocks(ROOT / "docs" / "operations.md")
     return "".join(block["text"] for block in page if block["runs"] == "tests/test_alarms.py").splitlines()
+
+
+@pytest.mark.long
+def test_the_unit_tests_of_the_alarms_notice_each_change_of_one() -> None:
+    program("promtool")
+    assert survivors([]) == []
 
 
 @pytest.mark.parametrize("command", [each for each in commands() if re.match("promtool (check|test)", each)])

@@ -35,6 +35,7 @@ LAYERS: list[set[str]] = [
     {"cursors"},
     {"telemetry"},
     {"runner"},
+    {"audit"},
     {"sim"},
     {"authoring"},
     {"editor"},
@@ -56,6 +57,7 @@ BEHIND_ONE_DOOR = {
     "re2": {"functions", "payloads", "documents", "mapping", "sim"},
     "cbor2": {"payloads"},
     "h11": {"sim", "telemetry"},
+    "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry"},
     "urllib3": {"transports"},
     "apache_iggy": {"transports"},
@@ -208,6 +210,7 @@ HEAVY = [
     "sqlite3",
     "asyncio",
     "prometheus_client",
+    "opentelemetry",
 ]
 
 
@@ -237,6 +240,7 @@ def test_validate_loads_neither_transports_nor_other_formats(path):
 
 
 IMPORTED_LATE = {
+    ("cli/check.py", "iggyflux.telemetry.server"): "h11, only for a pipeline that listens",
     ("cli/dry_run.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
     ("cli/eval_session.py", "readline"): "it writes to the terminal",
     ("cli/infer.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
@@ -244,7 +248,7 @@ IMPORTED_LATE = {
     ("cli/lsp.py", "iggyflux.cli.language_server"): "pygls, which is an extra",
     ("cli/playground.py", "iggyflux.cli.playground_server"): "starlette and uvicorn, which are an extra",
     ("cli/playground_server.py", "iggyflux.cli.iggy"): "the SDK, only with --from iggy",
-    ("cli/progress.py", "iggyflux.cli.live_table"): "rich, only on a terminal",
+    ("cli/progress.py", "iggyflux.cli.live_display"): "wcwidth, only on a terminal",
     ("cli/test.py", "iggyflux.cli.round_trip"): "the simulator and transports, only with --round-trip",
     ("editor/checking.py", "iggyflux.runner.open"): "the runner, only for pipelines",
 }

@@ -170,7 +170,7 @@ def test_replay_does_not_warn_of_letters_of_the_same_plan_or_of_an_older_version
     fill(BAD)
     iggyflux("run", "pipeline.yaml", "--until-end")
     Path("env.yaml").write_text("# changed\n" + DOCUMENT, "utf-8")
-    (file,) = Path("dead").glob("*")
+    (file,) = Path("dead").glob("*.ndjson")
     same = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml", "--dry-run")
     letter = json.loads(file.read_text())
     assert len(letter.pop("plan")) == 12

@@ -113,6 +113,17 @@ def test_a_pipeline_says_whether_the_databases_are_the_same(more: str, expected:
     assert iggyflux("validate", ".").code == (expected == "IFX167")
 
 
+@pytest.mark.parametrize(("bucket", "expected"), [("${QUAY}", "IFX168"), ("berth", "IFX167")])
+def test_a_variable_without_a_value_may_differ_between_pipelines(bucket: str, expected: str) -> None:
+    """Each pipeline is run in its own environment; within one a variable has one value."""
+    write("motor", "{expr: d, type: integer}")
+    write("sail", "d")
+    server = f"from: log:data\ninfluxdb: {{url: 'http://pier.example:8086', org: o, bucket: '{bucket}'}}"
+    for name in ("motor", "sail"):
+        Path(f"{name}-pipeline.yaml").write_text(f"iggyflux: 1\n{server}\nrun: [{{mapping: {name}.yaml}}]\n")
+    assert [code for code, *_ in conflicts()] == [expected]
+
+
 def test_two_points_of_one_document_are_compared_too() -> None:
     write("sail", "d")
     text = Path("sail.yaml").read_text()

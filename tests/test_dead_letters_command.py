@@ -107,7 +107,7 @@ def test_one_letter_is_shown_with_its_reasons(tmp_path: Path) -> None:
     assert done.out.splitlines() == [
         "pottery/kilns/1@20",
         "  arrived   2026-01-01T00:00:00Z",
-        "  mapping   kilns (8e8ca247f05c)",
+        "  mapping   kilns (plan 8e8ca247f05c4c2c)",
         "  headers   site",
         "  IFX340    expected a number (/points/0/fields/heat; element 2, 0)",
         "  IFX609    field type conflict (HTTP 400)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_a_letter_holds_everything_that_a_person_and_a_replay_need(tmp_path: Pat
     assert file.name == "00000001.ndjson"
     tree = json.loads(file.read_text())
     assert base64.b64decode(tree.pop("payload_base64")) == MESSAGE.payload
+    assert abs(tree.pop("kept_us") / 1e6 - time.time()) < 3600
     assert tree == {
         "mapping": "factory", "plan": "0123456789abcdef",
         "stream": "s", "topic": "t", "partition": 1, "offset": 42, "timestamp_us": 5, "origin_timestamp_us": 4,

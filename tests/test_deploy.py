@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from shell import process
 
 from iggyflux.pipeline import Pipeline, parse_pipeline
 from iggyflux.sim import SimServer
+from iggyflux.telemetry.metrics import METRICS
+from iggyflux.telemetry.server import Deadlines
 
 ROOT = Path(__file__).parents[1]
 FACTORY = ROOT / "examples" / "factory"
@@ -88,13 +91,12 @@ def test_a_compose_file_is_sound(path: Path) -> None:
     assert named == set(tree["volumes"])
 
 
-def test_docker_accepts_the_compose_file() -> None:
+@pytest.mark.parametrize("path", [FACTORY / "compose.yaml", DEPLOY / "compose.yaml"], ids=lambda path: path.parent.name)
+def test_docker_accepts_the_compose_file(path: Path) -> None:
     compose = compose_command()
     if compose is None:
         pytest.skip("there is neither `docker compose` nor `docker-compose` here")
-    checked = subprocess.run(
-        [*compose, "-f", FACTORY / "compose.yaml", "config", "--quiet"], capture_output=True, check=False
-    )
+    checked = subprocess.run([*compose, "-f", path, "config", "--quiet"], capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, b"")
 
 
@@ -108,8 +110,8 @@ def compose_command() -> list[str] | None:
 
 
 def test_the_kubernetes_file_runs_a_pipeline_that_is_sound(tmp_path: Path) -> None:
-    config, deployment = load_all(DEPLOY / "kubernetes.yaml")
-    for name in ("iggy-password", "influx-token"):
+    config, deployment, _ = load_all(DEPLOY / "kubernetes.yaml")
+    for name in ("iggy-password", "influx-token", "telemetry-token"):
         (tmp_path / name).write_text("secret")
     for name, text in config["data"].items():
         (tmp_path / name).write_text(text.replace("/run/secrets/iggyflux", str(tmp_path)))
@@ -127,6 +129,67 @@ def test_the_kubernetes_file_runs_a_pipeline_that_is_sound(tmp_path: Path) -> No
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
+def test_kubernetes_accepts_the_file() -> None:
+    import kubernetes_validate
+
+    for resource in load_all(DEPLOY / "kubernetes.yaml"):
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_kubernetes_asks_the_run_and_restricts_it() -> None:
+    config, deployment, budget = load_all(DEPLOY / "kubernetes.yaml")
+    pipeline = YAML(typ="safe", pure=True).load(config["data"]["pipeline.yaml"])
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (port,) = container["ports"]
+    probes = {kind: container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
+
+    assert pipeline["telemetry"]["listen"] == f"0.0.0.0:{port['containerPort']}"
+    asked = {kind: probe["httpGet"] for kind, probe in probes.items()}
+    paths = {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    assert asked == {kind: {"path": path, "port": port["name"]} for kind, path in paths.items()}
+    assert all(probe["timeoutSeconds"] > Deadlines().alive for probe in probes.values())
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+    # the profile "restricted" of the pod security standards
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_keda_scales_by_a_metric_that_exists() -> None:
+    (scaled,) = load_all(DEPLOY / "keda.yaml")
+    _, deployment, _ = load_all(DEPLOY / "kubernetes.yaml")
+    (trigger,) = scaled["spec"]["triggers"]
+    query = trigger["metadata"]["query"]
+    labels = {metric.name: set(metric.all_labels) for metric in METRICS}
+    (name,) = re.findall(r"iggyflux_\w+", query)
+
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert set(re.search(r"by \(([^)]*)\)", query)[1].split(", ")) == labels[name]  # type: ignore[index]
+
+
+def test_the_whole_plant_in_one_file_uses_what_is_there() -> None:
+    (tree,) = load_all(DEPLOY / "compose.yaml")
+    services = tree["services"]
+    prometheus = YAML(typ="safe", pure=True).load((DEPLOY / "prometheus" / "prometheus.yaml").read_text("utf-8"))
+    command = json.loads(re.findall(r"^CMD (.*)$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)[0])
+    mounted = [
+        volume.split(":")[0] for each in services.values() for volume in each.get("volumes", ()) if volume[0] in "./"
+    ]
+
+    assert set(services) == {"iggy", "influxdb2", "influxdb3", "iggyflux", "prometheus", "grafana"}
+    assert [path for path in mounted if not (DEPLOY / path).exists()] == []
+    assert services["prometheus"]["network_mode"] == "service:iggyflux"
+    assert prometheus["scrape_configs"][0]["static_configs"] == [{"targets": [command[command.index("--listen") + 1]]}]
+    ports = [port for each in services.values() for port in each.get("ports", ())]
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert (services["iggyflux"]["read_only"], services["iggyflux"]["cap_drop"]) == (True, ["ALL"])
+
+
 def test_the_unit_file_gives_a_run_time_to_end() -> None:
     lines = dict(
         line.split("=", 1)
@@ -134,6 +197,8 @@ def test_the_unit_file_gives_a_run_time_to_end() -> None:
         if "=" in line and line[0] != "#"
     )
 
+    assert (lines["Type"], lines["NotifyAccess"]) == ("notify", "main")
+    assert float(lines["WatchdogSec"]) > Deadlines().alive
     assert lines["ExecStart"].startswith("/opt/iggyflux/bin/iggyflux run ")
     assert float(lines["TimeoutStopSec"]) > Pipeline(routes=()).shutdown_timeout_seconds
 

@@ -17,11 +17,11 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rich.console import Console
 from shell import iggyflux
 
 from iggyflux.cli import COMMANDS
-from iggyflux.cli.live_table import _Rates, route_table
+from iggyflux.cli.live_lines import live_lines
+from iggyflux.cli.output import written
 from iggyflux.errors import Location, Problem
 from iggyflux.escapes import escaped, escaped_lines, json_escaped
 from iggyflux.records import Partition
@@ -42,7 +42,7 @@ FORGED = "ok\n12:00:00 ERROR forged.event route=x"
 WRITERS = {
     "playground/worker.py": "answers to its own server, through a pipe",
     "cli/output.py": "is the writer",
-    "cli/live_table.py": "draws the table with rich; its cells are escaped",
+    "cli/live_display.py": "draws below the log; `written` escapes its lines",
     "cli/progress.py": "asks whether stderr is a terminal, and gives it to the handler of the log",
     "cli/eval.py": "asks whether stdout is a terminal",
     "sim/queries/sql_worker.py": "answers the process that started it",
@@ -189,16 +189,15 @@ def test_no_line_of_the_log_has_a_control_character(value: str) -> None:
             assert json.loads(lines[0])["reason"] == value
 
 
-def test_the_live_table_shows_names_as_they_are() -> None:
-    """Without control characters, and not as rich's markup."""
+@pytest.mark.parametrize("columns", [40, 4000])
+def test_the_live_display_shows_names_without_control_characters(columns: int) -> None:
     partitions = {Partition(HOSTILE, FORGED, number): 3 for number in range(2)}
     route = RouteStatus(f"[red]{HOSTILE}", waiting_for=HOSTILE, lag=partitions)
-    console = Console(file=StringIO(), width=4000, force_terminal=False)
-    console.print(route_table([route], _Rates(), 1.0))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [written(line, colour=False) for line in live_lines([route], {}, columns, 24)]
 
-    assert unsafe_of(*text.splitlines()) == []
-    assert "[red]" in text
+    assert unsafe_of(*lines) == []
+    assert len(lines) > 3
+    assert columns == 40 or "[red]" in lines[1]
 
 
 def test_a_problem_is_escaped_wherever_it_is_rendered() -> None:

@@ -82,10 +82,23 @@ def test_a_quotation_names_its_line_or_none_whatever_the_lines_hold(lines: list[
     assert found is None or {lines[index] for index in found.reasons} == {line}
 
 
-@pytest.mark.parametrize("message", ["unable to parse 'if f=2 2': no", "unable to parse '", "unable to parse 'if f=1"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "unable to parse 'if f=2 2': no",
+        "unable to parse '",
+        "unable to parse 'if f=1",
+        "unable to parse 'if f=1 12",
+        "unable to parse 'if f=\"\n1",
+    ],
+)
 def test_a_quotation_of_what_was_not_sent_names_no_line(message: str) -> None:
     assert lines_named(message, ["if f=1 1"]) is None
     assert lines_named(message, []) is None
+
+
+def test_a_quotation_that_may_be_two_lines_names_none() -> None:
+    assert lines_named("unable to parse 'if f=1 1': 2': no", ["if f=1 1", "if f=1 1': 2"]) is None
 
 
 @pytest.mark.parametrize("ends", [190_000, 200_001])

@@ -594,6 +594,7 @@ def test_a_run_until_the_end_gives_up_a_server_that_it_never_reached(away: str, 
     assert (summary.exit_code, error.code) == (3, "IFX606")
     assert f"{server}: connection refused" in error.reason
     assert summary.routes[0].reconnects == max_retries
+    assert summary.routes[0].is_away is (away != "source")
 
 
 def test_a_continuous_run_waits_for_its_servers_without_end() -> None:

@@ -174,6 +174,7 @@ def test_the_readme_installs_with_uv(sdist: Path, tmp_path: Path) -> None:
     path = {"PATH": f"{tmp_path / 'bin'}:{tmp_path / 'uv'}:{os.defpath}"}
     terminal = Terminal(sdist, {**path, **tools, **locks}, in_process=False)
     (install,) = [block["text"] for block in blocks(ROOT / "README.md") if block["runs"]]
+    assert [block["text"] for block in blocks(ROOT / "docs/install.md") if block["runs"]] == [install]
 
     for line in install.splitlines():
         printed = terminal.run(f"{line.partition(' #')[0].rstrip()}; echo exit $?")

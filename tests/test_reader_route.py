@@ -153,6 +153,10 @@ class MemoryWindow:
     def rows(self) -> int | None:
         return len(self.found)
 
+    @property
+    def read_bytes(self) -> int:
+        return 10 * len(self.found)
+
     async def chunks(self) -> AsyncIterator[Sequence[Row]]:
         for first in range(0, len(self.found), 3):
             self.database.faults.at("chunk")
@@ -229,6 +233,7 @@ class World:
         self.query = QUERY
         self.memory_bytes = MEMORY_BYTES
         self.plan: Any = MAPPING.plan()
+        self.reader: ReaderRun | None = None
 
     def route(self) -> ReaderRoute:
         store = Store(
@@ -256,7 +261,8 @@ class World:
     async def _run(self, seconds: float | None) -> None:
         self.clock.stop, self.status = Stop(), RouteStatus("back")
         self.clock.until = None if seconds is None else self.clock.now + seconds
-        await ReaderRun(self.route(), self.status, self.clock.stop, self.clock).run()
+        self.reader = ReaderRun(self.route(), self.status, self.clock.stop, self.clock)
+        await self.reader.run()
 
     def run(self, seconds: float | None = None) -> World:
         """Run one process until its end, or request a stop after so many seconds of the clock."""
@@ -494,6 +500,30 @@ def test_only_a_run_until_the_end_gives_up_a_database_that_it_never_reached(tmp_
     assert (error.value.code, world.status.reconnects) == ("IFX606", 3)
 
 
+def test_queries_and_the_bytes_of_their_answers_are_measured(tmp_path: Path) -> None:
+    world = World(tmp_path, points(9), faults=Faults(("fetch", 1, NotConnected("reset"))), until_end=True)
+    status = world.run().status
+    assert sum(status.query_seconds.counts) == len(world.database.fetched) + 1
+    assert status.read_bytes == 10 * status.read > 0
+
+
+@pytest.mark.parametrize("away", ["connect", "sink connect"])
+def test_a_sink_that_was_never_reached_is_away_until_it_is(tmp_path: Path, away: str) -> None:
+    """The alarm of a sink that is away reads it; the database is not the sink."""
+    world = World(tmp_path, faults=Faults(*[(away, number, NotConnected("away")) for number in range(1, 5)]))
+    shown: set[tuple[str, bool]] = set()
+    connect = world.database.connect
+
+    async def connecting() -> None:
+        shown.add((world.status.state, world.status.is_away))
+        await connect()
+
+    world.database.connect = connecting  # type: ignore[method-assign]
+    assert world.run(300).status.reconnects == 4
+    assert ("connecting", True) in shown if away == "sink connect" else shown == {("connecting", False)}
+    assert not world.status.is_away
+
+
 def test_a_clock_of_the_server_that_is_ahead_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -600,18 +630,20 @@ def test_a_window_that_was_fetched_in_vain_is_closed() -> None:
     first, second, third = (Read(time, time + 1, "backfill", time, time + 1) for time in range(3))
 
     async def main() -> list[int]:
-        prefetcher, opened = Prefetcher(database), []
+        took: list[float] = []
+        prefetcher, opened = Prefetcher(database, database.clock.monotonic, took.append), []
         for read in (second, first):
             prefetcher.prefetch(first)
             for _ in range(5):
                 await asyncio.sleep(0)
-            window = await (await prefetcher.fetch(read))
+            window = await (await prefetcher.fetch(read)).task
             opened.append(database.open_windows)
             window.close()
         prefetcher.prefetch(third)
         for _ in range(5):
             await asyncio.sleep(0)
         await prefetcher.cancel()
+        assert len(took) == 4
         return opened
 
     assert asyncio.run(main()) == [1, 1]

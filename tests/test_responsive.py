@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from iggyflux.mapping import parse_mapping
+from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.plan import bounds, columns
 from iggyflux.plan.reference import joined
 from iggyflux.records import Batch, Message, Partition, Rendered
 from iggyflux.runner import Route, Stop, run_routes
+from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.ledger import Job, Ledger
 from iggyflux.transports.local.memory import CollectingDeadLetters, ScriptedSink, ScriptedSource, batch
 from tests.test_bounds import CASES, EACH, THOUSAND, writer
@@ -70,8 +71,10 @@ async def watched() -> AsyncIterator[list[float]]:
 
 
 def route(name: str, mapping: str, source: ScriptedSource) -> Route:
-    plan: Any = parse_mapping(mapping, format="yaml").plan()
-    return Route(name=name, plan=plan, source=source, sink=ScriptedSink(), dead_letters=CollectingDeadLetters())
+    sink, parsed = ScriptedSink(), parse_mapping(mapping, format="yaml")
+    assert isinstance(parsed, WriterMapping)
+    plan = SinkPlan(parsed, sink, "ns", {})
+    return Route(name=name, plan=plan, source=source, sink=sink, dead_letters=CollectingDeadLetters())
 
 
 @pytest.mark.parametrize(
@@ -151,9 +154,9 @@ def test_parts_of_a_batch_move_the_position_only_where_the_source_has_one(end: i
         ledger.settle(job)
         taken.append(ledger.take())
 
-    positions = [[position.offset for position in positions] for positions, *_ in taken]
+    positions = [[position.offset for position in each.positions] for each in taken]
     assert positions == ([[12], [13], [19]] if end is None else [[], [], [end]])
-    assert [messages for _, messages, _ in taken] == ([3, 1, 6] if end is None else [0, 0, 10])
+    assert [each.messages for each in taken] == ([3, 1, 6] if end is None else [0, 0, 10])
 
 
 class _Lines(list[str]):

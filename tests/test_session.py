@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.runner.session import Session, closing_all
+from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.transports.local.memory import ImmediateClock
@@ -293,3 +295,32 @@ def test_everything_is_closed_in_order_although_closing_fails() -> None:
     with pytest.raises(OSError, match="broken"):
         drive(main())
     assert closed == ["work", "class", "in", "lambda"]
+
+
+@pytest.mark.parametrize("away", [[], ["class"], ["class", "yield"]])
+def test_each_end_is_connected_although_others_are_away(away: list[str]) -> None:
+    tried: list[str] = []
+
+    async def connect(name: str) -> None:
+        tried.append(name)
+        if name in away:
+            raise NotConnected(name, retry_after_seconds=2.0 + len(tried))
+
+    names = ["class", "while", "yield"]
+    with pytest.raises(NotConnected) if away else nullcontext() as raised:
+        drive(connect_all(*(partial(connect, name) for name in names)))
+
+    assert tried == names
+    if raised is not None:
+        assert (str(raised.value), raised.value.retry_after_seconds) == ("; ".join(away), 5.0 if away[1:] else 3.0)
+
+
+def test_what_needs_a_person_is_found_although_another_end_is_away() -> None:
+    async def away() -> None:
+        raise NotConnected("away")
+
+    async def refused() -> None:
+        raise Stopped("wrong token")
+
+    with pytest.raises(Stopped, match="wrong token"):
+        drive(connect_all(away, refused))

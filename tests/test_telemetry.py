@@ -13,32 +13,39 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from required_servers import not_found
 from shell import iggyflux
 
+from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import PipelineError, Stopped
 from iggyflux.pipeline import Pipeline, load_pipeline, parse_pipeline
-from iggyflux.records import Message, Partition, Position
+from iggyflux.records import DeadLetter, Message, Partition, Position, Reason
 from iggyflux.runner import RouteStatus, Status, Stop, run_pipeline
+from iggyflux.runner.newest import MOST as MOST_LETTERS
+from iggyflux.runner.newest import MOST_CHARACTERS, with_newest
 from iggyflux.runner.status import About, ReaderStatus
 from iggyflux.secrets import Secret
 from iggyflux.sim import SimServer
 from iggyflux.telemetry.answers import Answer, Bounds, Request, Site, answer, refusal
 from iggyflux.telemetry.exposition import exposed
 from iggyflux.telemetry.metrics import METRICS, MOST_SAMPLES, OTHER
-from iggyflux.telemetry.server import MOST_CONNECTIONS, MOST_HEAD_BYTES, Deadlines, TelemetryServer, listener
+from iggyflux.telemetry.page import FILES
+from iggyflux.telemetry.server import MOST_CONNECTIONS, MOST_HEAD_BYTES, TelemetryServer, listener
 from iggyflux.transports.base import GroupState, Starving
 from iggyflux.transports.local.log import Log
 from tests.metrics_watch import tree_of
+from tests.telemetry_site import serving
 
 SECONDS = 30.0
 """The time after which something that must happen has not happened."""
@@ -210,23 +217,43 @@ ANSWERS: list[tuple[str, Request, dict[str, Any], int]] = [
     ("a folder above", Request("GET", "/../etc/passwd", HOME), {}, 404),
     ("no token", Request("GET", "/metrics", HOME), {"token": Secret(TOKEN)}, 401),
     ("the token", Request("GET", "/metrics", WITH_TOKEN), {"token": Secret(TOKEN)}, 200),
-    ("another token", Request("GET", "/", {**WITH_TOKEN, "authorization": "Bearer x"}), {"token": Secret(TOKEN)}, 401),
     (
-        "a start of it",
-        Request("GET", "/", {**WITH_TOKEN, "authorization": "Bearer Gh2"}),
+        "another token",
+        Request("GET", "/status", {**WITH_TOKEN, "authorization": "Bearer x"}),
         {"token": Secret(TOKEN)},
         401,
     ),
-    ("another kind", Request("GET", "/", {**HOME, "authorization": f"Basic {TOKEN}"}), {"token": Secret(TOKEN)}, 401),
-    ("letters beyond ASCII", Request("GET", "/", {**HOME, "authorization": "Bearer é"}), {"token": Secret(TOKEN)}, 401),
-    ("a token that ends with a line", Request("GET", "/", WITH_TOKEN), {"token": Secret(f" {TOKEN}\n")}, 200),
+    (
+        "a start of it",
+        Request("GET", "/status", {**WITH_TOKEN, "authorization": "Bearer Gh2"}),
+        {"token": Secret(TOKEN)},
+        401,
+    ),
+    (
+        "another kind",
+        Request("GET", "/status", {**HOME, "authorization": f"Basic {TOKEN}"}),
+        {"token": Secret(TOKEN)},
+        401,
+    ),
+    (
+        "letters beyond ASCII",
+        Request("GET", "/status", {**HOME, "authorization": "Bearer é"}),
+        {"token": Secret(TOKEN)},
+        401,
+    ),
+    ("a token that ends with a line", Request("GET", "/status", WITH_TOKEN), {"token": Secret(f" {TOKEN}\n")}, 200),
     (
         "as the bytes of UTF-8",
-        Request("GET", "/", {**HOME, "authorization": "Bearer " + "tök".encode().decode("latin-1")}),
+        Request("GET", "/status", {**HOME, "authorization": "Bearer " + "tök".encode().decode("latin-1")}),
         {"token": Secret("tök")},
         200,
     ),
-    ("a token of blanks", Request("GET", "/", {**HOME, "authorization": "Bearer  "}), {"token": Secret(" \n")}, 401),
+    (
+        "a token of blanks",
+        Request("GET", "/status", {**HOME, "authorization": "Bearer  "}),
+        {"token": Secret(" \n")},
+        401,
+    ),
     ("health needs none", Request("GET", "/healthz", HOME), {"token": Secret(TOKEN)}, 200),
     ("nor does readiness", Request("GET", "/readyz", HOME), {"token": Secret(TOKEN)}, 503),
 ]
@@ -274,20 +301,6 @@ def test_a_reader_is_ready_while_the_time_that_is_not_read_is_short() -> None:
 
 
 # --- the server ---
-
-
-@contextmanager
-def serving(at: Site, **deadlines: float) -> Iterator[tuple[TelemetryServer, tuple[str, int]]]:
-    """Serve beside an event loop that runs in no thread: nothing but `/healthz` needs it."""
-    run = asyncio.new_event_loop()
-    server = TelemetryServer(at, listening := listener("127.0.0.1", 0), run, Deadlines(**deadlines))
-    place = listening.getsockname()
-    server.start()
-    try:
-        yield server, place
-    finally:
-        server.close()
-        run.close()
 
 
 def exchange(place: tuple[str, int], data: bytes) -> bytes:
@@ -477,7 +490,7 @@ def test_the_metrics_of_a_run_are_those_of_its_status_file_at_the_end(
         2,
         {"IFX344": 1, "IFX404": 1},
     )
-    moving = {"state", "lag", "in_flight"}
+    moving = {"state", "lag", "in_flight", "newest_dead_letters"}  # the file has the words of the last one
     assert {key: value for key, value in shown.items() if key not in moving} == {
         key: value for key, value in route.items() if key not in moving
     }
@@ -504,7 +517,7 @@ influxdb:
   token: "${{CANARY_TOKEN}}"
   headers: {{X-Api-Key: "${{CANARY_HEADER}}"}}
   linger: 0s
-telemetry: {{listen: "127.0.0.1:0", token: "${{CANARY_TELEMETRY}}"}}
+telemetry: {{listen: "127.0.0.1:0", token: "${{CANARY_TELEMETRY}}", show: {show}}}
 run:
   - mapping: env.yaml
   - {{mapping: env.yaml, name: other, to: "file:out.lp"}}  # it goes on where the first one stops
@@ -512,11 +525,21 @@ run:
 PAYLOAD_CANARY = "canary-Zx81-boden"
 
 
-@pytest.mark.parametrize("end", ["on_error: fail", "on_error: dead_letter"])
+@pytest.mark.parametrize(
+    ("end", "show"),
+    [
+        ("on_error: fail", "codes"),
+        ("on_error: fail", "payloads"),
+        *(("on_error: dead_letter", show) for show in ("codes", "words", "payloads")),
+    ],
+)
 def test_no_answer_holds_a_secret_or_a_part_of_a_message(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str, show: str
 ) -> None:
-    """Also where the server quotes a message in its refusal, and the route stops with these words."""
+    """Also where the server quotes a message in its refusal, and the route stops with these words.
+
+    A dead letter that was asked for is shown, and nothing else.
+    """
     caplog.set_level(logging.INFO)
     running = Running(caplog)
     token = f"Authorization: Bearer {ENVIRONMENT['CANARY_TELEMETRY']}"
@@ -526,7 +549,7 @@ def test_no_answer_holds_a_secret_or_a_part_of_a_message(
         with SimServer(2, token=ENVIRONMENT["CANARY_TOKEN"]) as sim:
             good = f"{PAYLOAD_CANARY},beet=x feuchte=1.5 1700000000000000000"
             _write(sim, good)
-            text = SECRET_PIPELINE.format(url=sim.url)
+            text = SECRET_PIPELINE.format(url=sim.url, show=show)
             pipeline = garden(tmp_path, [wrong], text, MAPPING + f"{end}\n")
             task = asyncio.create_task(run_pipeline(pipeline, stop=running.stop, status=running.status))
             await running.until(task, lambda route: route.error or route.dead_letters or route.name == "other")
@@ -541,9 +564,11 @@ def test_no_answer_holds_a_secret_or_a_part_of_a_message(
 
     found, known = asyncio.run(main())
 
-    assert [each[9:12] for each in found[:6]] == [b"401", b"200", b"401", b"200", b"401", b"200"]
-    assert not [each for each in found if b"canary" in each]
-    assert (PAYLOAD_CANARY in known) == ("fail" in end), "without the words in the status the test shows nothing"
+    assert [each[9:12] for each in found[:6]] == [b"200", b"200", b"401", b"200", b"401", b"200"]
+    is_shown = show != "codes" and "dead_letter" in end
+    assert [number for number, each in enumerate(found) if b"canary" in each] == [5] * is_shown
+    assert not [each for each in found for secret in ENVIRONMENT.values() if secret.encode() in each]
+    assert PAYLOAD_CANARY in known, "without the words in the status the test shows nothing"
     assert not [secret for secret in ENVIRONMENT.values() if secret in known + caplog.text]
 
 
@@ -566,6 +591,54 @@ def test_words_of_servers_stay_out_of_what_others_see() -> None:
     assert "geheim" not in json.dumps(route.as_public())
 
 
+EXACT = {"time_unix", "code", "status", "reasons"}
+SAID = {"location", "reason", "line"}
+
+
+@given(st.data())
+def test_what_is_shown_of_dead_letters_is_asked_for_and_bounded(data: st.DataObject) -> None:
+    """However many there are and whatever they hold: the newest ones, each no longer than a few lines."""
+    text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda each: f"geheim{each}" * 99)
+    reason = st.builds(Reason, st.sampled_from(["IFX344", "X"]), text, text, line=st.none() | text, status=st.none())
+    message = st.builds(Message, st.binary().map(lambda each: b"geheim" + each * 2000), offset=st.integers(0, 2**63))
+    letter = st.builds(DeadLetter, message, st.just("m"), st.just("h"), st.lists(reason, min_size=1, max_size=3))
+    batches = data.draw(st.lists(st.lists(letter, max_size=2 * MOST_LETTERS), max_size=4))
+    route = RouteStatus("r")
+    for batch in batches:
+        route.newest = with_newest(route.newest, batch, 1.5)
+    letters = [each for batch in batches for each in batch]
+
+    for show, more in (("codes", set()), ("words", SAID), ("payloads", SAID | {"payload"})):
+        shown: Any = route.as_public(show)["newest_dead_letters"]  # type: ignore[arg-type]
+        assert [each["at"] for each in shown] == [f"//0@{each.message.offset}" for each in letters[-MOST_LETTERS:]]
+        assert [set(each) for each in shown] == [EXACT | {"at"} | more] * len(shown)
+        assert all(len(value) <= MOST_CHARACTERS for each in shown for value in each.values() if isinstance(value, str))
+        assert ("geheim" in json.dumps(shown)) == bool(shown and more)
+
+
+def test_codes_among_the_reasons_are_explained() -> None:
+    route = RouteStatus("r")
+    route.count("dead_letters", "IFX609")
+    route.count("retries", "http_503")
+
+    assert Status([route]).as_public()["titles"] == {"IFX609": CODES["IFX609"].title}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_of_the_page_needs_no_token_and_nothing_from_elsewhere(path: str) -> None:
+    found = asked(Request("GET", path, HOME), site(token=Secret(TOKEN)))
+    text = found.body.decode()
+
+    assert (found.status, found.headers["content-security-policy"].partition(";")[0]) == (200, "default-src 'none'")
+    assert "unsafe" not in found.headers["content-security-policy"]
+    assert not re.findall(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.\w|@import|url\(", text.replace("// ", ""))
+    assert not re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|localStorage", text)
+    assert not re.findall(r"<(?:style|script)>|\s(?:on\w+|style)=", text)
+    assert {each for each in re.findall(r'(?:href|src)="([^"]+)"|from "([^"]+)"', text) if each} <= {
+        pair for name, _ in FILES.values() for pair in ((name, ""), ("", f"./{name}"))
+    }
+
+
 @pytest.mark.parametrize(
     ("section", "code", "pointer"),
     [
@@ -576,6 +649,8 @@ def test_words_of_servers_stay_out_of_what_others_see() -> None:
         ('{listen: "::1:9273"}', "IFX809", "/telemetry/listen"),
         ('{listen: "0.0.0.0:9273"}', "IFX820", "/telemetry/listen"),
         ('{listen: "[::]:9273", token: ""}', None, None),
+        ('{listen: "0.0.0.0:9273", token: "t", show: words}', "IFX822", "/telemetry/listen"),
+        ('{listen: "127.0.0.1:9273", show: everything}', "IFX113", "/telemetry/show"),
         ('{listen: "127.0.0.1:9273", max_behind: soon}', "IFX804", "/telemetry/max_behind"),
         ("{}", None, None),
     ],
@@ -614,6 +689,30 @@ def test_an_address_that_cannot_be_used_ends_the_command_before_the_run(
     assert (outcome.code, outcome.err.partition(":")[0]) == (1, f"error[{code}]")
     assert "hint:" in outcome.err
     assert not (tmp_path / "out.lp").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "words"),
+    [
+        ("127.0.0.1:0", 0, "ok   listen 127.0.0.1:0: the address is free"),
+        ("127.0.0.1:{port}", 0, "?    listen 127.0.0.1:"),
+        ("host.invalid:9273", 1, "FAIL listen host.invalid:9273"),
+    ],
+)
+def test_check_tries_the_address_of_telemetry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, code: int, words: str
+) -> None:
+    """One that is in use may be that of the run of this pipeline, so it does not count as a fault."""
+    garden(tmp_path, [measured(1)])
+    monkeypatch.chdir(tmp_path)
+    with closing(listener("127.0.0.1", 0)) as taken:
+        place = address.format(port=taken.getsockname()[1])
+        section = f"telemetry: {{listen: '{place}', token: 'seed'}}"
+        text = re.sub("^telemetry:.*", section, Path("p.yaml").read_text(), flags=re.MULTILINE)
+        Path("p.yaml").write_text(text)
+        outcome = iggyflux("check", "p.yaml", "--local")
+
+    assert (outcome.code, words in outcome.out) == (code, True), outcome
 
 
 def test_a_run_without_an_address_loads_nothing_of_it() -> None:

@@ -343,6 +343,7 @@ def test_the_action_validates_tests_and_compares(repository: Path, tmp_path_fact
         "RUNNER_TEMP": str(tools),
         "GITHUB_STEP_SUMMARY": str(tools / "summary.md"),
         "github.event.pull_request.base.sha": base,
+        "github.event.pull_request.head.sha": base,
         "github.event.pull_request.html_url": "https://example.org/pull/1",
     }
 
@@ -370,7 +371,78 @@ def test_the_action_validates_tests_and_compares(repository: Path, tmp_path_fact
     assert json.loads(Path("iggyflux.sarif").read_text())["runs"][0]["results"] != []
 
 
+@pytest.mark.parametrize("checked_out", ["merge", "head"])
+@pytest.mark.parametrize("depth", [1, 50])
+def test_the_action_does_not_report_what_the_base_branch_changed(
+    repository: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch, checked_out: str, depth: int
+) -> None:
+    """A mapping is changed there after the branch began.  GitHub checks out a merge; `ref` may say the head."""
+    base = git(repository, "branch", "--show-current").strip()
+    began = git(repository, "rev-parse", "HEAD").strip()
+    git(repository, "checkout", "-qb", "branch")
+    (repository / "other.yaml").write_text(KILN)
+    head = commit(repository)
+    git(repository, "checkout", "-q", base)
+    (repository / "plant" / "kilns.yaml").write_text(KILN.replace("chamber: ", "kiln: ", 1))
+    tip = commit(repository)
+    git(repository, "checkout", "-qb", "merged")
+    git(repository, "merge", "-q", "--no-ff", "-m", "merge", head)
+    git(repository, "config", "uploadpack.allowAnySHA1InWant", "true")
+    clone, tools = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("tools")
+    branch = "merged" if checked_out == "merge" else "branch"
+    git(clone, "clone", "-q", f"--depth={depth}", "--no-single-branch", "-b", branch, f"file://{repository}", ".")
+    monkeypatch.chdir(clone)
+    environment = {
+        "PATH": _path(),
+        "HOME": str(tools),
+        "RUNNER_TEMP": str(tools),
+        "GITHUB_STEP_SUMMARY": str(tools / "summary.md"),
+        "github.event.pull_request.base.sha": tip if checked_out == "head" else began,
+        "github.event.pull_request.head.sha": head,
+        "github.event.pull_request.html_url": "https://example.org/pull/1",
+    }
+    done = action_step("compare", environment, comment="false")
+    assert done.returncode == 0, done.stderr
+    summary = (tools / "summary.md").read_text()
+    assert ("other.yaml" in summary, "kilns.yaml" in summary) == (True, False), summary
+
+
 # --- GitLab ---
+
+
+@pytest.mark.parametrize(
+    ("variables", "jobs"),
+    [
+        ({"CI_PIPELINE_SOURCE": "push", "CI_COMMIT_BRANCH": "b"}, {"iggyflux-validate", "iggyflux-test"}),
+        ({"CI_PIPELINE_SOURCE": "push", "CI_COMMIT_BRANCH": "b", "CI_OPEN_MERGE_REQUESTS": "g/p!1"}, set()),
+        ({"CI_PIPELINE_SOURCE": "push", "CI_COMMIT_TAG": "v1"}, {"iggyflux-validate", "iggyflux-test"}),
+        (
+            {
+                "CI_PIPELINE_SOURCE": "merge_request_event",
+                "CI_MERGE_REQUEST_DIFF_BASE_SHA": "0123",
+                "CI_OPEN_MERGE_REQUESTS": "g/p!1",
+            },
+            {"iggyflux-validate", "iggyflux-test", "iggyflux-diff"},
+        ),
+    ],
+    ids=["branch", "branch with a merge request", "tag", "merge request"],
+)
+def test_a_push_makes_one_pipeline_on_gitlab(variables: dict[str, str], jobs: set[str]) -> None:
+    """The rules are read as GitLab reads them: the first one whose condition is true decides."""
+
+    def is_true(condition: str) -> bool:
+        return all(
+            variables.get(name) == value if value else bool(variables.get(name))
+            for name, value in re.findall(r"\$(\w+)(?: == \"(\w+)\")?", condition)
+        )
+
+    def runs(job: Any) -> bool:
+        rules = job.get("rules") or GITLAB[job["extends"]]["rules"]
+        decided = (rule.get("when", "on_success") for rule in rules if is_true(rule.get("if", "")))
+        return next(decided, "never") != "never"
+
+    found = {name for name, job in GITLAB.items() if isinstance(job, dict) and "script" in job and runs(job)}
+    assert found == jobs
 
 
 def test_the_template_for_gitlab_validates_tests_and_compares(repository: Path) -> None:

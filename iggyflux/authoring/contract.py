@@ -11,7 +11,7 @@ Pure: no I/O.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, cast
 
 from iggyflux.authoring.examples import render_examples
@@ -48,11 +48,17 @@ class Column:
 class Database:
     """Where lines go: address, organization, bucket and so on.
 
-    `unknown` are the parts with a variable that has no value.
+    `unknown` are the parts with a variable that has no value: the same variable in another `pipeline` may have another
+    one.
     """
 
     parts: tuple[str, ...]
     unknown: frozenset[int] = frozenset()
+    pipeline: str = field(default="", compare=False)
+
+    def is_for_certain(self, other: Database) -> bool:
+        """Return whether both are one database."""
+        return self == other and (not self.unknown or self.pipeline == other.pipeline)
 
     def may_be(self, other: Database) -> bool:
         """Return whether both may be one database."""
@@ -130,7 +136,10 @@ class _Known:
 
     def meets(self, other: _Known) -> bool:
         """Return whether both columns are in one database for certain."""
-        return self.mapping is other.mapping or (self.database is not None and self.database == other.database)
+        if self.mapping is other.mapping:
+            return True
+        one, another = self.database, other.database
+        return one is not None and another is not None and one.is_for_certain(another)
 
 
 def _is_other_kind(one: Column, other: Column) -> bool:

@@ -6,6 +6,7 @@ It joins no group and takes no lock, so a pipeline can be checked while it runs.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,14 +24,16 @@ from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, plural, result_line, talk
 from iggyflux.disk import try_writing
-from iggyflux.errors import NotConnected, Stopped, listed
+from iggyflux.errors import NotConnected, PipelineError, Stopped, listed
 from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
+from iggyflux.pipeline.addresses import parse_listen
 from iggyflux.plan.reads import columns_read
 from iggyflux.runner.factories import written_folders
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.spec import Query
+from iggyflux.telemetry.server import listener
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
@@ -106,10 +109,29 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...], status_file: Path | 
         folders = {(what, folder): key for what, folder, key in written_folders(setup, route.source, route.sink)}
         for (what, folder), key in folders.items():
             faults += _check_folder(what, folder, f"set `{key}` to a folder in which this user may write")
-    if status_file is not None:
+    if status_file is not None or pipeline.telemetry.listen is not None:
         result_line(Styled("run", bold=True))
+    if status_file is not None:
         faults += _check_folder("the status file", status_file.parent, "choose another `--status-file`")
+    if pipeline.telemetry.listen is not None:
+        faults += _check_address(pipeline.telemetry.listen)
     return faults
+
+
+def _check_address(listen: str) -> bool:
+    """Listen at the address of `telemetry` for a moment, show the result, and return whether that is impossible.
+
+    An address in use does not count as a fault, since a pipeline can be checked while it runs.
+    """
+    try:
+        listener(*parse_listen(listen)).close()
+    except PipelineError as error:
+        (problem,) = error.problems
+        is_in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+        _show("listen", listen, CheckResult(None if is_in_use else False, problem.message, problem.hint, problem.code))
+        return not is_in_use
+    _show("listen", listen, CheckResult(True, "the address is free"))
+    return False
 
 
 def _check_folder(what: str, folder: Path, hint: str) -> bool:

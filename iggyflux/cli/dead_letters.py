@@ -1,6 +1,6 @@
-"""`iggyflux dead-letters`: what is kept, why, and how one letter came to be.
+"""`iggyflux dead-letters`: what is kept, why, and how one letter came to be; letters for other tools; their removal.
 
-Nothing is changed.  Payloads may hold anything, so they are printed only where they are asked for.
+Only `prune` changes anything.  Payloads may hold anything, so they are printed only where they are asked for.
 """
 
 from __future__ import annotations
@@ -8,37 +8,42 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import click
 
-from iggyflux.cli.iggy import LettersPlace
-from iggyflux.cli.inputs import MAPPING_FILE
-from iggyflux.cli.letters import LetterFilter, Letters, filter_options, letters_on_disk, name_of_place, report_others
+from iggyflux.cli.export_letters import command as export
+from iggyflux.cli.letters import (
+    KeptLetter,
+    LetterFilter,
+    Letters,
+    letter_options,
+    name_of_place,
+    opened_letters,
+    report_others,
+)
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
+from iggyflux.cli.prune_letters import command as prune
 from iggyflux.cli.send_again import message_name
 from iggyflux.codes import CODES
 from iggyflux.escapes import escaped
-from iggyflux.records import JSON, DeadLetter, Reason
+from iggyflux.records import JSON, Reason
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import letter_tree
 
 _PLACE: Final = re.compile(r".+@[0-9]+", re.DOTALL)
 _MOST_REASON_CHARACTERS: Final = 100
 
-_place = click.argument("path", type=LettersPlace())
-_pipeline = click.option("--pipeline", type=MAPPING_FILE, help="For a topic: the pipeline file with the connection.")
 _form = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
 @click.group(name="dead-letters")
 def command() -> None:
-    """Look at dead letters: how many, why, which.
+    """Look at dead letters: how many, why, which; export and remove them.
 
-    PATH is a directory of dead letters, one of its files, or a topic: `iggy:STREAM/TOPIC`. Nothing is changed;
-    `iggyflux replay` sends letters again.
+    PATH is a directory of dead letters, one of its files, or a topic: `iggy:STREAM/TOPIC`. `iggyflux replay` sends
+    letters again, and marks those whose points were accepted.
 
     \b
     Example:
@@ -47,11 +52,16 @@ def command() -> None:
     """
 
 
+command.add_command(export)
+command.add_command(prune)
+
+
 @dataclass(slots=True)
 class _Kind:
     """The letters of one mapping with one code: how many, when the first and the last arrived, and one of them."""
 
     count: int
+    replayed: int
     first_us: int
     last_us: int
     example: str
@@ -59,9 +69,7 @@ class _Kind:
 
 
 @command.command(name="summary")
-@_place
-@_pipeline
-@filter_options
+@letter_options
 @_form
 def summary(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterFilter, form: str) -> int:
     """Count dead letters by mapping and reason.
@@ -74,33 +82,38 @@ def summary(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterF
       iggyflux dead-letters summary iggy:factory/dead-letters --pipeline pipeline.yaml
     """
     found: dict[tuple[str, str], _Kind] = {}
-    with letters_on_disk(path, pipeline) as place:
+    with opened_letters(path, pipeline) as place:
         letters = Letters(place, chosen)
-        for letter in letters.of():
-            _count(found, letter)
+        for kept in letters.scan():
+            _count(found, kept)
         if form == "json":
-            result(json_text({"letters": letters.count, "kinds": _as_json(found)}, indent=True) + "\n")
+            tree: dict[str, JSON] = {"letters": letters.count, "replayed": letters.replayed, "kinds": _as_json(found)}
+            result(json_text(tree, indent=True) + "\n")
         else:
             _print_summary(found)
-        _conclude(letters, place, path)
+        _conclude(letters, place.path, path)
     return ExitCode.OK
 
 
 def _conclude(letters: Letters, place: Path, path: Path | tuple[str, str], more: str = "") -> None:
     """Say how many letters were meant, and where others are if there are none."""
-    talk(f"{plural(letters.count, 'dead letter')} in {name_of_place(path)}{more}")
+    replayed = f", {letters.replayed:,} of them replayed" if letters.replayed else ""
+    talk(f"{plural(letters.count, 'dead letter')} in {name_of_place(path)}{replayed}{more}")
     if not letters.count:
         report_others(letters, place)
 
 
-def _count(found: dict[tuple[str, str], _Kind], letter: DeadLetter) -> None:
-    time_us = letter.message.timestamp_us
+def _count(found: dict[tuple[str, str], _Kind], kept: KeptLetter) -> None:
+    letter, time_us, replayed = kept.letter, kept.letter.message.timestamp_us, kept.replayed_us is not None
     for reason in {each.code: each for each in reversed(letter.reasons)}.values():
         kind = found.get((letter.mapping, reason.code))
         if kind is None:
-            found[letter.mapping, reason.code] = _Kind(1, time_us, time_us, message_name(letter.message), reason.reason)
+            found[letter.mapping, reason.code] = _Kind(
+                1, replayed, time_us, time_us, message_name(letter.message), reason.reason
+            )
         else:
             kind.count += 1
+            kind.replayed += replayed
             kind.first_us, kind.last_us = min(kind.first_us, time_us), max(kind.last_us, time_us)
 
 
@@ -114,6 +127,7 @@ def _as_json(found: dict[tuple[str, str], _Kind]) -> list[JSON]:
             "mapping": mapping,
             "code": code,
             "letters": kind.count,
+            "replayed": kind.replayed,
             "first": _time(kind.first_us),
             "last": _time(kind.last_us),
             "example": kind.example,
@@ -131,15 +145,14 @@ def _print_summary(found: dict[tuple[str, str], _Kind]) -> None:
             result_line(Styled(escaped(mapping), bold=True))
             shown = mapping
         meaning = CODES[code].title if code in CODES else ""
-        result_line(f"  {kind.count:>{width},}  {code}  {meaning}")
+        replayed = f" ({kind.replayed:,} replayed)" if kind.replayed else ""
+        result_line(f"  {kind.count:>{width},}  {code}  {meaning}{replayed}")
         result_line(f"  {'':{width}}  {_time(kind.first_us)} to {_time(kind.last_us)}")
         result_line(f"  {'':{width}}  {escaped(kind.example)}: {_short(kind.reason)}")
 
 
 @command.command(name="list")
-@_place
-@_pipeline
-@filter_options
+@letter_options
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many letters to print.")
 @_form
 def list_command(
@@ -148,40 +161,53 @@ def list_command(
     """List dead letters, one a line.
 
     They are in the order in which they were kept. A line has the place of the message, the time of its arrival, the
-    mapping, the codes, and the first reason. JSON has all reasons with their lines, but no payloads.
+    mapping, the codes, when it was replayed, and the first reason. JSON has all reasons with their lines, but no
+    payloads.
 
     \b
     Example:
       iggyflux dead-letters list dead-letters/factory-env --since 2026-01-01T00:00:00Z
       iggyflux dead-letters list dead-letters/factory-env --format json --limit 5
     """
-    with letters_on_disk(path, pipeline) as place:
+    with opened_letters(path, pipeline) as place:
         letters = Letters(place, chosen)
-        for letter in islice(letters.of(), limit):
+        for kept in letters.scan():
+            if letters.count > limit:
+                continue
+            letter = kept.letter
             if form == "json":
-                result(json_text(_letter_as_json(letter, has_payload=False)) + "\n")
+                result(json_text(_letter_as_json(kept, has_payload=False)) + "\n")
             else:
                 codes = ",".join(dict.fromkeys(reason.code for reason in letter.reasons))
                 first = _short(letter.reasons[0].reason) if letter.reasons else ""
+                replayed = "" if kept.replayed_us is None else f"replayed {_time(kept.replayed_us)}  "
                 result_line(
                     f"{escaped(message_name(letter.message))}  {_time(letter.message.timestamp_us)}  "
-                    f"{escaped(letter.mapping)}  {codes}  {first}"
+                    f"{escaped(letter.mapping)}  {codes}  {replayed}{first}"
                 )
         hidden = max(letters.count - limit, 0)
-        _conclude(letters, place, path, f", {plural(hidden, 'more', 'more')} with --limit" if hidden else "")
+        more = f", {plural(hidden, 'more', 'more')} with --limit" if hidden else ""
+        _conclude(letters, place.path, path, more)
     return ExitCode.OK
 
 
 @command.command(name="show")
-@_place
+@letter_options
 @click.argument("message")
-@_pipeline
 @click.option("--payload", "has_payload", is_flag=True, help="Print the payload too, which may hold secrets.")
 @_form
-def show(path: Path | tuple[str, str], message: str, pipeline: Path | None, has_payload: bool, form: str) -> int:
+def show(
+    path: Path | tuple[str, str],
+    message: str,
+    pipeline: Path | None,
+    chosen: LetterFilter,
+    has_payload: bool,
+    form: str,
+) -> int:
     """Show all that is known of one message.
 
-    That is when it arrived, the names of its headers, and each reason with its place in the mapping and its line.
+    That is when it arrived, was kept and was replayed, the names of its headers, and each reason with its place in the
+    mapping and its line.
     MESSAGE is STREAM/TOPIC/PARTITION@OFFSET, as the other commands print it. The exit code is 1 if there is no letter
     of it.
 
@@ -192,25 +218,30 @@ def show(path: Path | tuple[str, str], message: str, pipeline: Path | None, has_
     if not _PLACE.fullmatch(message):
         raise click.BadParameter(f"{message!r}: expected STREAM/TOPIC/PARTITION@OFFSET", param_hint="MESSAGE")
     count = 0
-    with letters_on_disk(path, pipeline) as place:
-        for letter in Letters(place, LetterFilter()).of():
-            if message not in (message_name(letter.message), escaped(message_name(letter.message))):
+    with opened_letters(path, pipeline) as place:
+        for kept in Letters(place, chosen).scan():
+            name = message_name(kept.letter.message)
+            if message not in (name, escaped(name)):
                 continue
             count += 1
             if form == "json":
-                result(json_text(_letter_as_json(letter, has_payload=has_payload), indent=True) + "\n")
+                result(json_text(_letter_as_json(kept, has_payload=has_payload), indent=True) + "\n")
             else:
-                for line in _described(letter, has_payload=has_payload):
+                for line in _described(kept, has_payload=has_payload):
                     result_line(line)
     if not count:
         talk(f"no dead letter of {message} in {name_of_place(path)}")
     return ExitCode.OK if count else ExitCode.PROBLEMS
 
 
-def _described(letter: DeadLetter, *, has_payload: bool) -> Iterator[str]:
-    message = letter.message
+def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
+    letter, message = kept.letter, kept.letter.message
     yield escaped(message_name(message))
     yield f"  arrived   {_time(message.timestamp_us)}"
+    if letter.kept_us:
+        yield f"  kept      {_time(letter.kept_us)}"
+    if kept.replayed_us is not None:
+        yield f"  replayed  {_time(kept.replayed_us)}"
     yield f"  mapping   {escaped(letter.mapping)} (plan {escaped(letter.plan) or 'unknown'})"
     if message.headers:
         yield f"  headers   {', '.join(map(escaped, message.headers))}"
@@ -234,11 +265,18 @@ def _place_of(reason: Reason) -> str:
     return f" ({'; '.join(map(escaped, places))})" if places else ""
 
 
-def _letter_as_json(letter: DeadLetter, *, has_payload: bool) -> dict[str, JSON]:
-    tree = letter_tree(letter)
+def _letter_as_json(kept: KeptLetter, *, has_payload: bool) -> dict[str, JSON]:
+    message, tree = kept.letter.message, letter_tree(kept.letter)
+    tree.pop("kept_us", None)
     if not has_payload:
         del tree["payload_base64"], tree["headers"]
-    return {"message": message_name(letter.message), "arrived": _time(letter.message.timestamp_us), **tree}
+    return {
+        "message": message_name(message),
+        "arrived": _time(message.timestamp_us),
+        "kept": _time(kept.letter.kept_us) if kept.letter.kept_us else None,
+        "replayed": None if kept.replayed_us is None else _time(kept.replayed_us),
+        **tree,
+    }
 
 
 def _time(time_us: int) -> str:

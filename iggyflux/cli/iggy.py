@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+import msgspec
 
 from iggyflux.authoring.samples import Sample
 from iggyflux.cli.output import note, plural
 from iggyflux.errors import Stopped
 from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import IggySettings, load_pipeline
-from iggyflux.records import Message
+from iggyflux.records import Message, OutgoingMessage
 from iggyflux.secrets import Secret
-from iggyflux.transports.iggy.topics import IggyRange, last_messages, read_range
-from iggyflux.transports.local.deadletters import decode_letter, encode_letter
+from iggyflux.transports.iggy.topics import IggyRange, IggySink, last_messages, read_range
+from iggyflux.transports.local.deadletters import decode_letter, encode_letter, is_mark, letter_digest
 from iggyflux.transports.local.envelopes import EnvelopeError
+from iggyflux.transports.local.letter_marks import Marks
 
 TOPIC_PREFIX = "iggy:"
+_MARKS_IN_MESSAGE: Final = 1000
 
 
 class LettersPlace(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -73,24 +77,65 @@ def last_of_topic(settings: IggySettings, stream: str, topic: str, count: int) -
     return asyncio.run(last_messages(settings, stream, (topic,), count))
 
 
-def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
-    """Write the dead letters of a topic to a new file in the form of a directory's files, without duplicates.
+class _Mark(msgspec.Struct, forbid_unknown_fields=True):
+    """What a message says that marks letters of its topic as replayed: their digests in hex, and when."""
+
+    replayed: list[str]
+    at_us: int
+
+
+class TopicMarks:
+    """Marks of replayed letters in their topic: a message names up to a thousand of them.
+
+    So they are where the letters are, for every machine, and leave with them.
+    """
+
+    def __init__(self, settings: IggySettings, stream: str, topic: str) -> None:
+        self._sink = IggySink(settings, stream, topic)
+
+    async def connect(self) -> None:
+        """Connect.  Raise `NotConnected` or `Stopped`."""
+        await self._sink.connect()
+
+    async def add(self, digests: Sequence[bytes]) -> None:
+        """Mark letters; confirmed by the topic when it returns.  Raise `NotConnected` or `Stopped`."""
+        names = [digest.hex() for digest in digests]
+        payloads = [
+            msgspec.json.encode(_Mark(names[at : at + _MARKS_IN_MESSAGE], time.time_ns() // 1000))
+            for at in range(0, len(names), _MARKS_IN_MESSAGE)
+        ]
+        await self._sink.send([OutgoingMessage(payload) for payload in payloads])
+
+    async def close(self) -> None:
+        """Release everything; idempotent."""
+        await self._sink.close()
+
+
+def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path, marks: Marks) -> None:
+    """Write the dead letters of a topic to a new file in the form of a directory's files, without duplicates, and the
+    marks of those that were replayed to `marks`.
 
     Raise `Stopped` (IFX716) for a message that is not a dead letter.
     """
-    asyncio.run(_save_letters(settings, stream, topic, file))
+    asyncio.run(_save_letters(settings, stream, topic, file, marks))
 
 
-async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path) -> None:
+async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path, marks: Marks) -> None:
     seen: set[bytes] = set()
     with file.open("xb") as lines:
         async for message in read_range(IggyRange(settings, [(stream, topic)])):
+            if is_mark(message.payload):
+                with suppress(msgspec.MsgspecError, ValueError):  # such a message is not a letter either
+                    mark = msgspec.json.decode(message.payload, type=_Mark)
+                    marks.add(map(bytes.fromhex, mark.replayed), mark.at_us)
+                    continue
             try:
                 letter = decode_letter(message.payload)
             except EnvelopeError as error:
                 place = f"{stream}/{topic}/{message.partition}@{message.offset}"
                 raise Stopped(f"{place}: {error}", "check that it is a topic of dead letters", "IFX716") from error
-            digest = hashlib.blake2b(message.payload, digest_size=16).digest()
+            line = encode_letter(letter)
+            digest = letter_digest(line)
             if digest not in seen:
                 seen.add(digest)
-                lines.write(encode_letter(letter) + b"\n")
+                lines.write(line + b"\n")

@@ -1,48 +1,72 @@
-"""Dead letters as commands read them: which are meant, where they are, how many of each mapping.
+"""Dead letters as commands read them: which are meant, where they are, which were replayed, how many of each mapping.
 
-Letters are read as often as needed, one at a time, and are never all in memory.
+Letters are read one at a time, once; a command that needs them again holds them while they are few, else it reads them
+again.  They are never all in memory.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import wraps
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 
-from iggyflux.cli.iggy import TOPIC_PREFIX, iggy_settings, save_topic_letters
+from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, TopicMarks, iggy_settings, save_topic_letters
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import note, plural, warn
+from iggyflux.mapping import load_mapping
 from iggyflux.records import DeadLetter
 from iggyflux.timestamps import TimestampError, parse_rfc3339
-from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_dead_letters
+from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_kept
+from iggyflux.transports.local.letter_marks import Marks
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_MOST_HELD_BYTES: Final = 64_000_000
+_LETTER_BYTES: Final = 2_000
+"""About what a letter takes in memory, without its payload and its lines."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """A letter of a path, what identifies it there, and when it was replayed: microseconds, None if it was not."""
+
+    letter: DeadLetter
+    digest: bytes
+    replayed_us: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """A condition for letters; None sets no limit.  Times are in microseconds, `until` is exclusive."""
+    """A condition for letters; None sets no limit.  Times are in microseconds, `until` is exclusive.
+
+    `route` is the route to which `mapping` belongs, if the command line named one.
+    """
 
     reasons: frozenset[str] = frozenset()
     since_us: int | None = None
     until_us: int | None = None
     mapping: str | None = None
+    is_replayed: bool | None = None
+    route: str | None = None
 
-    def takes(self, letter: DeadLetter) -> bool:
-        """Return whether `letter` meets the condition."""
-        time_us = letter.message.timestamp_us
+    def takes(self, kept: KeptLetter) -> bool:
+        """Return whether a letter meets the condition."""
+        letter, time_us = kept.letter, kept.letter.message.timestamp_us
         return (
             (not self.reasons or any(reason.code in self.reasons for reason in letter.reasons))
             and (self.since_us is None or time_us >= self.since_us)
             and (self.until_us is None or time_us < self.until_us)
             and (self.mapping is None or letter.mapping == self.mapping)
+            and (self.is_replayed is None or (kept.replayed_us is not None) == self.is_replayed)
         )
 
 
@@ -55,8 +79,8 @@ def _time_us(text: str | None, option: str) -> int | None:
         raise click.BadParameter(str(error), param_hint=option) from error
 
 
-def filter_options(command: _F) -> _F:
-    """Add the options that choose letters to a command, which gets them as `chosen`."""
+def letter_options(command: _F) -> _F:
+    """Add the path of letters and the options that choose some of them: `path`, `pipeline` and `chosen`."""
 
     @wraps(command)
     def choosing(
@@ -65,22 +89,49 @@ def filter_options(command: _F) -> _F:
         since: str | None,
         until: str | None,
         mapping_name: str | None,
+        route: str | None,
+        replayed: bool | None,
+        pipeline: Path | None,
         **given: Any,
     ) -> Any:
         codes = frozenset(code.upper() for code in reasons)
-        chosen = LetterFilter(codes, _time_us(since, "--since"), _time_us(until, "--until"), mapping_name)
-        return command(*args, chosen=chosen, **given)
+        if route is not None:
+            if mapping_name is not None:
+                raise click.UsageError("--route and --mapping-name are mutually exclusive")
+            mapping_name = _mapping_of(route, pipeline)
+        times = _time_us(since, "--since"), _time_us(until, "--until")
+        chosen = LetterFilter(codes, *times, mapping_name, replayed, route)
+        return command(*args, chosen=chosen, pipeline=pipeline, **given)
 
     for option in (
+        click.option("--replayed/--not-replayed", default=None, help="Only letters that were replayed, or were not."),
+        click.option("--route", metavar="NAME", help="Only letters of the mapping of this route of --pipeline."),
         click.option("--mapping-name", metavar="NAME", help="Only letters of the mapping of this name."),
         click.option("--until", metavar="TIME", help="Only messages that arrived before this time (RFC 3339)."),
         click.option("--since", metavar="TIME", help="Only messages that arrived at or after this time (RFC 3339)."),
         click.option(
             "--reason", "reasons", multiple=True, metavar="CODE", help="Only letters with this code; can be repeated."
         ),
+        click.option(
+            "--pipeline", type=MAPPING_FILE, help="The pipeline file: its routes, and the connection to a topic."
+        ),
+        click.argument("path", type=LettersPlace()),
     ):
         choosing = option(choosing)
     return choosing  # type: ignore[return-value]
+
+
+def _mapping_of(route: str, pipeline: Path | None) -> str:
+    """Return the name of the mapping of a route."""
+    if pipeline is None:
+        raise click.UsageError("--route needs --pipeline FILE")
+    names = {}
+    for item in open_pipeline(pipeline).routes:
+        mapping = load_mapping(item.mapping).name
+        names[item.name or mapping] = mapping
+    if route not in names:
+        raise click.UsageError(f"{pipeline} has no route {route!r} (its routes: {', '.join(sorted(names))})")
+    return names[route]
 
 
 def name_of_place(path: Path | tuple[str, str]) -> str:
@@ -88,16 +139,58 @@ def name_of_place(path: Path | tuple[str, str]) -> str:
     return str(path) if isinstance(path, Path) else f"{TOPIC_PREFIX}{'/'.join(path)}"
 
 
+class Marking(Protocol):
+    """Where it is kept that letters were replayed."""
+
+    async def connect(self) -> None:
+        """Begin a replay: make sure that marks can be kept.  Raise `NotConnected` or `Stopped`."""
+
+    async def add(self, digests: Sequence[bytes]) -> None:
+        """Mark letters; durable when it returns.  Raise `NotConnected` or `Stopped`."""
+
+    async def close(self) -> None:
+        """Release everything; idempotent."""
+
+
+class FolderMarks:
+    """A `Marking` in the folder of the letters."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+
+    async def connect(self) -> None:
+        """As `Marking.connect`."""
+        await asyncio.to_thread(self._marks.begin)
+
+    async def add(self, digests: Sequence[bytes]) -> None:
+        """As `Marking.add`."""
+        await asyncio.to_thread(self._marks.add, digests, time.time_ns() // 1000)
+
+    async def close(self) -> None:
+        """As `Marking.close`: `opened_letters` closes the file."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LettersOnDisk:
+    """A path where letters can be read repeatedly, which of them were replayed, and where marks of more are kept."""
+
+    path: Path
+    marks: Marks
+    marking: Callable[[], Marking]
+
+
 @contextmanager
-def letters_on_disk(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Path]:
-    """Yield a path where the letters can be read repeatedly; those of a topic are saved to a temporary file."""
+def opened_letters(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[LettersOnDisk]:
+    """Yield the letters of a path; those of a topic, with their marks, are saved to a temporary folder."""
     if isinstance(path, Path):
-        yield path
+        with closing(Marks(path if path.is_dir() else path.parent)) as marks:
+            yield LettersOnDisk(path, marks, lambda: FolderMarks(marks))
         return
-    with TemporaryDirectory(prefix="iggyflux-") as folder:
+    settings = iggy_settings(pipeline)
+    with TemporaryDirectory(prefix="iggyflux-") as folder, closing(Marks(Path(folder))) as marks:
         file = Path(folder) / "letters.ndjson"
-        save_topic_letters(iggy_settings(pipeline), *path, file)
-        yield file
+        save_topic_letters(settings, *path, file, marks)
+        yield LettersOnDisk(file, marks, lambda: TopicMarks(settings, *path))
 
 
 @dataclasses.dataclass(slots=True)
@@ -110,35 +203,63 @@ class LetterCounts:
 
 
 class Letters:
-    """The selected letters of a path: counted once, read one at a time as often as needed."""
+    """The selected letters of a path."""
 
-    def __init__(self, path: Path, chosen: LetterFilter) -> None:
-        self._path = path
-        self._chosen = chosen
+    def __init__(self, place: LettersOnDisk, chosen: LetterFilter) -> None:
+        self._place = place
+        self.chosen = chosen
+        self._held: list[KeptLetter] | None = []
         self.counts_by_mapping: dict[str, LetterCounts] = {}
+        self.count = 0
+        self.replayed = 0
+        """How many of the selected letters were replayed."""
         self.excluded = 0
+        self.excluded_replayed = 0
+        """How many letters only `is_replayed` excludes."""
         self.too_large = 0
         self.known_mappings: set[str] = set()
         self.known_codes: set[str] = set()
-        for letter in read_dead_letters(path, torn=_warn_of_torn_line, too_large=self._skip_too_large):
+
+    def scan(self) -> Iterator[KeptLetter]:
+        """Yield the letters, and count them; call it once."""
+        anyhow = dataclasses.replace(self.chosen, is_replayed=None)
+        for kept in self._read(_warn_of_torn_line, self._skip_too_large):
+            letter = kept.letter
             self.known_mappings.add(letter.mapping)
             self.known_codes.update(reason.code for reason in letter.reasons)
-            if not chosen.takes(letter):
+            if not self.chosen.takes(kept):
                 self.excluded += 1
+                self.excluded_replayed += kept.replayed_us is not None and anyhow.takes(kept)
                 continue
+            self.count += 1
+            self.replayed += kept.replayed_us is not None
             counts = self.counts_by_mapping.setdefault(letter.mapping, LetterCounts())
             counts.count += 1
             counts.with_lines += bool(kept_lines(letter))
             counts.plans[letter.plan] += 1
-        self.count = sum(counts.count for counts in self.counts_by_mapping.values())
+            yield kept
 
-    def of(self, mapping: str | None = None) -> Iterator[DeadLetter]:
-        """Return the letters of one mapping, or all; without letters added after the count."""
+    def count_all(self) -> None:
+        """Count the letters; hold them if they are few."""
+        held, size = [], 0
+        for kept in self.scan():
+            size += _LETTER_BYTES + len(kept.letter.message.payload) + sum(map(len, kept_lines(kept.letter)))
+            if size <= _MOST_HELD_BYTES:
+                held.append(kept)
+            else:
+                held.clear()
+        self._held = held if size <= _MOST_HELD_BYTES else None
+
+    def of(self, mapping: str | None = None) -> Iterator[KeptLetter]:
+        """Return the counted letters of one mapping, or all; without letters added after the count."""
         counted = self.count if mapping is None else self.counts_by_mapping[mapping].count
-        return islice((letter for letter in self._read() if mapping in (None, letter.mapping)), counted)
+        chosen = self._held if self._held is not None else filter(self.chosen.takes, self._read(_ignore, _ignore))
+        return islice((kept for kept in chosen if mapping in (None, kept.letter.mapping)), counted)
 
-    def _read(self) -> Iterator[DeadLetter]:
-        return filter(self._chosen.takes, read_dead_letters(self._path, torn=_ignore, too_large=_ignore))
+    def _read(self, torn: Callable[[Path, int], None], too_large: Callable[[Path, int], None]) -> Iterator[KeptLetter]:
+        when = self._place.marks.when
+        for letter, digest in read_kept(self._place.path, torn=torn, too_large=too_large):
+            yield KeptLetter(letter, digest, when(digest))
 
     def _skip_too_large(self, file: Path, line: int) -> None:
         self.too_large += 1
@@ -172,4 +293,5 @@ def _ignore(_file: Path, _line: int) -> None:
 
 
 def kept_lines(letter: DeadLetter) -> list[str]:
+    """Return the rejected lines of a letter."""
     return [reason.line for reason in letter.reasons if reason.line is not None]

@@ -1,8 +1,8 @@
 """The one writer of the command line: results go to stdout, messages to stderr; and how commands end.
 
 No other module writes to the terminal.  A line consists of plain texts and `Styled` ones.  Both are escaped
-here, so that only styles become control characters; these are omitted if the stream is not a terminal or NO_COLOR is
-set.
+here, so that only styles become control characters; these are omitted if the stream is not a terminal, TERM is dumb or
+NO_COLOR is set.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ __all__ = [
     "count_problems",
     "exit_code_of",
     "flush_results",
+    "has_colours",
     "json_text",
     "leave_at_once",
     "note",
@@ -49,6 +50,7 @@ __all__ = [
     "unstyled",
     "warn",
     "warn_of_fallback",
+    "written",
 ]
 
 plural = counted
@@ -83,12 +85,14 @@ def unstyled(line: Line) -> str:
     return "".join(part if isinstance(part, str) else part.text for part in line)
 
 
-def _written(line: Line) -> str:
+def written(line: Line, *, colour: bool = True) -> str:
     """Return a line as it is printed: escaped, then styled."""
     return "".join(
         escaped(part)
         if isinstance(part, str)
         else click.style(escaped(part.text), fg=part.colour, bold=part.bold or None)
+        if colour
+        else escaped(part.text)
         for part in line
     )
 
@@ -119,7 +123,12 @@ def talk(*line: str | Styled) -> None:
 
 
 def _print(line: Line, *, err: bool = False) -> None:
-    click.echo(_written(line), err=err, color=False if os.environ.get("NO_COLOR") else None)
+    click.echo(written(line), err=err, color=None if has_colours() else False)
+
+
+def has_colours() -> bool:
+    """Return whether the user wants colours, and the terminal may have them."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def note(text: str) -> None:

@@ -29,7 +29,7 @@ def show_progress(
     Events called `without` are not shown as lines.
     """
     if live and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from iggyflux.cli.live_table import live_display  # loads rich (25 ms), only for a terminal
+        from iggyflux.cli.live_display import live_display  # loads wcwidth, only for a terminal
 
         return live_display(status)
     return _logging_to_stderr(log_format, level, without)
@@ -52,6 +52,8 @@ _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of man
     ("failed", "failed", None),
     ("refused", "rejected by the server", None),
     ("dead_letters", "kept as dead letter", "kept as dead letters"),
+    ("removed_letters", "dead letter removed by retention", "dead letters removed by retention"),
+    ("removed_replayed", "replayed dead letter removed by retention", "replayed dead letters removed by retention"),
     ("dropped", "dropped (on_error: skip)", None),
     ("collisions", "overwrote a point of another message", None),
     ("implausible", "with a time before 1990 or after 2099", None),

@@ -1,14 +1,16 @@
 """`iggyflux replay`: renders dead letters again and sends them through their routes.
 
-No letter is removed: a letter that is sent twice makes the same points, so a replay can be repeated.  Repeated failures
-are reported.  Letters are read twice, to count and to send them, and are never all in memory.
+No letter is removed.  A letter is marked as replayed when all its points were accepted, and a second replay leaves it
+out; after a crash between the two it is sent once more, as the same points.  Repeated failures are reported.  Letters
+are read to count them, and once more only if they are many; they are never all in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -17,19 +19,21 @@ import click
 import msgspec
 
 from iggyflux.cli.failures import show_failure
-from iggyflux.cli.iggy import LettersPlace
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.letters import (
+    KeptLetter,
     LetterCounts,
     LetterFilter,
     Letters,
-    filter_options,
+    LettersOnDisk,
+    Marking,
     kept_lines,
-    letters_on_disk,
+    letter_options,
     name_of_place,
+    opened_letters,
     report_others,
 )
-from iggyflux.cli.output import ExitCode, plural, result, show_problem, show_stop, talk, warn
+from iggyflux.cli.output import ExitCode, note, plural, result, show_problem, show_stop, talk, warn
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput, Location, Problem
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
@@ -44,29 +48,28 @@ _HERE: Final = Partition("dead-letters", "replay", 0)
 
 
 @click.command(name="replay")
-@click.argument("path", type=LettersPlace())
-@click.option(
-    "--pipeline",
-    type=MAPPING_FILE,
-    help="Send through the routes of this pipeline, selected by the mapping of each letter.",
-)
+@letter_options
 @click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Render with this mapping (only with --dry-run).")
 @click.option("--as-is", is_flag=True, help="Send the rejected lines unchanged, instead of rendering again.")
+@click.option("--again", is_flag=True, help="Send letters that were replayed, too.")
 @click.option("--dry-run", is_flag=True, help="Print the lines without sending them.")
-@filter_options
 def command(
     path: Path | tuple[str, str],
     pipeline: Path | None,
     mapping_file: Path | None,
     as_is: bool,
+    again: bool,
     dry_run: bool,
     chosen: LetterFilter,
 ) -> int:
     """Send dead letters again.
 
     PATH is a directory of dead letters, one of its files, or a topic: `iggy:STREAM/TOPIC`. Fix the mapping or
-    the server first. Every message is then rendered and delivered as by `run`. Repeated failures are reported, and the
-    exit code is then 1. No dead letter is removed.
+    the server first. Every message is then rendered and delivered as by `run`, through the route of --pipeline with
+    its mapping. Repeated failures are reported, and the exit code is then 1.
+
+    No dead letter is removed. A letter whose points were all accepted is marked as replayed, in its directory or
+    topic, and is not sent again without --again.
 
     \b
     Example:
@@ -78,17 +81,26 @@ def command(
         raise click.UsageError("add --pipeline, or --mapping with --dry-run")
     if mapping_file is not None and not dry_run:
         raise click.UsageError("--mapping has no destination: add --dry-run, or --pipeline")
-    with letters_on_disk(path, pipeline) as place:
+    if not again:
+        if chosen.is_replayed:
+            raise click.UsageError("letters that were replayed are sent with --again only")
+        chosen = dataclasses.replace(chosen, is_replayed=False)
+    with opened_letters(path, pipeline) as place:
         letters = Letters(place, chosen)
+        letters.count_all()
         talk(f"{plural(letters.count, 'dead letter')} selected in {name_of_place(path)}")
+        if letters.excluded_replayed and not again:
+            before = plural(letters.excluded_replayed, "letter was", "letters were")
+            note(f"{before} replayed before (--again sends them)")
         if not letters.count:
-            report_others(letters, place)
+            if letters.excluded != letters.excluded_replayed or not letters.excluded:
+                report_others(letters, place.path)
             return ExitCode.PROBLEMS if letters.too_large else ExitCode.OK
         if dry_run:
             code = _dry_run(letters, pipeline, mapping_file, as_is)
         else:
             assert pipeline is not None  # noqa: S101
-            code = asyncio.run(_send(letters, pipeline, as_is))
+            code = asyncio.run(_send(letters, place, pipeline, as_is))
         return max(code, ExitCode.PROBLEMS) if letters.too_large else code
 
 
@@ -99,7 +111,7 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
     if as_is:
         count = 0
         for letter in letters.of():
-            lines = kept_lines(letter)
+            lines = kept_lines(letter.letter)
             result("".join(f"{line}\n" for line in lines))
             count += len(lines)
         talk(f"{plural(count, 'line')} as they were rejected")
@@ -110,15 +122,15 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
             raise click.UsageError(f"{mapping_file} is a reader: its dead letters are rows, which dry-run reads")
         return _render(mapping, letters.of(), {})
     assert pipeline is not None  # noqa: S101
-    routes_of_letters, code = _routes_of(letters, pipeline)
+    routes_of_letters, code = _routes_of(letters, pipeline, letters.chosen.route)
     for each in routes_of_letters:
         code = max(code, _render(each.mapping, letters.of(each.route.mapping), each.route.tags))
     return code
 
 
-def _render(mapping: WriterMapping, letters: Iterator[DeadLetter], tags: Mapping[str, str]) -> int:
+def _render(mapping: WriterMapping, letters: Iterator[KeptLetter], tags: Mapping[str, str]) -> int:
     plan, messages, lines, failures, failed = mapping.plan(tags=tags), 0, 0, 0, 0
-    while chunk := [letter.message for letter in islice(letters, _BATCH)]:
+    while chunk := [kept.letter.message for kept in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)
         result("".join(f"{line}\n" for line in rendered.lines))
         for failure in rendered.failures[: max(MOST_SHOWN - failures, 0)]:
@@ -145,12 +157,17 @@ class _RouteOfLetters:
     mapping: WriterMapping
 
 
-def _routes_of(letters: Letters, path: Path) -> tuple[list[_RouteOfLetters], int]:
-    """Return the routes of the letters' mappings; the exit code is 1 if some letters have no route."""
+def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_RouteOfLetters], int]:
+    """Return the routes of the letters' mappings; the exit code is 1 if some letters have none, or several.
+
+    `only` is the route that the command line names.
+    """
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
     mappings = {mapping.name: mapping for mapping in documents.values()}
-    routes = {route.mapping: route for route in open_writers(pipeline)}
+    routes: dict[str, list[Route]] = {}
+    for route in open_writers(pipeline, only=[] if only is None else [only]):
+        routes.setdefault(route.mapping, []).append(route)
     code = ExitCode.OK
     found = []
     for name, counts in letters.counts_by_mapping.items():
@@ -166,8 +183,13 @@ def _routes_of(letters: Letters, path: Path) -> tuple[list[_RouteOfLetters], int
             warn(f"cannot replay {count} of mapping {name!r}: {path} has no route for it (its routes: {known})")
             code = ExitCode.PROBLEMS
             continue
-        _warn_of_change(mapping, routes[name], counts)
-        found.append(_RouteOfLetters(routes[name], mapping))
+        if len(routes[name]) > 1:
+            names = ", ".join(sorted(route.name for route in routes[name]))
+            warn(f"{count} of mapping {name!r}, which has several routes: choose one of them with --route ({names})")
+            code = ExitCode.PROBLEMS
+            continue
+        _warn_of_change(mapping, routes[name][0], counts)
+        found.append(_RouteOfLetters(routes[name][0], mapping))
     return found, code
 
 
@@ -183,10 +205,10 @@ def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) 
         show_problem(Problem("IFX718", message, place, severity="warning", hint=hint))
 
 
-async def _send(letters: Letters, path: Path, as_is: bool) -> int:
-    routes_of_letters, code = _routes_of(letters, path)
+async def _send(letters: Letters, place: LettersOnDisk, path: Path, as_is: bool) -> int:
+    routes_of_letters, code = _routes_of(letters, path, letters.chosen.route)
     again = ReportedFailures()
-    routes = [_replaying(each.route, letters, again, as_is) for each in routes_of_letters]
+    routes = [_replaying(each.route, letters, place.marking(), again, as_is) for each in routes_of_letters]
     summary = await send_again(routes)
     for route, status in zip(routes, summary.routes, strict=True):
         counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
@@ -202,47 +224,53 @@ async def _send(letters: Letters, path: Path, as_is: bool) -> int:
     return max(summary.exit_code, code, ExitCode.PROBLEMS if again.count else ExitCode.OK)
 
 
-def _replaying(route: Route, letters: Letters, again: ReportedFailures, as_is: bool) -> Route:
+def _replaying(route: Route, letters: Letters, marking: Marking, again: ReportedFailures, as_is: bool) -> Route:
     """Return the route with letters as its source; failures are only reported."""
     counts = letters.counts_by_mapping[route.mapping]
     # Its letter exists already, so a message that an unavailable server does not accept needs no other one.
     patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
+    kept = letters.of(route.mapping)
+    source = LetterSource(
+        _with_lines(kept) if as_is else ((each.letter.message, each.digest) for each in kept),
+        counts.with_lines if as_is else counts.count,
+        marking,
+    )
     return dataclasses.replace(
         route,
-        source=LetterSource(
-            lambda: _with_lines(letters.of(route.mapping)) if as_is else _messages(letters.of(route.mapping)),
-            counts.with_lines if as_is else counts.count,
-        ),
+        source=source,
         plan=_KeptLines(route.bucket_sink is not None) if as_is else route.plan,
-        dead_letters=again,
+        dead_letters=_FailedAgain(source, again),
         on_error=OnError.DEAD_LETTER,
         policy=dataclasses.replace(route.policy, on_unavailable=patience),
     )
 
 
-def _messages(letters: Iterator[DeadLetter]) -> Iterator[Message]:
-    return (letter.message for letter in letters)
-
-
-def _with_lines(letters: Iterator[DeadLetter]) -> Iterator[Message]:
+def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]]:
     """Yield messages whose payload is the list of the rejected lines with their buckets."""
-    for letter in letters:
-        kept = [(reason.bucket or "", reason.line) for reason in letter.reasons if reason.line is not None]
-        if kept:
-            yield msgspec.structs.replace(letter.message, payload=msgspec.json.encode(kept))
+    for kept in letters:
+        lines = [(reason.bucket or "", reason.line) for reason in kept.letter.reasons if reason.line is not None]
+        if lines:
+            message = kept.letter.message
+            yield msgspec.structs.replace(message, payload=msgspec.json.encode(lines)), kept.digest
 
 
 class LetterSource:
-    """A `Source` of messages that are read in batches; acknowledgements are only counted."""
+    """A `Source` of the messages of letters, each with its digest; an acknowledgement marks what did not fail again.
+
+    Messages without an acknowledgement stay in memory, and are read once more after a lost connection.
+    """
 
     waiting_for: str | None = None
 
-    def __init__(self, messages: Callable[[], Iterator[Message]], count: int) -> None:
-        self._begin = messages
-        self._messages: Iterator[Message] = iter(())
+    def __init__(self, messages: Iterator[tuple[Message, bytes]], count: int, marking: Marking) -> None:
+        self._messages = messages
+        self._marking = marking
         self._count = count
         self._read = 0
         self._settled = 0
+        self._unsettled: deque[tuple[int, list[tuple[Message, bytes]]]] = deque()
+        self._waiting: deque[tuple[int, list[tuple[Message, bytes]]]] = deque()
+        self._failed: set[int] = set()
         self._worker = Worker("letters")
 
     @property
@@ -250,22 +278,44 @@ class LetterSource:
         """Return the number of unsettled letters."""
         return self._count - self._settled
 
+    def fail(self, message: Message) -> None:
+        """Remember that a message, as `read` returned it, failed again: its letter is not marked."""
+        self._failed.add(id(message))
+
     async def connect(self) -> None:
-        """Start reading after the settled letters; unsettled ones are read again."""
-        self._read = self._settled
-        self._messages = await self._worker.call(lambda: islice(self._begin(), self._settled, None))
+        """Connect to where marks are kept; what is unsettled is read again first."""
+        await self._marking.connect()
+        await self._worker.call(lambda: None)  # a read that was cancelled may still be going on
+        self._waiting.extendleft(reversed(self._unsettled))
+        self._unsettled.clear()
+        self._failed.clear()
 
     async def read(self) -> Batch | None:
         """Return the next messages.  Raise `EndOfInput` after the last."""
-        chunk = await self._worker.call(lambda: list(islice(self._messages, _BATCH)))
-        if not chunk:
+        if not self._waiting:
+            await self._worker.call(self._read_chunk)
+        if not self._waiting:
             raise EndOfInput("all dead letters were read")
-        self._read += len(chunk)
-        return Batch(_HERE, chunk, self._read)
+        end, chunk = self._waiting.popleft()
+        self._unsettled.append((end, chunk))
+        return Batch(_HERE, [message for message, _ in chunk], end)
+
+    def _read_chunk(self) -> None:
+        """Read letters into what waits, so that a cancelled `read` loses none."""
+        if chunk := list(islice(self._messages, _BATCH)):
+            self._read += len(chunk)
+            self._waiting.append((self._read, chunk))
 
     async def ack(self, positions: Sequence[Position]) -> None:
-        """Count the settled letters; none is removed."""
-        self._settled = max(self._settled, *(position.offset for position in positions))
+        """Mark the settled letters that did not fail again; none is removed."""
+        settled = max(position.offset for position in positions)
+        done = [pair for end, chunk in self._unsettled if end <= settled for pair in chunk]
+        if marked := [digest for message, digest in done if id(message) not in self._failed]:
+            await self._marking.add(marked)
+        while self._unsettled and self._unsettled[0][0] <= settled:
+            self._unsettled.popleft()
+        self._failed.difference_update(id(message) for message, _ in done)
+        self._settled = max(self._settled, settled)
 
     async def lag(self) -> Mapping[Partition, int]:
         """Return the number of unsettled letters."""
@@ -274,6 +324,27 @@ class LetterSource:
     async def close(self) -> None:
         """End the thread that reads."""
         await self._worker.finish()
+        await self._marking.close()
+
+
+class _FailedAgain:
+    """A `DeadLetterSink` that reports failures, and keeps their letters from being marked."""
+
+    def __init__(self, source: LetterSource, report: ReportedFailures) -> None:
+        self._source = source
+        self._report = report
+
+    async def connect(self) -> None:
+        """Do nothing: nothing is opened."""
+
+    async def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Count the letters."""
+        for letter in letters:
+            self._source.fail(letter.message)
+        await self._report.put(letters)
+
+    async def close(self) -> None:
+        """Do nothing: nothing was opened."""
 
 
 class _KeptLines(WriterPlan):

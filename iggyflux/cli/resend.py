@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 from pathlib import Path
 
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, plural, talk
-from iggyflux.cli.send_again import ReportedFailures, send_again
+from iggyflux.cli.send_again import ReportedFailures, bound, send_again
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, Pipeline
 from iggyflux.runner.open import open_writers
-from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.iggy.source import IggySource
-from iggyflux.transports.iggy.topics import Bound, IggyRange
+from iggyflux.transports.iggy.topics import IggyRange
+from iggyflux.transports.ranges import Bound
 
 
 @click.command(name="resend")
@@ -43,7 +42,7 @@ def command(pipeline: Path, name: str, since: str | None, until: str | None, par
       iggyflux resend pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1
     """
     loaded = open_pipeline(pipeline)
-    bounds = _bound(since, "--from"), _bound(until, "--to")
+    bounds = bound(since, "--from"), bound(until, "--to")
     return asyncio.run(_resend(loaded, name, bounds, partition))
 
 
@@ -70,14 +69,3 @@ async def _resend(
     for line in failed.lines():
         talk(*line)
     return max(summary.exit_code, ExitCode.PROBLEMS if failed.count else ExitCode.OK)
-
-
-def _bound(text: str | None, option: str) -> Bound | None:
-    if text is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,20}", text):
-        return Bound("offset", int(text))
-    try:
-        return Bound("timestamp", -(-parse_rfc3339(text) // 1000))
-    except TimestampError as error:
-        raise click.BadParameter(f"expected an offset or a time: {error}", param_hint=option) from error

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import click
 
+from iggyflux.authoring.acceptance import acceptance_problems
+from iggyflux.authoring.contract import Database
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.errors import Problem
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
+from iggyflux.runner.reload import Documents, Reload
+from iggyflux.runner.service_manager import ServiceManager
+from iggyflux.runner.setup import AnySetup, WriterSetup
+from iggyflux.runner.stop import calling_on_hangup
 
 _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letters", "dropped")}
 """By the word of `--fail-on`: the counters of messages that must be 0."""
@@ -28,12 +37,15 @@ _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letter
 @click.option(
     "--status-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counters to this file, as JSON."
 )
-@click.option("--listen", metavar="HOST:PORT", help="Answer /metrics, /healthz, /readyz and /status there.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Serve a page with live plots there, /metrics, /healthz, /readyz and /status."
+)
 @click.option(
     "--fail-on",
     type=click.Choice(list(_FAILURES)),
     help="Exit with 1 if messages became dead letters, or also if `on_error: skip` dropped them.",
 )
+@click.option("--watch", is_flag=True, help="Take changed mappings without a restart; SIGHUP does it once.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
     pipeline: Path,
@@ -43,6 +55,7 @@ def command(
     status_file: Path | None,
     listen: str | None,
     fail_on: str | None,
+    watch: bool,
     quiet: bool,
 ) -> int:
     """Run the routes of a pipeline file.
@@ -55,8 +68,13 @@ def command(
     --until-end was interrupted before the end. A continuous run that is stopped by a signal ends with 0. With
     --fail-on, a run that would end with 0 ends with 1 if messages failed.
 
-    With --listen, or `telemetry.listen` in the pipeline, the run answers requests for its metrics and health. Where
+    With --listen, or `telemetry.listen` in the pipeline, the run shows what it does on a page, and answers requests for
+    its metrics and health. Where
     other machines can reach the address, the pipeline must have a `telemetry.token`.
+
+    On SIGHUP, or by itself with --watch, the run reads its documents again. A changed mapping that compiles and whose
+    examples pass replaces the old one when everything in flight is settled. A broken one is refused, and the run goes
+    on as it was. Changes of the pipeline file itself need a restart.
 
     \b
     Example:
@@ -64,9 +82,10 @@ def command(
       iggyflux run pipeline.yaml --until-end --mapping factory-env
       iggyflux run pipeline.yaml --until-end --mapping env-history --fail-on dead-letters
       iggyflux run pipeline.yaml --listen 127.0.0.1:9273
+      iggyflux run pipeline.yaml --watch
     """
     loaded = open_pipeline(pipeline)
-    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, quiet))
+    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, watch, quiet))
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
     code = summary.exit_code or (ExitCode.PROBLEMS if count else ExitCode.OK)
     if not quiet or code:
@@ -79,6 +98,20 @@ def command(
     return code
 
 
+def _check(setups: Sequence[AnySetup]) -> list[Problem]:
+    """Return what the examples and the contract say of routes."""
+
+    def database(setup: AnySetup) -> Database:
+        if setup.item.sink is not None and setup.item.sink.kind != "influxdb":
+            return Database((str(setup.item.sink),))
+        settings = setup.influxdb
+        parts = (settings.url, settings.org, settings.bucket, settings.database, settings.retention_policy)
+        return Database(tuple(str(part or "") for part in parts))
+
+    routes = [(each.mapping, database(each)) for each in setups if isinstance(each, WriterSetup)]
+    return list(acceptance_problems([each.mapping for each in setups], routes))
+
+
 async def _run(
     pipeline: Pipeline,
     until_end: bool,
@@ -86,6 +119,7 @@ async def _run(
     log_format: str | None,
     status_file: Path | None,
     listen: str | None,
+    watch: bool,
     quiet: bool,
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
@@ -96,7 +130,14 @@ async def _run(
         log_format=log_format or "text",
         level=logging.WARNING if quiet else logging.INFO,
     )
-    with progress, stopping_on_signals(stop):
+    hangup, manager = ExitStack(), ServiceManager(os.environ)
+
+    def reloading(documents: Documents) -> Reload:
+        reload = Reload(documents, watch=watch, manager=manager)
+        hangup.enter_context(calling_on_hangup(reload.request))
+        return reload
+
+    with progress, stopping_on_signals(stop), hangup:
         summary = await run_pipeline(
             pipeline,
             until_end=until_end,
@@ -105,5 +146,8 @@ async def _run(
             status=status,
             status_file=status_file,
             listen=listen,
+            manager=manager,
+            reloading=reloading,
+            check=_check,
         )
     return summary, stop.requested.is_set()

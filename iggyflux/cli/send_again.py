@@ -1,17 +1,22 @@
-"""What `replay` and `resend` share: routes that send messages again, and report failures instead of keeping them."""
+"""What `replay`, `resend` and `audit` share: routes that send again, and failures that are reported and not kept."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
+
+import click
 
 from iggyflux.cli.output import Line, Styled
 from iggyflux.cli.progress import show_progress
 from iggyflux.records import DeadLetter, Message
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.route import Route
+from iggyflux.timestamps import TimestampError, parse_rfc3339
+from iggyflux.transports.ranges import Bound
 
 MOST_SHOWN: Final = 20
 
@@ -19,7 +24,8 @@ MOST_SHOWN: Final = 20
 async def send_again(routes: Sequence[Route]) -> Summary:
     """Run the routes to the end of their sources, or until a signal stops them; show the progress."""
     stop, status = Stop(), Status()
-    routes = [replace(route, series=None) for route in routes]  # a run of the route has the state of its limit
+    # A run of the route has the state of its limit, and what is sent again settles no offset.
+    routes = [replace(route, series=None, ledger=None) for route in routes]
     # A failed record is in the report at the end.
     with show_progress(status, without="record.failed"), stopping_on_signals(stop):
         return await run_routes(routes, stop=stop, status=status)
@@ -59,3 +65,15 @@ class ReportedFailures:
         if self.count:
             kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
             yield (f"failed again: {kinds}",)
+
+
+def bound(text: str | None, option: str) -> Bound | None:
+    """Return the end of a range that an option gives.  Raise `click.BadParameter`."""
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,20}", text):
+        return Bound("offset", int(text))
+    try:
+        return Bound("timestamp", -(-parse_rfc3339(text) // 1000))
+    except TimestampError as error:
+        raise click.BadParameter(f"expected an offset or a time: {error}", param_hint=option) from error

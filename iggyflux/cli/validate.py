@@ -181,10 +181,10 @@ def _routes_of(tree: object, path: Path, mappings: Mapping[Path, WriterMapping])
         elif mapping is not None:
             layers = [each for each in (content.get("influxdb"), item.get("influxdb")) if isinstance(each, dict)]
             settings = {key: value for layer in layers for key, value in layer.items()}
-            yield mapping, _database({key: str(settings[key]) for key in _DATABASE if key in settings})
+            yield mapping, _database({key: str(settings[key]) for key in _DATABASE if key in settings}, path)
 
 
-def _database(settings: Mapping[str, str]) -> Database:
+def _database(settings: Mapping[str, str], pipeline: Path) -> Database:
     """Return the database that settings of a pipeline name, as they are written: one URL has many spellings."""
     parts, unknown = [], set()
     for number, key in enumerate(_DATABASE):
@@ -193,7 +193,7 @@ def _database(settings: Mapping[str, str]) -> Database:
         if text is None:
             unknown.add(number)
         parts.append(same_url(written if text is None else text) if key == "url" else text or written)
-    return Database(tuple(parts), frozenset(unknown))
+    return Database(tuple(parts), frozenset(unknown), str(pipeline))
 
 
 def check_file(path: Path, samples: SamplesOf | None = None) -> tuple[CheckedFile, list[Path]]:

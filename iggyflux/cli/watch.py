@@ -14,6 +14,7 @@ from typing import Final, NoReturn, TypeAlias
 import click
 
 from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, note
+from iggyflux.disk import seen_from_outside
 
 POLL_SECONDS: Final = 0.25
 Look: TypeAlias = tuple[tuple[int, int, int] | None, ...]
@@ -47,15 +48,7 @@ def run_on_save(files: Sequence[Path], step: Callable[[], int]) -> NoReturn:
 
 def look(files: Sequence[Path]) -> Look:
     """Return what is seen of files from outside."""
-    return tuple(map(_seen, files))
-
-
-def _seen(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return tuple(map(seen_from_outside, files))
 
 
 def wait_for_change(files: Sequence[Path], before: Look, sleep: Callable[[float], None] = time.sleep) -> Look:

@@ -209,8 +209,8 @@ def parse_http_date(value: str) -> float | None:
 # --- verdicts of the rules ---
 
 
-def _accepted(_case: AnsweredRequest) -> Verdict:
-    return Accepted()
+def _accepted(case: AnsweredRequest) -> Verdict:
+    return Accepted(case.status)
 
 
 def _passing(case: AnsweredRequest) -> Verdict:

@@ -5,7 +5,7 @@ A verdict states what is known, never what to do: it contains no policy.  Its te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
@@ -44,6 +44,8 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """Every line is stored."""
+
+    status: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from iggyflux.pipeline.types import (
     IggySettings,
     InfluxSettings,
     Pipeline,
+    Retention,
     RouteSettings,
     Start,
     TelemetrySettings,
@@ -148,6 +149,7 @@ class _Reading:
             iggy=iggy,
             influxdb=influxdb,
             state=state,
+            names_state="state" in tree,
             telemetry=telemetry,
             shutdown_timeout_seconds=timeout,
             document=self.document,
@@ -245,6 +247,10 @@ class _Reading:
             ends[key] = None if value is None else self.endpoint(value, f"{place}/{key}", kinds)
         for end in ends.values():
             self.check_section(end, item, tree, pointer)
+        letters, retention = self.dead_letters(
+            item.get("dead_letters", tree.get("dead_letters")),
+            f"{pointer if 'dead_letters' in item else ''}/dead_letters",
+        )
         layers = [(tree["influxdb"], "/influxdb")] if "influxdb" in tree and self.is_sound("/influxdb") else []
         layers += [(item["influxdb"], f"{pointer}/influxdb")] if "influxdb" in item else []
         return RouteSettings(
@@ -253,10 +259,8 @@ class _Reading:
             source=ends["from"],
             sink=ends["to"],
             influxdb=self.influxdb(layers) if layers else None,
-            dead_letters=self.dead_letters(
-                item.get("dead_letters", tree.get("dead_letters")),
-                f"{pointer if 'dead_letters' in item else ''}/dead_letters",
-            ),
+            dead_letters=letters,
+            retention=retention,
             consumer=self.consumer(
                 cast(Tree, item.get("consumer", tree.get("consumer", {}))), pointer if "consumer" in item else ""
             ),
@@ -285,12 +289,23 @@ class _Reading:
         if end and end.kind in ("iggy", "influxdb") and end.kind not in tree and end.kind not in item:
             self.report("IFX807", pointer, f"missing section `{end.kind}`", hint=f"add `{end.kind}: {{…}}` to the file")
 
-    def dead_letters(self, value: JSON, pointer: str) -> Path | TopicAddress | None:
-        if value is None:
-            return None
-        if isinstance(value, dict):
-            return TopicAddress(str(value["stream"]), str(value["topic"]))
-        return self.path(value, f"{pointer}/dead_letters")
+    def dead_letters(self, value: JSON, pointer: str) -> tuple[Path | TopicAddress | None, Retention | None]:
+        """Return where letters are kept, and how long."""
+        if not isinstance(value, dict):
+            return None if value is None else self.path(value, pointer), None
+        keep = _seconds(self, value["keep"], f"{pointer}/keep") if "keep" in value else None
+        most = _bytes(self, value["max_bytes"], f"{pointer}/max_bytes") if "max_bytes" in value else None
+        if keep is not None and keep <= 0 and _DURATION.fullmatch(str(value["keep"])):
+            hint = "remove the key to keep letters without a limit of time"
+            self.report("IFX804", f"{pointer}/keep", "letters cannot be kept for no time", hint=hint)
+        if "stream" not in value and "topic" not in value:
+            path = self.path(value["path"], f"{pointer}/path") if "path" in value else None
+            return path, Retention(keep, most) if keep is not None or most is not None else None
+        for key in ("path", "keep", "max_bytes"):
+            if key in value:
+                hint = "remove it: a topic has a retention of its own, the message expiry of Iggy"
+                self.report("IFX810", f"{pointer}/{key}", f"`{key}` with a topic", key=True, hint=hint)
+        return TopicAddress(str(value.get("stream", "")), str(value.get("topic", ""))), None
 
     def state(self, value: JSON, tree: Tree) -> Path | TopicAddress:
         if not isinstance(value, dict):
@@ -386,7 +401,12 @@ def fault_of_listen(settings: TelemetrySettings) -> tuple[str, str, str | None] 
         host, _ = parse_listen(settings.listen or "")
     except AddressFault as fault:
         return "IFX809", f"invalid address to listen on: {fault}", fault.hint
-    if is_loopback(host) or (settings.token is not None and settings.token.reveal().strip()):
+    if is_loopback(host):
+        return None
+    if settings.show != "codes":
+        hint = "remove `show`, or listen on 127.0.0.1; `iggyflux dead-letters show` prints a letter"
+        return "IFX822", f"other machines can reach {settings.listen}, and it shows {settings.show} of messages", hint
+    if settings.token is not None and settings.token.reveal().strip():
         return None
     hint = "add `telemetry: {token: ${VARIABLE}}` to the pipeline file, or listen on 127.0.0.1"
     return "IFX820", f"other machines can reach {settings.listen}, and there is no token", hint

@@ -63,6 +63,14 @@ class TopicAddress:
     topic: str
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long dead letters are kept, and how many bytes of them; None sets no limit."""
+
+    keep_seconds: float | None = None
+    max_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IggySettings:
     """The `iggy` section: how to reach an Iggy server."""
@@ -129,13 +137,17 @@ class InfluxSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
-    """The `telemetry` section: where a run answers requests for metrics and health, and who may ask."""
+    """The `telemetry` section: where a run answers requests for metrics and health, who may ask, and traces."""
 
     listen: str | None = None
     """Host and port; None if it does not listen."""
     token: Secret | None = None
     max_lag: int | None = None
     max_behind_seconds: float | None = None
+    show: Literal["codes", "words", "payloads"] = "codes"
+    """What is shown of the newest dead letters; more than `codes` on loopback only."""
+    propagate: bool = False
+    """Whether messages of readers carry their trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +156,7 @@ class RouteSettings:
 
     If `source` or `sink` is None, the mapping's kind decides: a writer goes from `iggy` to `influxdb`, a reader the
     other way.  `influxdb` is the section, with the route's own keys laid over it.  `dead_letters` None means the
+    directory `dead-letters/NAME` beside the pipeline file; `retention` is that of a directory.
     directory `dead-letters/NAME` beside the pipeline file.  `tags` are for points that do not have them: those of the
     file, with the route's own laid over them, by name.
     """
@@ -154,6 +167,7 @@ class RouteSettings:
     sink: Endpoint | None = None
     influxdb: InfluxSettings | None = None
     dead_letters: Path | TopicAddress | None = None
+    retention: Retention | None = None
     consumer: Consumer = Consumer()
     start: Start = Start()
     tags: tuple[tuple[str, str], ...] = ()
@@ -168,6 +182,8 @@ class Pipeline:
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
+    names_state: bool = False
+    """Whether the file has `state`; else it is the default."""
     telemetry: TelemetrySettings = TelemetrySettings()
     shutdown_timeout_seconds: float = 30.0
     path: Path | None = None

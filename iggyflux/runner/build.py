@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
@@ -20,11 +21,12 @@ from iggyflux.runner.factories import (
     make_bucket_sinks,
     make_cursor_store,
     make_dead_letters,
+    make_ledger,
     make_series_guard,
 )
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
 from iggyflux.runner.setup import ReaderSetup, WriterSetup
-from iggyflux.transports.base import LineSink
+from iggyflux.transports.base import LineSink, RowSource
 
 MOST_WINDOW_BYTES = 2**30
 """The largest answer to a reader's query; what is larger is queried in parts."""
@@ -53,7 +55,14 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         series=make_series_guard(setup),
         bucket_sink=make_bucket_sinks(setup, sink),
         buckets=settings.buckets,
+        ledger=make_ledger(setup, source),
     )
+
+
+def changed_writer(setup: WriterSetup, route: Route) -> Route:
+    """Return a running route with the mapping of another setup."""
+    plan = SinkPlan(setup.mapping, route.sink, setup.influxdb.precision, dict(setup.item.tags))
+    return replace(route, plan=plan, on_error=setup.writer.on_error)
 
 
 class SinkPlan(WriterPlan):
@@ -111,20 +120,12 @@ def policy_of(settings: InfluxSettings) -> Policy:
 
 def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
     """Return a reader's route."""
-    from iggyflux.transports.influxdb.query.source import InfluxRows
-
     reader, settings = setup.reader, setup.influxdb
     plan = compile_plan(reader)
     marks = reader.cursor.mark is not None and not plan.whole_windows
     return ReaderRoute(
         name=setup.name,
-        source=InfluxRows(
-            settings,
-            reader.source,
-            column=reader.cursor.column,
-            reads=columns_read(reader),
-            most_bytes=MOST_WINDOW_BYTES,
-        ),
+        source=_rows_of(reader, settings),
         plan=plan,
         sink=MESSAGE_SINKS[sink.kind](setup, sink),
         store=make_cursor_store(setup, marks=marks),
@@ -139,6 +140,25 @@ def build_reader(setup: ReaderSetup, sink: Endpoint) -> ReaderRoute:
         stream=reader.target.stream,
         topic=reader.target.topic,
         on_error=reader.on_error,
+    )
+
+
+def changed_reader(setup: ReaderSetup, route: ReaderRoute) -> ReaderRoute:
+    """Return a running route with the mapping of another setup; its source asks for the columns that it reads."""
+    reader = setup.reader
+    source, identity = _rows_of(reader, setup.influxdb), setup.mapping.identity()
+    return replace(route, plan=compile_plan(reader), source=source, plan_identity=identity, on_error=reader.on_error)
+
+
+def _rows_of(reader: Reader, settings: InfluxSettings) -> RowSource:
+    from iggyflux.transports.influxdb.query.source import InfluxRows
+
+    return InfluxRows(
+        settings,
+        reader.source,
+        column=reader.cursor.column,
+        reads=columns_read(reader),
+        most_bytes=MOST_WINDOW_BYTES,
     )
 
 

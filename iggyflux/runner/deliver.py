@@ -49,6 +49,7 @@ from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.runner.stop import StopRequested
 from iggyflux.runner.unanswered import Unanswered
+from iggyflux.telemetry.tracing import NO_REQUESTS, Requests
 from iggyflux.transports.base import Counting, LineSink
 
 log = logging.getLogger("iggyflux.delivery")
@@ -132,6 +133,7 @@ async def deliver(
     state: SinkState | None = None,
     statistics: DeliveryStatistics | None = None,
     stop: asyncio.Event | None = None,
+    traced: Requests = NO_REQUESTS,
     random: Callable[[], float] = _random.random,
 ) -> tuple[Refusal, ...]:
     """Send `lines` (of `size` characters) until each is stored or refused, and return the refused ones, by index.
@@ -139,13 +141,13 @@ async def deliver(
     Return only when everything is settled, however long the server is unavailable.  Raise `Stopped` if a person must
     act, or if the policy stops, and `StopRequested` if `stop` is set and the server is unavailable; then nothing of
     `lines` may be acknowledged, though some may be stored.  The same holds after a cancellation.  Requests and retries
-    are counted in `statistics`; deliveries to one sink share its `state`.
+    are counted in `statistics` and reported to `traced`; deliveries to one sink share its `state`.
     """
     state, statistics, stop = state or SinkState(), statistics or DeliveryStatistics(), stop or asyncio.Event()
     state.limit = state.limit or ByteLimit(policy.max_bytes)
     machine = Machine(lines, policy, size=size, limit=state.limit, outage=state.shared.outage)
     with state.delivery(machine):
-        return await _deliver(sink, lines, machine, clock, state, statistics, stop, random)
+        return await _deliver(sink, lines, machine, clock, state, statistics, stop, traced, random)
 
 
 async def _deliver(
@@ -156,6 +158,7 @@ async def _deliver(
     state: SinkState,
     statistics: DeliveryStatistics,
     stop: asyncio.Event,
+    traced: Requests,
     random: Callable[[], float],
 ) -> tuple[Refusal, ...]:
     """Do what `machine` says until it is done."""
@@ -171,8 +174,13 @@ async def _deliver(
                 with shared.attempt(is_retry=machine.is_retrying):
                     async with state.gate.turn(alone=machine.wants_to_be_alone):
                         began = clock.monotonic()
-                        with state.unanswered.request(began, f"a write of {len(indices)} lines", state.server):
+                        what = f"a write of {len(indices)} lines"
+                        with (
+                            state.unanswered.request(began, what, state.server),
+                            traced.attempt(len(indices)) as answer,
+                        ):
                             verdict = await sink.write(_selected(lines, indices))
+                            answer.received(verdict)
                     now = clock.monotonic()
                     machine.receive(verdict, now, random(), began=began)
                     is_answered = not isinstance(verdict, Unavailable)

@@ -15,6 +15,7 @@ from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings, TopicAddress
 from iggyflux.records import JSON
 from iggyflux.runner.series_guard import SeriesGuard, series_state
+from iggyflux.runner.settled_ledger import SettledLedger, ledger_state
 from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 
@@ -46,7 +47,7 @@ def _log_source(setup: WriterSetup, end: Endpoint) -> Source:
 def _file_source(setup: WriterSetup, end: Endpoint) -> Source:
     from iggyflux.transports.local.files import FileSource, file_state
 
-    stream, topic = _coordinates(setup.writer)
+    stream, topic = coordinates_of(setup.writer)
     folder = setup.pipeline.state
     assert isinstance(folder, Path)  # noqa: S101  # `ends` has refused the other case
     return FileSource(
@@ -64,7 +65,7 @@ def _file_source(setup: WriterSetup, end: Endpoint) -> Source:
 def _stdin_source(setup: WriterSetup, end: Endpoint) -> Source:
     from iggyflux.transports.local.files import StdinSource
 
-    stream, topic = _coordinates(setup.writer)
+    stream, topic = coordinates_of(setup.writer)
     return StdinSource(stream=stream, topic=topic, envelope=end.envelope, batch_size=setup.influxdb.batch_size)
 
 
@@ -86,7 +87,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
     )
 
 
-def _coordinates(writer: Writer) -> tuple[str, str]:
+def coordinates_of(writer: Writer) -> tuple[str, str]:
     """Return stream and topic of messages without coordinates: those of the mapping, if it names one topic."""
     topic = writer.source.topics[0] if writer.source.topics else ""
     return writer.source.stream, "" if any(character in topic for character in "*?[") else topic
@@ -193,10 +194,15 @@ def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
         return TopicDeadLetters(_topic_sink(setup, messages, place.stream, place.topic))
-    return DirectoryDeadLetters(place or _usual_dead_letters(setup))
+    folder = place or dead_letters_folder(setup)
+    if setup.item.retention is None:
+        return DirectoryDeadLetters(folder)
+    from iggyflux.transports.local.letter_removal import RetainingDeadLetters
+
+    return RetainingDeadLetters(folder, setup.item.retention)
 
 
-def _usual_dead_letters(setup: RouteSetup) -> Path:
+def dead_letters_folder(setup: RouteSetup) -> Path:
     return setup.pipeline.folder / _DEAD_LETTERS / setup.name
 
 
@@ -204,8 +210,13 @@ def written_folders(setup: RouteSetup, source: Endpoint, sink: Endpoint) -> Iter
     """Yield the folders on this machine in which a run of a route writes: what, where, and the key that names it."""
     item, state = setup.item, setup.pipeline.state
     if not isinstance(item.dead_letters, TopicAddress):
-        yield "dead letters", item.dead_letters or _usual_dead_letters(setup), "dead_letters"
-    keeps_state = setup.kind == "reader" or source.kind == "file" or _has_limits(setup)
+        yield "dead letters", item.dead_letters or dead_letters_folder(setup), "dead_letters"
+    keeps_state = (
+        setup.kind == "reader"
+        or source.kind == "file"
+        or _has_limits(setup)
+        or (isinstance(setup, WriterSetup) and make_ledger(setup, source) is not None)
+    )
     if isinstance(state, Path) and keeps_state:
         yield "positions", state, "state"
     if source.kind == "log" and source.path:
@@ -239,6 +250,15 @@ def make_series_guard(setup: WriterSetup) -> SeriesGuard | None:
     if limits is None or isinstance(state, TopicAddress):  # `prepare_routes` refuses the topic
         return None
     return SeriesGuard(setup.name, limits.series, limits.on_limit, series_state(state, setup.name))
+
+
+def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
+    """Return the ledger of a writer: where the pipeline names a folder as `state`, and messages have offsets."""
+    state = setup.pipeline.state
+    has_offsets = source.kind in ("iggy", "log") or (source.kind == "file" and not source.envelope)
+    if not setup.pipeline.names_state or isinstance(state, TopicAddress) or not has_offsets:
+        return None
+    return SettledLedger(setup.name, setup.writer.on_error, ledger_state(state, setup.name))
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -19,9 +20,11 @@ from iggyflux.errors import Stopped, counted
 from iggyflux.mapping import OnError
 from iggyflux.records import DeadLetter, Failure, Message, Reason
 from iggyflux.runner.events import emit
+from iggyflux.runner.newest import with_newest
 from iggyflux.runner.route import AnyRoute
 from iggyflux.runner.status import RouteStatus
-from iggyflux.transports.base import forget_error
+from iggyflux.telemetry.tracing import NO_TRACE, Trace
+from iggyflux.transports.base import Retains, forget_error
 
 _MOST_LOGGED = 20
 _MOST_REASONS = 200
@@ -37,12 +40,12 @@ class FailureHandler:
         self,
         route: AnyRoute,
         status: RouteStatus,
-        put: Callable[[Sequence[DeadLetter]], Awaitable[None]],
+        put: Callable[[Sequence[DeadLetter]], Awaitable[str | None]],
         *,
         record: str,
     ) -> None:
-        """`put` keeps dead letters; `record` names what fails: a message or a row."""
-        self._route = route
+        """`put` keeps dead letters and says in which file; `record` names what fails: a message or a row."""
+        self.route = route
         self._status = status
         self._put = put
         self._record = record
@@ -77,7 +80,9 @@ class FailureHandler:
                 fields = self._event_fields(found, Reason(refusal.code, refusal.reason))
                 emit(log, logging.WARNING, "line.refused", **fields)
 
-    async def keep(self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message]) -> None:
+    async def keep(
+        self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message], trace: Trace = NO_TRACE
+    ) -> None:
         """Keep the records with these indices as dead letters, or count them as dropped.
 
         `message` gives the message to keep for an index.  A cancellation does not stop what is being written: a letter
@@ -85,20 +90,30 @@ class FailureHandler:
         """
         if not reasons:
             return
-        if self._route.on_error is OnError.SKIP:
+        if self.route.on_error is OnError.SKIP:
             for each in reasons.values():
                 self._status.count("dropped", each[0].code)
             return
-        mapping, plan = self._route.mapping, self._route.plan_identity
-        letters = [DeadLetter(message(index), mapping, plan, bounded(reasons[index])) for index in sorted(reasons)]
-        putting = asyncio.ensure_future(self._put_and_count(letters))
+        mapping, plan = self.route.mapping, self.route.plan_identity
+        letters = [
+            DeadLetter(message(index), mapping, plan, bounded(reasons[index]), trace.id) for index in sorted(reasons)
+        ]
+        putting = asyncio.ensure_future(self._put_and_count(letters, trace))
         putting.add_done_callback(forget_error)
         await asyncio.shield(putting)
 
-    async def _put_and_count(self, letters: Sequence[DeadLetter]) -> None:
-        await self._put(letters)
+    def refresh(self) -> None:
+        """Copy what the sink of dead letters reports about itself to the status."""
+        sink = self.route.dead_letters
+        if isinstance(sink, Retains):
+            self._status.removed_replayed, self._status.removed_letters = sink.removed.replayed, sink.removed.others
+
+    async def _put_and_count(self, letters: Sequence[DeadLetter], trace: Trace) -> None:
+        trace.dead_letters(letters, await self._put(letters))
         for letter in letters:
             self._status.count("dead_letters", letter.reasons[0].code)
+        of_rows = self._status.about.kind == "reader"
+        self._status.newest = with_newest(self._status.newest, letters, time.time(), of_rows=of_rows)
 
     def _is_new(self, code: str, subject: str) -> bool:
         """Return whether to log a failure of this kind; remember it."""
@@ -109,7 +124,7 @@ class FailureHandler:
 
     def _event_fields(self, place: object, reason: Reason) -> dict[str, object]:
         """Return the fields of the event.  Raise `Stopped` if `on_error` is fail."""
-        if self._route.on_error is OnError.FAIL:
+        if self.route.on_error is OnError.FAIL:
             where = f" at {reason.location}" if reason.location else ""
             hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
             raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
@@ -117,7 +132,7 @@ class FailureHandler:
 
     def _fields(self, place: object, reason: Reason) -> dict[str, object]:
         return {
-            "route": self._route.name,
+            "route": self.route.name,
             "at": place,
             "code": reason.code,
             "reason": reason.reason,

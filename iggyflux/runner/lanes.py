@@ -120,6 +120,22 @@ class Lane:
         """The number of lines that wait for a full request."""
         return len(self._builder)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that wait or are under way."""
+        return len(self._waiting) + self._sender.in_flight
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether requests are held."""
+        return self._sender.is_holding
+
+    async def until_answered(self) -> None:
+        """Return when no request waits or is under way: each is settled or held."""
+        while self._pump is not None and not self._pump.done():
+            await asyncio.wait([self._pump])
+        await self._sender.until_answered()
+
     async def add(self, share: Share, tasks: asyncio.TaskGroup) -> None:
         """Add the lines of a batch that are for this bucket; wait while the queue is full."""
         for request in self._builder.add(share):
@@ -169,8 +185,19 @@ class Outlet(Protocol):
     async def flush(self, tasks: asyncio.TaskGroup) -> None:
         """Send what lingers."""
 
+    async def until_answered(self) -> None:
+        """Wait until each request is settled or held."""
+
     async def finish(self) -> None:
         """Wait until everything is settled: no batch will follow."""
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that wait or are under way."""
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether requests are held."""
 
     @property
     def is_idle(self) -> bool:
@@ -198,9 +225,23 @@ class OneOutlet(Outlet):
         if len(self._builder):
             await self._sender.send(self._builder.take(), tasks)
 
+    async def until_answered(self) -> None:
+        """Wait until each request is settled or held."""
+        await self._sender.until_answered()
+
     async def finish(self) -> None:
         """Wait for the requests in flight."""
         await self._sender.finish()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests in flight."""
+        return self._sender.in_flight
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether requests are held."""
+        return self._sender.is_holding
 
     @property
     def is_idle(self) -> bool:
@@ -232,6 +273,21 @@ class Lanes(Outlet):
         """Send what lingers, of those first whose queue has room: a full one holds up no other."""
         for lane in sorted(self._lanes.values(), key=lambda lane: lane.waiting):
             await lane.flush(tasks)
+
+    async def until_answered(self) -> None:
+        """Wait until each request of each lane is settled or held."""
+        for lane in self._lanes.values():
+            await lane.until_answered()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that wait or are under way."""
+        return sum(lane.in_flight for lane in self._lanes.values())
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether a lane holds requests."""
+        return any(lane.is_holding for lane in self._lanes.values())
 
     async def finish(self) -> None:
         """Wait until everything is settled."""

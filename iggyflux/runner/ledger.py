@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +24,7 @@ class Job:
     rendered: Rendered
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
+    trace: Trace = NO_TRACE
 
     def message_of(self, refusal: Refusal) -> int:
         """Return the index of the message that a refused line was made of."""
@@ -61,13 +64,30 @@ class _Entry:
     last: Position | None
     messages: int
     arrived_us: int
+    trace: Trace
     is_settled: bool = False
+    intervals: Sequence[PlanInterval] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What may be acknowledged: positions, the number of their messages, and what is known of their batches.
+
+    `arrivals` are the times at which the first messages of the batches arrived, in microseconds since the epoch; 0 if
+    it is not known.
+    """
+
+    positions: Sequence[Position]
+    messages: int
+    arrivals: Sequence[int]
+    intervals: Sequence[tuple[Partition, PlanInterval]]
+    traces: Sequence[Trace]
 
 
 class Ledger:
     """The batches in flight, for each partition in the order in which they were read.
 
-    Of one that is settled it keeps three numbers: a source that is slow to acknowledge does not stop reading.
+    Of one that is settled it keeps a few numbers: a source that is slow to acknowledge does not stop reading.
     """
 
     def __init__(self) -> None:
@@ -78,24 +98,28 @@ class Ledger:
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
-        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us)
+        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us, job.trace)
         self._unsettled[job] = entry
         self.unsettled_bytes += job.batch.payload_bytes
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
-    def settle(self, job: Job) -> None:
-        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped."""
-        self._unsettled.pop(job).is_settled = True
+    def settle(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> None:
+        """Settle a batch: every point of its messages was accepted, kept as a dead letter, or counted as dropped.
+
+        `intervals` is what is written down of it after its acknowledgement.
+        """
+        entry = self._unsettled.pop(job)
+        entry.is_settled, entry.intervals = True, intervals
         self.unsettled_bytes -= job.batch.payload_bytes
 
-    def take(self) -> tuple[list[Position], int, list[int]]:
-        """Return the positions that may be acknowledged since the last call, and what they are of.
-
-        That is the number of their messages, and of each batch the time at which its first message arrived, in
-        microseconds since the epoch; 0 if it is not known.
-        """
-        positions, messages, arrivals = [], 0, []
-        for queue in self._queues.values():
+    def take(self) -> Settled:
+        """Return what may be acknowledged since the last call."""
+        positions: list[Position] = []
+        arrivals: list[int] = []
+        intervals: list[tuple[Partition, PlanInterval]] = []
+        traces: list[Trace] = []
+        messages = 0
+        for partition, queue in self._queues.items():
             settled, last = 0, None
             for number, entry in enumerate(takewhile(_is_settled, queue), 1):
                 if entry.last is not None:
@@ -104,9 +128,11 @@ class Ledger:
                 entry = queue.popleft()
                 messages += entry.messages
                 arrivals.append(entry.arrived_us)
+                traces.append(entry.trace)
+                intervals += ((partition, each) for each in entry.intervals)
             if last is not None:
                 positions.append(last)
-        return positions, messages, arrivals
+        return Settled(positions, messages, arrivals, intervals, traces)
 
 
 def _is_settled(entry: _Entry) -> bool:

@@ -17,6 +17,7 @@ from iggyflux.pipeline.addresses import is_loopback, parse_listen
 from iggyflux.pipeline.load import fault_of_listen
 from iggyflux.records import JSON
 from iggyflux.runner.events import emit
+from iggyflux.runner.newest import Show
 from iggyflux.runner.status import Status
 
 log = logging.getLogger("iggyflux.runner")
@@ -39,7 +40,7 @@ def listening(settings: TelemetrySettings, status: Status, listen: str | None = 
 
     host, port = parse_listen(settings.listen)
     bounds = Bounds(settings.max_lag, settings.max_behind_seconds)
-    site = Site(lambda: _tree(status), settings.token, is_local=is_loopback(host), bounds=bounds)
+    site = Site(lambda: public_tree(status, settings.show), settings.token, is_local=is_loopback(host), bounds=bounds)
     server = TelemetryServer(site, listener(host, port), asyncio.get_running_loop())
     server.start()
     emit(log, logging.INFO, "telemetry.listening", url=server.url)
@@ -49,10 +50,11 @@ def listening(settings: TelemetrySettings, status: Status, listen: str | None = 
         server.close()
 
 
-def _tree(status: Status) -> dict[str, JSON]:
+def public_tree(status: Status, show: Show = "codes") -> dict[str, JSON]:
+    """Return the status as others may see it, with the time and the version."""
     now: dict[str, JSON] = {
         "time_unix": round(time.time(), 3),
         "version": __version__,
         "python": platform.python_version(),
     }
-    return {**now, **status.as_public()}
+    return {**now, **status.as_public(show)}

@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from iggyflux.delivery.windows import Read
 from iggyflux.transports.base import RowSource, Window
 
 
+@dataclass(slots=True, eq=False)
+class Fetch:
+    """A window that is being fetched, and when that began and ended; 0 is not yet."""
+
+    task: asyncio.Task[Window]
+    began: int
+    ended: int = 0
+
+
 class Prefetcher:
     """Fetches windows, at most one of them ahead."""
 
-    def __init__(self, source: RowSource) -> None:
+    def __init__(
+        self,
+        source: RowSource,
+        seconds: Callable[[], float],
+        observe: Callable[[float], None],
+        now: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`seconds` is the time of the clock; `observe` gets how long each query took; `now` is what fetches tell."""
         self._source = source
-        self._ahead: tuple[Read, asyncio.Task[Window]] | None = None
+        self._seconds = seconds
+        self._observe = observe
+        self._now = now
+        self._ahead: tuple[Read, Fetch] | None = None
+
+    def use(self, source: RowSource) -> None:
+        """Fetch from another source from now on; nothing may be fetched ahead."""
+        self._source = source
 
     def prefetch(self, read: Read | None) -> None:
         """Begin to fetch a window that will be asked for later, unless another one is already fetched ahead."""
         if read is not None and self._ahead is None:
             self._ahead = read, self._begin(read)
 
-    async def fetch(self, read: Read) -> asyncio.Task[Window]:
-        """Return the task that fetches this window: the one of `prefetch`, or a new one."""
+    async def fetch(self, read: Read) -> Fetch:
+        """Return what fetches this window: the one of `prefetch`, or a new one."""
         if self._ahead is not None:
-            ahead, task = self._ahead
+            ahead, fetch = self._ahead
             if (ahead.start, ahead.stop) == (read.start, read.stop):
                 self._ahead = None
-                return task
+                return fetch
             if ahead.lane == read.lane:
                 await self.cancel()
         return self._begin(read)
@@ -35,11 +60,27 @@ class Prefetcher:
         """Cancel what was fetched ahead; idempotent."""
         if self._ahead is None:
             return
-        (_, task), self._ahead = self._ahead, None
-        task.cancel()
-        (found,) = await asyncio.gather(task, return_exceptions=True)
+        (_, fetch), self._ahead = self._ahead, None
+        fetch.task.cancel()
+        (found,) = await asyncio.gather(fetch.task, return_exceptions=True)
         if not isinstance(found, BaseException):
             found.close()
 
-    def _begin(self, read: Read) -> asyncio.Task[Window]:
-        return asyncio.ensure_future(self._source.fetch(read.start, read.stop))
+    def _begin(self, read: Read) -> Fetch:
+        fetch = Fetch(asyncio.ensure_future(self._fetch(read)), self._now())
+
+        def end(_task: object) -> None:
+            fetch.ended = self._now()
+
+        fetch.task.add_done_callback(end)
+        return fetch
+
+    async def _fetch(self, read: Read) -> Window:
+        began = self._seconds()
+        try:
+            window = await self._source.fetch(read.start, read.stop)
+        except Exception:  # a query that is cancelled says nothing
+            self._observe(self._seconds() - began)
+            raise
+        self._observe(self._seconds() - began)
+        return window

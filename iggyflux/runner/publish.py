@@ -19,6 +19,7 @@ from iggyflux.runner.failures import FailureHandler, reasons_by_record
 from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.session import Session
 from iggyflux.runner.status import ReaderStatus, RouteStatus
+from iggyflux.telemetry.tracing import Requests, Traces
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import Window, Worker
 
@@ -33,35 +34,47 @@ class MessageSender:
         session: Session,
         asking: Callable[[str], AbstractContextManager[None]],
         seconds: Callable[[], float],
+        traces: Traces,
     ) -> None:
         """`asking` returns a context in which an answer of the sink is waited for, `seconds` the time of the clock."""
         self._seconds = seconds
+        self._traces = traces
         self._asking = asking
         self._sink = route.sink
         self._page_size = route.page_size
         self._status = status
         self._session = session
         self._is_connected = False
+        self._is_unreachable = False
 
     async def connect(self) -> None:
         """Connect the sink, unless it is connected."""
         if not self._is_connected:
-            with self._asking("connecting"):
-                await self._sink.connect()
+            try:
+                with self._asking("connecting"):
+                    await self._sink.connect()
+            except NotConnected:
+                self._is_unreachable = self._status.is_away = True
+                raise
             self._is_connected = True
+            if self._is_unreachable:
+                self._is_unreachable = self._status.is_away = False
 
     async def send(self, messages: Sequence[OutgoingMessage]) -> None:
         """Return when all `messages` are confirmed."""
+        if headers := self._traces.current.headers:
+            messages = [msgspec.structs.replace(each, headers={**headers, **each.headers}) for each in messages]
         for first in range(0, len(messages), self._page_size):
             page = messages[first : first + self._page_size]
             self._status.in_flight += 1
+            requests = self._traces.current.requests()
             try:
-                await self._session.until_confirmed(partial(self._send_page, page))
+                await self._session.until_confirmed(partial(self._send_page, page, requests))
             finally:
                 self._status.in_flight -= 1
             self._status.delivered += len(page)
 
-    async def _send_page(self, page: Sequence[OutgoingMessage]) -> None:
+    async def _send_page(self, page: Sequence[OutgoingMessage], requests: Requests) -> None:
         await self.connect()
         status = self._status
         status.requests += 1
@@ -69,7 +82,7 @@ class MessageSender:
         status.sent_bytes += sum(len(message.payload) for message in page)
         began = self._seconds()
         try:
-            with self._asking(f"{len(page)} messages"):
+            with self._asking(f"{len(page)} messages"), requests.attempt(len(page)):
                 await self._sink.send(page)
         except NotConnected:
             self._is_connected = False
@@ -89,15 +102,21 @@ class Publisher:
         session: Session,
         sender: MessageSender,
         worker: Worker,
+        traces: Traces,
     ) -> None:
         """`worker` renders rows."""
+        self._traces = traces
         self._worker = worker
         self._route = route
         self._status = status
         self._progress = progress
         self._session = session
         self._sender = sender
-        self._failures = FailureHandler(route, status, self._put, record="row")
+        self.failures = FailureHandler(route, status, self._put, record="row")
+
+    def use(self, route: ReaderRoute) -> None:
+        """Publish by the plan of a changed route from the next window on."""
+        self._route = self.failures.route = route
 
     async def publish(self, read: Read, window: Window, deduplicator: Deduplicator) -> int:
         """Send what is new or changed of a window; return the number of its rows when everything is confirmed."""
@@ -141,7 +160,8 @@ class Publisher:
             entries += zip((row.columns[column] for row in chunk), digest_rows(chunk), chunk, strict=True)  # type: ignore[misc]
         entries.sort(key=lambda entry: entry[:2])  # the ids depend on the order, and servers order ties at will
         rows, digests = [row for *_, row in entries], [digest for _, digest, _ in entries]
-        rendered = await self._worker.call(self._route.plan.render, rows, digests)
+        with self._traces.current.step("render"):
+            rendered = await self._worker.call(self._route.plan.render, rows, digests)
         self._status.count_fallback(self._route.mapping, rendered.fallback)
         sent = [message.id.to_bytes(16, "big") for message in rendered.messages]
         failed = [_failure_digest(failure, digests) for failure in rendered.failures]
@@ -171,7 +191,8 @@ class Publisher:
         """Return the messages of rows; handle the rows that fail."""
         route = self._route
         rows, digests = [row for row, *_ in fresh], [digest for _, digest, _ in fresh]
-        rendered = await self._worker.call(route.plan.render, rows, digests)
+        with self._traces.current.step("render"):
+            rendered = await self._worker.call(route.plan.render, rows, digests)
         self._status.count_fallback(route.mapping, rendered.fallback)
         messages = list(rendered.messages)
         if route.mark is not None:
@@ -192,11 +213,19 @@ class Publisher:
 
     async def _handle(self, failures: Sequence[Failure], rows: Sequence[Row], digests: Sequence[bytes]) -> None:
         column = self._route.column
-        self._failures.report_failures(failures, lambda index: _place_of(rows[index], column))
-        await self._failures.keep(reasons_by_record(failures), lambda index: self._letter(rows[index], digests[index]))
+        self.failures.report_failures(failures, lambda index: _place_of(rows[index], column))
+        reasons, trace = reasons_by_record(failures), self._traces.current
+        await self.failures.keep(reasons, lambda index: self._letter(rows[index], digests[index]), trace)
 
-    async def _put(self, letters: Sequence[DeadLetter]) -> None:
-        await self._session.until_confirmed(partial(self._route.dead_letters.put, letters))
+    async def _put(self, letters: Sequence[DeadLetter]) -> str | None:
+        file: str | None = None
+
+        async def put() -> None:
+            nonlocal file
+            file = await self._route.dead_letters.put(letters)
+
+        await self._session.until_confirmed(put)
+        return file
 
     def _letter(self, row: Row, digest: bytes) -> Message:
         """Return the message that a dead letter keeps for a row: its columns, as `dry-run` reads rows."""

@@ -33,6 +33,7 @@ and what the reader then does:
 |              | … and the sink is unavailable, or  | abandons the window                                             |
 |              | the deadline passes                |                                                                 |
 |              | … with `until_end`, before the end | ends as above, and is interrupted (exit 3)                      |
+| any time     | a changed mapping is offered       | finishes the window, takes the new plan, connects again         |
 | any time     | no answer for 5 s, for 15 s        | the status shows it; `server.no_answer` is logged               |
 | any time     | the process dies                   | the next run reads the window again, and sends it again, with   |
 |              |                                    | the same ids; one that needs several sends, in halves           |
@@ -46,6 +47,7 @@ Opening and connecting, waiting and connecting again are the session's (`session
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, closing
 from functools import partial
 
@@ -64,8 +66,10 @@ from iggyflux.delivery.windows import (
 )
 from iggyflux.errors import Stopped, TooMuch
 from iggyflux.plan.digests import digest_rows
+from iggyflux.runner.change import Change
 from iggyflux.runner.clock import Clock
-from iggyflux.runner.prefetch import Prefetcher
+from iggyflux.runner.events import emit
+from iggyflux.runner.prefetch import Fetch, Prefetcher
 from iggyflux.runner.publish import MessageSender, Publisher
 from iggyflux.runner.reader_events import ReaderEvents
 from iggyflux.runner.route import ReaderRoute
@@ -73,8 +77,11 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import ReaderStatus, RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
+from iggyflux.telemetry.tracing import Trace, Traces
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import Window, Worker, server_of
+
+log = logging.getLogger("iggyflux.runner")
 
 _EMPTY_STORE_SECONDS = 1.0
 """How often to store after empty windows; after other windows the position is stored at once."""
@@ -84,20 +91,26 @@ _WAITING_FOR = {"empty": "the first point", "rate": "the limit `backfill_rate`"}
 class ReaderRun:
     """One run of a reader's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
-    def __init__(self, route: ReaderRoute, status: RouteStatus, stop: Stop, clock: Clock) -> None:
+    def __init__(
+        self, route: ReaderRoute, status: RouteStatus, stop: Stop, clock: Clock, *, traces: Traces | None = None
+    ) -> None:
         self.route = route
+        self._traces = traces = traces or Traces()
         self.status = status
         self._progress = status.reader = ReaderStatus()
+        self.change: Change[ReaderRoute] = Change(status)
         self._stop = stop
         self._clock = clock
         max_retries = route.max_retries if route.rules.until_end else None
         self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
         self._unanswered = Unanswered(route.name)
         self._events = ReaderEvents(route, status, self._progress, clock)
-        self._sender = MessageSender(route, status, self._session, partial(self._asking, route.sink), clock.monotonic)
+        self._sender = MessageSender(
+            route, status, self._session, partial(self._asking, route.sink), clock.monotonic, traces
+        )
         self._renderer = Worker("render")
-        self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer)
-        self._prefetcher = Prefetcher(route.source)
+        self._publisher = Publisher(route, status, self._progress, self._session, self._sender, self._renderer, traces)
+        self._prefetcher = Prefetcher(route.source, clock.monotonic, status.query_seconds.observe, traces.now)
         self._worker = Worker("cursor")
         self._windows = Windows(route.rules)
         self._is_open = False
@@ -112,7 +125,7 @@ class ReaderRun:
             self._prefetcher.cancel,
             self._renderer.abandon,
             partial(self._worker.finish, route.store.close),
-            route.source.close,
+            self._close_source,
             route.sink.close,
             route.dead_letters.close,
         ):
@@ -131,6 +144,7 @@ class ReaderRun:
         self._unanswered.warn(now)
         progress.position, progress.live_to = windows.position, windows.live_to
         progress.measure(now)
+        self._publisher.failures.refresh()
         self.status.show_backoff(now)
 
     def _asking(self, transport: object, what: str) -> AbstractContextManager[None]:
@@ -139,10 +153,25 @@ class ReaderRun:
 
     async def _connect(self) -> None:
         await self._prefetcher.cancel()
+        await self._take_change()
         if not self._is_open:
             await self._open()
         await connect_all(self.route.dead_letters.connect, self._sender.connect, self._connect_source)
         self.status.show_plan(self.route.plan_identity)
+
+    async def _take_change(self) -> None:
+        """Take a changed route if one is offered, between two windows."""
+        if (route := self.change.take()) is None:
+            return
+        await self._close_source()
+        self.route = route
+        self._prefetcher.use(route.source)
+        self._publisher.use(route)
+        fields = {"route": route.name, "plan": route.plan_identity, "before": self.status.about.plan or None}
+        emit(log, logging.INFO, "plan.changed", **fields)
+
+    async def _close_source(self) -> None:
+        await self.route.source.close()
 
     async def _connect_source(self) -> None:
         with self._asking(self.route.source, "connecting"):
@@ -160,6 +189,8 @@ class ReaderRun:
     async def _read_windows(self) -> None:
         """Do what `delivery.windows` decides, until everything is read or a stop is requested."""
         while not self._stop.requested.is_set():
+            if self.change.is_offered.is_set():
+                await self._session.unless_stopped(self._connect())
             action = self._windows.next(self._clock.monotonic())
             if isinstance(action, Finished):
                 self._has_finished = True
@@ -196,14 +227,21 @@ class ReaderRun:
         """Fetch a window, send what is new of it, store."""
         self.status.state = "running"
         self.status.wait_for(None)
+        fetch = await self._prefetcher.fetch(read)
         try:
-            with self._asking(self.route.source, "a query"):
-                window = await self._session.unless_stopped(await self._prefetcher.fetch(read))
+            with self._traces.window(read.start, read.stop, fetch.began) as trace:
+                await self._read_window(read, fetch, trace)
         except TooMuch as error:
             self._windows.too_much()
             self._events.too_much(read, error)
-            return
+
+    async def _read_window(self, read: Read, fetch: Fetch, trace: Trace) -> None:
+        """Wait for the rows of a window, send what is new of them, store.  Raise `TooMuch`."""
+        with self._asking(self.route.source, "a query"), trace.step("query", fetch.began) as answer:
+            window = await self._session.unless_stopped(fetch.task)
+            answer.ended(fetch.ended)
         with closing(window):
+            self.status.read_bytes += window.read_bytes
             rows = LIGHT_ROWS if window.rows is None else window.rows
             if rows > self.route.page_size:
                 await self._store(window=read.stop - read.start)
@@ -240,7 +278,7 @@ class ReaderRun:
         self.refresh()
 
     async def _commit(self, position: ReadPosition, deduplicator: Deduplicator | None, window: int | None) -> None:
-        with self._asking(self.route.store, "a commit of the position"):
+        with self._asking(self.route.store, "a commit of the position"), self._traces.current.step("store"):
             await self._worker.call(self.route.store.commit, position, deduplicator, window=window)
 
     async def _store_position(self) -> None:

@@ -70,6 +70,21 @@ class RequestSender:
         """Whether no request is in flight."""
         return not self._in_flight
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests in flight."""
+        return len(self._in_flight)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether requests are held."""
+        return self._held.words is not None
+
+    async def until_answered(self) -> None:
+        """Return when no request is in flight: each is settled or held."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+
     async def send(self, request: Request, tasks: asyncio.TaskGroup) -> None:
         """Start a delivery when the number in flight allows it, and none in flight writes a point of this one.
 
@@ -90,8 +105,7 @@ class RequestSender:
             self._is_finishing = True
             if self._trying_again is not None:
                 self._trying_again.cancel()
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
+        await self.until_answered()
         await self._settle_all(self._held.finished())
 
     async def _start(
@@ -164,6 +178,7 @@ class RequestSender:
             state=self._state,
             statistics=self._status,
             stop=self._stop,
+            traced=request.traced,
         )
         self._status.in_flight -= 1
         ended = self._held.ended(number, request, len(request.lines), refusals)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.runner.ledger import Share
+from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Request:
     lines: Sequence[str]
     size: int
     """In characters, line feeds included."""
+    traced: Requests = field(default=NO_REQUESTS, compare=False)
+    """What is informed each time that it is sent."""
 
     def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[Refusal]]]:
         """Yield each range with its refused lines, counted from the first line of the range."""
@@ -86,6 +89,7 @@ class RequestBuilder:
 
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
-        request = Request(tuple(self._ranges), self._lines, self._size)
+        traced = requests_of([lines.share.job.trace for lines in self._ranges])
+        request = Request(tuple(self._ranges), self._lines, self._size, traced)
         self._ranges, self._lines, self._size = [], (), 0
         return request

@@ -12,6 +12,7 @@ from iggyflux.delivery.windows import WindowRules
 from iggyflux.mapping import OnError
 from iggyflux.records import Message, Rendered, RenderedMessages, Row
 from iggyflux.runner.series_guard import SeriesGuard
+from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowSource, Source
 
 
@@ -80,6 +81,8 @@ class Route:
     """The names, or globs of names, that points may choose."""
     series: SeriesGuard | None = None
     """The limit of series, if the mapping has one."""
+    ledger: SettledLedger | None = None
+    """Where settled offsets are written down, if the pipeline has a folder for them."""
 
     @property
     def plan_identity(self) -> str:

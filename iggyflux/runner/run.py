@@ -9,24 +9,31 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.clock import Clock, SystemClock, first_of
 from iggyflux.runner.events import emit
 from iggyflux.runner.reader_run import ReaderRun
+from iggyflux.runner.reload import Documents, Reload
 from iggyflux.runner.route import AnyRoute, Route
 from iggyflux.runner.server_state import ServerState
+from iggyflux.runner.service_manager import ServiceManager, notifying
 from iggyflux.runner.status import About, RouteStatus, Status, Summary
 from iggyflux.runner.status_file import StatusFile
 from iggyflux.runner.stop import Stop
 from iggyflux.runner.writer_run import WriterRun
+from iggyflux.telemetry.tracing import NO_TRACING, Tracing
 from iggyflux.transports.base import Lagging, server_of
 
 _TICK_SECONDS = 1.0
+
+if TYPE_CHECKING:
+    from iggyflux.runner.documents import Check
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -40,26 +47,46 @@ async def run_pipeline(
     status: Status | None = None,
     status_file: Path | None = None,
     listen: str | None = None,
+    manager: ServiceManager | None = None,
+    reloading: Callable[[Documents], Reload] | None = None,
+    check: Check | None = None,
 ) -> Summary:
     """Run `pipeline`, or the routes that `only` names, and return the summary.
 
     With `until_end` the run ends when everything that was there at the start is settled, else when `stop` is requested.
     `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  `listen` is an
-    address for metrics and health, instead of that of the pipeline.  Raise `DocumentError` for problems found before
-    the start; a route that stops later is in the summary.
+    address for metrics and health, instead of that of the pipeline.  `manager` learns when the run is ready, that it
+    lives and that it stops.  `reloading` returns what follows changes of the documents; `check` says what is wrong with
+    changed ones that compile.  Raise `DocumentError` for problems found before the start; a route that stops later is
+    in the summary.
     """
-    from iggyflux.runner.listening import listening
-    from iggyflux.runner.open import open_routes  # imports the mapping language, which `run_routes` does not need
+    from iggyflux.runner.documents import PipelineDocuments
+    from iggyflux.runner.exporting import exporting
+    from iggyflux.runner.listening import listening, public_tree
+    from iggyflux.runner.open import prepare_routes  # imports the mapping language, which `run_routes` does not need
 
-    routes, status = open_routes(pipeline, until_end=until_end, only=only), status or Status()
-    with listening(pipeline.telemetry, status, listen):
-        return await run_routes(
-            routes,
-            stop=stop,
-            status=status,
-            status_file=status_file,
-            shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
-        )
+    prepared, status = prepare_routes(pipeline, until_end=until_end, only=only), status or Status()
+    routes = [each.build() for each in prepared]
+    reload = None if reloading is None else reloading(PipelineDocuments(pipeline, prepared, check))
+    stop = stop or Stop()
+    with (
+        listening(pipeline.telemetry, status, listen),
+        exporting(
+            partial(public_tree, status),
+            propagates=pipeline.telemetry.propagate,
+            shutdown_seconds=pipeline.shutdown_timeout_seconds,
+        ) as tracing,
+    ):
+        async with notifying(manager, status, stop) if manager else nullcontext():
+            return await run_routes(
+                routes,
+                tracing=tracing,
+                stop=stop,
+                status=status,
+                status_file=status_file,
+                reload=reload,
+                shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds,
+            )
 
 
 async def run_routes(
@@ -68,27 +95,31 @@ async def run_routes(
     stop: Stop | None = None,
     status: Status | None = None,
     status_file: Path | None = None,
+    reload: Reload | None = None,
     shutdown_timeout_seconds: float = 30.0,
     clock: Clock | None = None,
     tick_seconds: float | None = _TICK_SECONDS,
+    tracing: Tracing = NO_TRACING,
 ) -> Summary:
-    """Run `routes` side by side."""
+    """Run `routes` side by side; `reload` changes them, `tracing` is informed of what they do."""
     stop, status, clock = stop or Stop(), status or Status(), clock or SystemClock()
     status.routes[:] = [RouteStatus(route.name, about_route(route)) for route in routes]
     started, status.started_unix = clock.monotonic(), time.time()
+    status.configuration.since_unix = status.started_unix
 
     def seconds() -> float:
         return clock.monotonic() - started
 
     servers: dict[str, ServerState] = {}
     runs = [
-        _make_run(route, counters, stop, clock, servers) for route, counters in zip(routes, status.routes, strict=True)
+        _make_run(route, counters, stop, clock, servers, tracing)
+        for route, counters in zip(routes, status.routes, strict=True)
     ]
     tasks = [asyncio.create_task(_run_one(each), name=f"route {each.route.name}") for each in runs]
-    ticking = []
+    ticking = [] if reload is None else [asyncio.create_task(reload.follow(runs, status.configuration, clock))]
     if tick_seconds is not None:
         lags = (_follow_lag(each, clock, tick_seconds) for each in runs)
-        ticking = [asyncio.create_task(each) for each in (_tick(runs, status, seconds, clock, tick_seconds), *lags)]
+        ticking += [asyncio.create_task(each) for each in (_tick(runs, status, seconds, clock, tick_seconds), *lags)]
     file = (
         StatusFile(status, status_file, seconds, every_seconds=tick_seconds or _TICK_SECONDS) if status_file else None
     )
@@ -115,14 +146,21 @@ def about_route(route: AnyRoute) -> About:
 
 
 def _make_run(
-    route: AnyRoute, status: RouteStatus, stop: Stop, clock: Clock, servers: dict[str, ServerState]
+    route: AnyRoute,
+    status: RouteStatus,
+    stop: Stop,
+    clock: Clock,
+    servers: dict[str, ServerState],
+    tracing: Tracing,
 ) -> WriterRun | ReaderRun:
     """Return the run of a route; routes that write to one server share what is known of it."""
+    topic = None if isinstance(route, Route) else f"{route.stream}/{route.topic}"
+    traces = tracing.route(route.name, status.about.source, status.about.sink, topic)
     if not isinstance(route, Route):
-        return ReaderRun(route, status, stop, clock)
+        return ReaderRun(route, status, stop, clock, traces=traces)
     server = server_of(route.sink)
     shared = None if server is None else servers.setdefault(server, ServerState())
-    return WriterRun(route, status, stop, clock, server=shared)
+    return WriterRun(route, status, stop, clock, server=shared, traces=traces)
 
 
 async def _run_one(run: WriterRun | ReaderRun) -> None:

@@ -66,6 +66,10 @@ class DeliveryStatistics:
     """Lines that the server refused."""
     dead_letters: int = 0
     """Messages kept as dead letters."""
+    removed_replayed: int = 0
+    """Dead letters that retention removed, and that had been replayed."""
+    removed_letters: int = 0
+    """Dead letters that retention removed, and that had not been replayed."""
     dropped: int = 0
     """Messages with failed records or refused lines that `on_error: skip` acknowledged."""
     collisions: int = 0
@@ -85,13 +89,15 @@ class DeliveryStatistics:
     reconnects: int = 0
     """Failed attempts to connect, and connections that were lost."""
     read_bytes: int = 0
-    """Bytes of the payloads read; a reader counts none."""
+    """Bytes of the payloads read; a reader: of the answers to its queries, expanded."""
     sent_bytes: int = 0
     """Bytes of the bodies sent, compressed if they were; a reader: of its payloads."""
     reasons: dict[str, dict[str, int]] = field(default_factory=lambda: {counter: {} for counter in REASONS})
     """For each counter of `REASONS`, its number by reason: a code, or of retries what `retry_reason` says."""
     request_seconds: Histogram = field(default_factory=lambda: Histogram(REQUEST_SECONDS))
     """How long requests took until their answer, or until there was none."""
+    query_seconds: Histogram = field(default_factory=lambda: Histogram(REQUEST_SECONDS))
+    """How long a reader waited for all rows of a window, or until there was no answer."""
     request_size: Histogram = field(default_factory=lambda: Histogram(REQUEST_SIZES))
     """Lines of a request."""
     age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_SECONDS))
@@ -115,7 +121,7 @@ class DeliveryStatistics:
         }
 
 
-HISTOGRAMS = ("request_seconds", "request_size", "age_seconds")
+HISTOGRAMS = ("request_seconds", "query_seconds", "request_size", "age_seconds")
 _COUNTERS = tuple(
     each.name for each in dataclasses.fields(DeliveryStatistics) if each.name not in ("reasons", *HISTOGRAMS)
 )

@@ -13,9 +13,10 @@ from typing import Literal, TypeAlias
 
 from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import Stopped
+from iggyflux.errors import Problem, Stopped
 from iggyflux.records import JSON, Partition, Position
 from iggyflux.runner.events import emit
+from iggyflux.runner.newest import Newest, Show
 from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.base import GroupState
@@ -131,6 +132,8 @@ class RouteStatus(DeliveryStatistics):
     """The offset that was acknowledged last, by partition; of a file, the position in bytes."""
     groups: Sequence[GroupState] = ()
     """The consumer groups that the source is a member of, one for each topic."""
+    is_changing: bool = False
+    """Whether a changed mapping waits until what is in flight is settled."""
     error: Stopped | None = None
     series: int | None = None
     """The known series of a writer with `limits.series`."""
@@ -142,6 +145,8 @@ class RouteStatus(DeliveryStatistics):
     """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
+    newest: tuple[Newest, ...] = ()
+    """The newest dead letters, the last one at the end."""
 
     def wait_for(self, text: str | None, *, briefly: str | None = None) -> None:
         """Show what the route waits for: `text`, and without words of a server `briefly`."""
@@ -177,8 +182,8 @@ class RouteStatus(DeliveryStatistics):
             emit(log, logging.ERROR, "plan.fallback", route=self.name, mapping=mapping, fault=fault, hint=_REPORT)
         self.fallbacks += 1
 
-    def as_dict(self) -> dict[str, JSON]:
-        """Return the JSON form."""
+    def as_dict(self, show: Show = "words") -> dict[str, JSON]:
+        """Return the JSON form; `show` says what of dead letters."""
         error, series = self.error, self.series
         backoff = self.backoff_seconds
         return {
@@ -190,6 +195,7 @@ class RouteStatus(DeliveryStatistics):
             "in_flight": self.in_flight,
             "waiting_for": self.waiting_for,
             "is_away": self.is_away,
+            "is_changing": self.is_changing,
             "backoff_seconds": None if backoff is None else round(backoff, 3),
             "lag": {str(partition): count for partition, count in self.lag.items()},
             "offsets": {str(partition): offset for partition, offset in self.offsets.copy().items()},
@@ -198,20 +204,21 @@ class RouteStatus(DeliveryStatistics):
             "retention_seconds": self.retention_seconds,
             **({"buckets": dict(self.buckets)} if self.buckets else {}),
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
+            "newest_dead_letters": [each.as_dict(show) for each in self.newest],
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
 
-    def as_public(self) -> dict[str, JSON]:
+    def as_public(self, show: Show = "codes") -> dict[str, JSON]:
         """Return the JSON form for others than who reads the log: without words that may quote a message or a server.
 
-        An error is its code with what the table of codes says of it.
+        An error is its code with what the table of codes says of it.  `show` says what of dead letters.
         """
         entry = None if self.error is None else CODES.get(self.error.code)
         waits = None if self.waiting_for is None else self.waiting_briefly or "see the log, or --status-file"
         error: JSON = None if self.error is None else {"code": self.error.code, "reason": "", "hint": None}
         if entry is not None:
             error = {"code": entry.code, "reason": entry.title, "hint": entry.fix}
-        return {**self.as_dict(), "waiting_for": waits, "error": error}
+        return {**self.as_dict(show), "waiting_for": waits, "error": error}
 
 
 def _group(state: GroupState) -> dict[str, JSON]:
@@ -234,6 +241,43 @@ def _group(state: GroupState) -> dict[str, JSON]:
 
 
 @dataclass(slots=True)
+class Configuration:
+    """The documents of a run: whether they are those on disk, and why not.
+
+    `refused` is the first problem of a change that was refused, None after a good one.
+    """
+
+    since_unix: float = 0.0
+    """When the state began: the start of the run, or the last change that was accepted or refused."""
+    is_checking: bool = False
+    refused: Problem | None = None
+    changes: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "refused": 0})
+    """How many changes were accepted and refused."""
+
+    def as_dict(self, *, is_changing: bool, is_public: bool = False) -> dict[str, JSON]:
+        """Return the JSON form; for others than who reads the log, a problem is its code alone."""
+        states = {"checking": self.is_checking, "waiting": is_changing, "refused": self.refused is not None}
+        return {
+            "state": next((name for name, is_so in states.items() if is_so), "current"),
+            "since_unix": round(self.since_unix, 3),
+            "refused": None if self.refused is None else _refusal(self.refused, is_public=is_public),
+            "changes": {**self.changes},
+        }
+
+
+def _refusal(problem: Problem, *, is_public: bool) -> dict[str, JSON]:
+    if is_public:
+        entry = CODES.get(problem.code)
+        return {"code": problem.code, "reason": entry.title if entry else "", "place": "", "hint": None}
+    return {
+        "code": problem.code,
+        "reason": problem.message,
+        "place": str(problem.location),
+        "hint": problem.hint,
+    }
+
+
+@dataclass(slots=True)
 class Status:
     """The status of a run; the routes are filled in at the start."""
 
@@ -242,17 +286,29 @@ class Status:
     """The time since the start of the run."""
     started_unix: float = 0.0
     """When the run began, in seconds since the epoch."""
+    configuration: Configuration = field(default_factory=Configuration)
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form, as in `--status-file`."""
-        return {**self._times(), "routes": [route.as_dict() for route in self.routes]}
+        return {**self._of_run(), "routes": [route.as_dict() for route in self.routes]}
 
-    def as_public(self) -> dict[str, JSON]:
-        """Return the JSON form for others than who reads the log."""
-        return {**self._times(), "routes": [route.as_public() for route in self.routes]}
+    def as_public(self, show: Show = "codes") -> dict[str, JSON]:
+        """Return the JSON form for others than who reads the log; `show` says what of dead letters.
 
-    def _times(self) -> dict[str, JSON]:
-        return {"started_unix": round(self.started_unix, 3), "seconds": round(self.seconds, 3)}
+        `titles` says what the codes among the reasons mean.
+        """
+        routes: list[JSON] = [route.as_public(show) for route in self.routes]
+        found = {code for route in self.routes for by_code in list(route.reasons.values()) for code in by_code.copy()}
+        titles: dict[str, JSON] = {code: CODES[code].title for code in sorted(found) if code in CODES}
+        return {**self._of_run(is_public=True), "titles": titles, "routes": routes}
+
+    def _of_run(self, *, is_public: bool = False) -> dict[str, JSON]:
+        is_changing = any(route.is_changing for route in self.routes)
+        return {
+            "started_unix": round(self.started_unix, 3),
+            "seconds": round(self.seconds, 3),
+            "configuration": self.configuration.as_dict(is_changing=is_changing, is_public=is_public),
+        }
 
 
 @dataclass(frozen=True, slots=True)

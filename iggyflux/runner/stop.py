@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -24,6 +24,17 @@ class Stop:
         if self.requested.is_set():
             self.at_once.set()
         self.requested.set()
+
+
+@contextmanager
+def calling_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """Call `reload` on SIGHUP inside the block."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextmanager

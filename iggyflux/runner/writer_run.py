@@ -30,13 +30,18 @@ Everything that can happen, and what the route then does:
 | dead letters | kept                                | settles the batch                                              |
 |              | NotConnected (a topic)              | abandons what is in flight, connects again                     |
 |              | Stopped (full, unwritable)          | stops                                                          |
-| acking       | stored                              | counts                                                         |
+| acking       | stored                              | counts, and notes the batches in the ledger, if there is one   |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 | any time     | a stop is requested                 | reads no more, finishes what is in flight, acknowledges, ends  |
 |              | … and the sink is unavailable       | one last attempt; then abandons what is in flight, ends, and   |
 |              |                                     | is interrupted (exit 3)                                        |
 |              | … and the deadline passes, or again | abandons what is in flight, and is interrupted                 |
 |              | … with `until_end`, before the end  | ends as above, and is interrupted: what is left is counted     |
+| any time     | a changed mapping is offered        | renders no more, sends what lingers, waits until everything in |
+|              |                                     | flight is settled, takes the new plan, goes on                 |
+|              | … and that takes 5 s                | says what it waits for (`plan.waiting`)                        |
+|              | … and it takes 30 s, or requests    | abandons what is in flight, takes the new plan, connects again |
+|              | are held                            |                                                                |
 |              | no answer for 5 s, for 15 s         | the status shows it; `server.no_answer` is logged              |
 
 *Stops*: nothing that is in flight is acknowledged, and the status keeps the reason.  *Abandons*: nothing that is in
@@ -55,14 +60,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from iggyflux.delivery.held import HeldRequests
+from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import JSON, Batch, Reason, Rendered
 from iggyflux.runner.bucket_guard import BucketGuard
+from iggyflux.runner.change import SETTLE_SECONDS, Change
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
@@ -78,10 +86,12 @@ from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
+from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
 from iggyflux.transports.base import Grouped, Lagging, LineSink, Retaining, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
+_SAY_SECONDS = 5.0
 _HELD = "an accepted line: the server rejected every line of the last request"
 
 log = logging.getLogger("iggyflux.runner")
@@ -107,11 +117,22 @@ class _Place:
         }
 
 
+class _NotSettled(Exception):
+    """What is in flight was not settled in time for a changed plan: it is abandoned, and read again."""
+
+
 class WriterRun:
     """One run of a writer's route.  `run` returns when the route is done and raises `Stopped` when it stops."""
 
     def __init__(
-        self, route: Route, status: RouteStatus, stop: Stop, clock: Clock, *, server: ServerState | None = None
+        self,
+        route: Route,
+        status: RouteStatus,
+        stop: Stop,
+        clock: Clock,
+        *,
+        server: ServerState | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`server` is what the routes that write to one server know of it."""
         self.route = route
@@ -120,6 +141,7 @@ class WriterRun:
         self._clock = clock
         max_retries = route.policy.max_retries if route.until_end else None
         self._session = Session(route.name, status, stop, clock, max_retries=max_retries)
+        self.change: Change[Route] = Change(status)
         self._failures = FailureHandler(route, status, route.dead_letters.put, record="message")
         self._unanswered = Unanswered(route.name)
         self._sink_state = SinkState(
@@ -133,13 +155,14 @@ class WriterRun:
         self._guard = BucketGuard(route.buckets)
         self._sink_failures = 0
         self._renderer = Worker("render")
+        self._traces = traces or Traces()
 
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
         closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
         closes += [self._close_buckets]
-        closes += [] if route.series is None else [route.series.close]
+        closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
                 await self._session.run(self._connect, self._transfer, lambda: self.status.acknowledged)
@@ -157,8 +180,9 @@ class WriterRun:
         status.buckets = {name: place.as_dict() for name, place in self._buckets.copy().items()}
         now = self._clock.monotonic()
         shared = self._sink_state.shared
-        status.is_away = shared.outage.is_on
-        status.show_backoff(now, shared.outage.not_before if status.is_away else None)
+        self._failures.refresh()
+        status.is_away = shared.outage.is_on or self._sink_failures > 0
+        status.show_backoff(now, shared.outage.not_before if shared.outage.is_on else None)
         self._unanswered.warn(now)
         if status.state == "connecting":
             self._unanswered.show(status, now)
@@ -175,8 +199,9 @@ class WriterRun:
             )
 
     async def _connect(self) -> None:
-        series = [] if self.route.series is None else [self.route.series.connect]
-        await connect_all(*series, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
+        await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
+        self.take_change()  # nothing is in flight
         self.status.show_plan(self.route.plan_identity)
 
     async def _connect_source(self) -> None:
@@ -214,14 +239,40 @@ class WriterRun:
             log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
         )
 
+    def take_change(self) -> Route:
+        """Take a changed route if one is offered, now that nothing is in flight; return the route."""
+        if (route := self.change.take()) is not None:
+            self.route = self._failures.route = route
+            if route.ledger is not None:
+                route.ledger.on_error = route.on_error
+            before = self.status.about.plan
+            self.status.show_plan(route.plan_identity)
+            fields = {"route": route.name, "plan": route.plan_identity, "before": before or None}
+            emit(log, logging.INFO, "plan.changed", **fields)
+        return self.route
+
     async def _transfer(self) -> None:
         """Transfer until the end of the input, a requested stop or the end of the connection."""
-        for lane in (self._default, *self._buckets.values()):
-            lane.held.forget()
+        while True:
+            try:
+                return await self._transfer_once()
+            except _NotSettled:
+                self._has_abandoned = self._stop.requested.is_set()
+                await self._session.unless_stopped(self._connect())
+
+    async def _transfer_once(self) -> None:
+        for place in (self._default, *self._buckets.values()):
+            place.held.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
-        route, status, clock = self.route, self.status, self._clock
         transfer = _Transfer(
-            route, status, self._stop, clock, self._failures, self._unanswered, self._renderer, self._guard
+            self,
+            self._stop,
+            self._clock,
+            self._failures,
+            self._unanswered,
+            self._renderer,
+            self._guard,
+            self._traces,
         )
         try:
             await transfer.run(self._outlet(transfer.settle))
@@ -277,20 +328,23 @@ class _Transfer:
 
     def __init__(
         self,
-        route: Route,
-        status: RouteStatus,
+        run: WriterRun,
         stop: Stop,
         clock: Clock,
         failures: FailureHandler,
         unanswered: Unanswered,
         renderer: Worker,
         buckets: BucketGuard,
+        traces: Traces,
     ) -> None:
-        self._route = route
+        route = self._route = run.route
+        self._run = run
         self._renderer = renderer
+        self._traces = traces
+        self._arrived = NO_TRACE  # of the batch that was read last
         self._server = server_of(route.source)
         self._unanswered = unanswered
-        self._status = status
+        self._status = run.status
         self._stop = stop
         self._clock = clock
         self._failures = failures
@@ -326,35 +380,45 @@ class _Transfer:
             raise worst from errors
         finally:
             self._status.in_flight = 0
+            self._traces.abandon()
 
     async def settle(self, job: Job) -> None:
         """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
-        await self._failures.keep(_reasons(job), job.messages.__getitem__)
-        self._ledger.settle(job)
+        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)
+        self._ledger.settle(job, self._intervals(job))
         self._settled.set()
         self._may_acknowledge.set()
+
+    def _intervals(self, job: Job) -> Sequence[PlanInterval]:
+        ledger = self._route.ledger
+        return () if ledger is None else ledger.intervals_of(job, self._status.about.plan)
 
     # Reading and rendering
 
     async def _read_all(self, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
         """Read, render and send until there is no more; what lingers is sent in the end."""
         stopping = tasks.create_task(self._stop.requested.wait())
+        changing = tasks.create_task(self._run.change.is_offered.wait())
         reading = tasks.create_task(self._read())
         idle = _IDLE_SECONDS[0]
         flush_at: float | None = None
         self._status.state = "running"
         while True:
             seconds = None if flush_at is None else flush_at - self._clock.monotonic()
-            if seconds is not None and not await self._arrives(reading, stopping, seconds):
+            if seconds is not None and not await self._arrives(seconds, reading, stopping, changing):
                 await outlet.flush(tasks)
                 flush_at = None
                 continue
             if seconds is None:
-                await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reading, stopping, changing}, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 reading.cancel()
                 break
+            if changing.done():
+                await self._take_change(outlet, tasks, stopping)
+                flush_at, changing = None, tasks.create_task(self._run.change.is_offered.wait())
+                continue
             batch = reading.result()
             if isinstance(batch, EndOfInput | Stopped):
                 self.has_reached_end = isinstance(batch, EndOfInput)
@@ -370,7 +434,11 @@ class _Transfer:
                 continue
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
-            await self._render(batch, outlet, tasks)
+            trace = self._arrived
+            left = await self._render(batch, trace, outlet, tasks)
+            while left is not None and not self._stop.requested.is_set():
+                await self._take_change(outlet, tasks, stopping)
+                left = await self._render(left, trace, outlet, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
                 break
@@ -379,30 +447,66 @@ class _Transfer:
             elif flush_at is None:
                 flush_at = self._clock.monotonic() + self._route.linger_seconds
         stopping.cancel()
+        changing.cancel()
         await outlet.flush(tasks)
 
-    async def _arrives(
-        self, reading: asyncio.Task[Batch | EndOfInput | Stopped | None], stopping: asyncio.Task[bool], seconds: float
-    ) -> bool:
-        """Return whether a batch or a requested stop arrives within `seconds`."""
+    async def _take_change(self, outlet: Outlet, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
+        """Settle what is in flight and take the changed route; what was read ahead is then rendered by its plan.
+
+        Return without it if a stop is requested.  Raise `_NotSettled` if it takes too long.
+        """
+        until = self._clock.monotonic() + SETTLE_SECONDS
+        flushing = tasks.create_task(outlet.flush(tasks))
+        await self._finish(outlet, until, flushing)  # a stop ends its requests, not this
+        answering = tasks.create_task(outlet.until_answered())
+        await self._finish(outlet, until, answering, stopping)
+        answering.cancel()
+        if stopping.done():
+            return
+        if outlet.is_holding:
+            raise _NotSettled
+        self._route = self._run.take_change()
+
+    async def _finish(self, outlet: Outlet, until: float, *tasks: asyncio.Task[Any]) -> None:
+        """Wait until one of the tasks is done; say so if it takes long.  Raise `_NotSettled` at the time `until`."""
+        if await self._arrives(min(_SAY_SECONDS, until - self._clock.monotonic()), *tasks):
+            return
+        seconds = until - self._clock.monotonic()
+        words = self._status.waiting_for or "the answers to the requests in flight"
+        fields = {
+            "route": self._route.name,
+            "requests": outlet.in_flight,
+            "reason": words,
+            "seconds": round(seconds, 1),
+        }
+        emit(log, logging.WARNING, "plan.waiting", **fields)
+        if not await self._arrives(seconds, *tasks):
+            raise _NotSettled
+
+    async def _arrives(self, seconds: float, *tasks: asyncio.Task[Any]) -> bool:
+        """Return whether one of the tasks is done within `seconds`."""
         if seconds <= 0:
             return False
-        if not reading.done():
+        if not any(task.done() for task in tasks):
             lingering = asyncio.ensure_future(self._clock.sleep(seconds))
             try:
-                await asyncio.wait({reading, stopping, lingering}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({*tasks, lingering}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 lingering.cancel()
-        return reading.done() or stopping.done()
+        return any(task.done() for task in tasks)
 
     async def _read(self, after_seconds: float = 0.0) -> Batch | EndOfInput | Stopped | None:
         if after_seconds:
             await self._clock.sleep(after_seconds)
+        began = self._traces.now()
         try:
             with self._asking("a poll"):
-                return await self._route.source.read()
+                batch = await self._route.source.read()
         except (EndOfInput, Stopped) as end:
             return end
+        if batch is not None:
+            self._arrived = self._traces.batch(batch, began)
+        return batch
 
     def _asking(self, what: str) -> AbstractContextManager[None]:
         """Wait for an answer of the source inside the block; files may wait for input as long as they like."""
@@ -410,22 +514,33 @@ class _Transfer:
             return nullcontext()
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
-    async def _render(self, batch: Batch, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
-        """Render a batch and send the requests that are full; after a requested stop, leave the parts that are left."""
+    async def _render(self, batch: Batch, trace: Trace, outlet: Outlet, tasks: asyncio.TaskGroup) -> Batch | None:
+        """Render a batch and send the requests that are full.
+
+        Return the parts that are left when a stop is requested or a change is offered.
+        """
+        done, began = 0, self._traces.now()
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
             allowed = self._buckets.admit(made)
             rendered = allowed if self._route.series is None else await self._route.series.admit(allowed)
             self._count(part, rendered)
-            job = Job(part, rendered, len(rendered.lines))
+            trace.rendered(began, part, rendered)
+            job = Job(part, rendered, len(rendered.lines), trace=trace)
             self._failures.report_failures(rendered.failures, job.place_of)
             self._failures.report_omitted(rendered.omitted, job.place_of)
             self._ledger.begin(job)
             if not rendered.lines:
                 await self.settle(job)
-            await outlet.add(job, tasks)
-            await self._until_settled(outlet, tasks)
-            if self._stop.requested.is_set():
-                return
+            if self._route.bucket_sink is None:
+                await outlet.add(job, tasks)
+            else:
+                await self._add(job, outlet, tasks)
+            done += len(part.messages)
+            if done < len(batch.messages) and (self._stop.requested.is_set() or self._run.change.is_offered.is_set()):
+                return batch.part(done, len(batch.messages))
+            began = self._traces.now()
+        trace.end()
+        return None
 
     def _count(self, batch: Batch, rendered: Rendered) -> None:
         status = self._status
@@ -436,10 +551,20 @@ class _Transfer:
         status.empty += len(rendered.empty)
         status.count_fallback(self._route.mapping, rendered.fallback)
 
-    async def _until_settled(self, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
-        """Wait while too much that was read is not settled: a bucket that is away holds it, and others send on."""
-        if self._route.bucket_sink is None:
-            return
+    async def _add(self, job: Job, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
+        """Add a batch to the lanes; a bucket that is away holds this up, but no change.  Raise `_NotSettled`."""
+        adding = tasks.create_task(self._until_added(job, outlet, tasks))
+        changing = asyncio.ensure_future(self._run.change.is_offered.wait())
+        try:
+            await asyncio.wait({adding, changing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changing.cancel()
+        if not adding.done():
+            await self._finish(outlet, self._clock.monotonic() + SETTLE_SECONDS, adding)
+
+    async def _until_added(self, job: Job, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
+        """Add a batch, and wait while too much that was read is not settled: other buckets send on."""
+        await outlet.add(job, tasks)
         while self._ledger.unsettled_bytes > MOST_UNSETTLED_BYTES:
             await outlet.flush(tasks)
             self._settled.clear()
@@ -452,11 +577,14 @@ class _Transfer:
         while True:
             await self._may_acknowledge.wait()
             self._may_acknowledge.clear()
-            positions, messages, arrivals = self._ledger.take()
-            if positions:
-                with self._asking("an acknowledgement"):
-                    await self._route.source.ack(positions)
-                self._status.acknowledge(positions, messages, arrivals, time.time())
+            settled, written_down = self._ledger.take(), self._route.ledger
+            if settled.positions:
+                with self._asking("an acknowledgement"), acknowledging(settled.traces):
+                    await self._route.source.ack(settled.positions)
+                self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
+            if written_down is not None:
+                written_down.note(settled.intervals)
+                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:
@@ -476,5 +604,5 @@ def _reasons(job: Job) -> dict[int, list[Reason]]:
 def _worst(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error that decides: a bug, else one that stops the route, a requested stop, a lost connection."""
     flat = [_worst(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
-    order = (Stopped, StopRequested, NotConnected)
+    order = (Stopped, StopRequested, NotConnected, _NotSettled)
     return min(flat, key=lambda error: next((at for at, kind in enumerate(order, 1) if isinstance(error, kind)), 0))

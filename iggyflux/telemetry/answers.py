@@ -4,7 +4,7 @@
 |------------|--------------------------------------------------------------------------------------|-------|
 | `/metrics` | the metrics, as OpenMetrics or text                                                  | yes   |
 | `/status`  | the status as JSON, as `--status-file` has it, without words of servers and payloads | yes   |
-| `/`        | a short page                                                                         | yes   |
+| `/`        | a page for people that reads `/status`, and its files                                | no    |
 | `/healthz` | 200 if the event loop of the run answers, else 503                                   | no    |
 | `/readyz`  | 200 if every route is connected and behind by less than the bounds, else 503         | no    |
 
@@ -19,14 +19,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from iggyflux.errors import counted
-from iggyflux.escapes import escaped, json_text
+from iggyflux.escapes import json_text
 from iggyflux.pipeline.addresses import is_loopback
 from iggyflux.secrets import Secret
 from iggyflux.telemetry.exposition import OPENMETRICS, exposed
 from iggyflux.telemetry.metrics import Tree, is_connected
+from iggyflux.telemetry.page import FILES, HEADERS, content
 
 TEXT = "text/plain; charset=utf-8"
-_WITHOUT_TOKEN = ("/healthz", "/readyz")
+_WITHOUT_TOKEN = ("/healthz", "/readyz", *FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer; the server adds the headers that all answers have."""
+    """An answer; the server adds the headers that all answers have, where `headers` has no other value."""
 
     status: int
     body: bytes
@@ -155,15 +156,13 @@ def is_behind(route: Tree, bounds: Bounds) -> bool:
     return is_late or (bounds.max_lag is not None and lag > bounds.max_lag)
 
 
-def _index(_request: Request, site: Site) -> Answer:
-    status = site.status()
-    lines = [f"iggyflux {status['version']}", "", *(f"{each['name']}: {each['state']}" for each in status["routes"])]
-    lines += ["", "/metrics  /status  /healthz  /readyz"]
-    return Answer(200, ("\n".join(map(escaped, lines)) + "\n").encode())
+def _file(request: Request, _site: Site) -> Answer:
+    path = _path(request)
+    return Answer(200, content(path), FILES[path][1], HEADERS)
 
 
 _PAGES: dict[str, Callable[[Request, Site], Answer]] = {
-    "/": _index,
+    **dict.fromkeys(FILES, _file),
     "/metrics": _metrics,
     "/readyz": _ready,
     "/status": _status,

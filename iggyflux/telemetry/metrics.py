@@ -80,10 +80,6 @@ def _of(*keys: str) -> Callable[[Tree], Iterator[Sample]]:
     return read
 
 
-def _of_writer(key: str) -> Callable[[Tree], Iterator[Sample]]:
-    return lambda route: iter([((), route[key])] if route["about"]["kind"] == "writer" else [])
-
-
 def _at_sink(read: Callable[[Tree], Iterable[Sample]]) -> Callable[[Tree], Iterator[Sample]]:
     """Put the address of the sink's server before the other labels."""
     return lambda route: (((route["about"]["sink"] or "", *labels), value) for labels, value in read(route))
@@ -120,6 +116,11 @@ def _time(*keys: str) -> Callable[[Tree], Iterator[Sample]]:
             yield labels, datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{rest or 0}")
 
     return read
+
+
+def _query_seconds(route: Tree) -> Iterator[Sample]:
+    if "reader" in route:
+        yield (route["about"]["source"] or "",), route["histograms"]["query_seconds"]
 
 
 def _gap_seconds(route: Tree) -> Iterator[Sample]:
@@ -174,6 +175,21 @@ METRICS: Final[tuple[Metric, ...]] = (
         of_route=False,
     ),
     Metric(
+        "iggyflux_configuration_refused",
+        "gauge",
+        "Whether the last change of a document was refused: the run goes on with other documents than those on disk.",
+        lambda run: [((), int(run["configuration"]["refused"] is not None))],
+        of_route=False,
+    ),
+    Metric(
+        "iggyflux_configuration_changes_total",
+        "counter",
+        "Changes of documents during the run, by what came of them: accepted or refused.",
+        lambda run: [((result,), number) for result, number in run["configuration"]["changes"].items()],
+        ("result",),
+        of_route=False,
+    ),
+    Metric(
         "iggyflux_route_info",
         "gauge",
         "What the route is: its kind, mapping, plan (its identity), and the servers of its ends; 1.",
@@ -182,6 +198,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     # the state of a route
     Metric("iggyflux_route_state", "gauge", "1 for the state that the route is in, 0 for others.", _states, ("state",)),
+    Metric(
+        "iggyflux_route_changing",
+        "gauge",
+        "Whether a changed mapping waits until what is in flight is settled.",
+        lambda route: [((), int(route["is_changing"]))],
+    ),
     Metric(
         "iggyflux_route_connected",
         "gauge",
@@ -207,8 +229,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "iggyflux_read_bytes_total",
         "counter",
-        "Bytes of the payloads read; not of a reader.",
-        _of_writer("read_bytes"),
+        "Bytes of the payloads read; of a reader, of the answers to its queries, expanded.",
+        _of("read_bytes"),
         unit="bytes",
     ),
     Metric(
@@ -266,6 +288,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Messages kept as dead letters, by the code of their first reason.",
         _by_reason("dead_letters"),
         ("code",),
+    ),
+    Metric(
+        "iggyflux_dead_letters_removed_total",
+        "counter",
+        "Dead letters that retention removed, by whether they had been replayed.",
+        lambda route: [(("no",), route["removed_letters"]), (("yes",), route["removed_replayed"])],
+        ("replayed",),
     ),
     Metric("iggyflux_messages_dropped_total", "counter", "Messages that `on_error: skip` dropped.", _of("dropped")),
     Metric(
@@ -414,6 +443,14 @@ METRICS: Final[tuple[Metric, ...]] = (
     ),
     # readers
     Metric("iggyflux_reader_windows_total", "counter", "Windows read, sent and stored.", _of("reader", "windows")),
+    Metric(
+        "iggyflux_query_duration_seconds",
+        "histogram",
+        "How long a reader waited for the rows of a window, or until there was no answer.",
+        _query_seconds,
+        ("server",),
+        unit="seconds",
+    ),
     Metric(
         "iggyflux_reader_rows_seen_again_total",
         "counter",

@@ -43,12 +43,12 @@ _KEPT_TIMES: Final = 10
 """A text is kept for as many times as long as it took: of many routes and partitions one may take a second."""
 _BURST, _PER_SECOND = 40, 20
 _PIECE: Final = 4096
-_HEADERS: Final = (
-    ("cache-control", "no-store"),
-    ("connection", "close"),
-    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("x-content-type-options", "nosniff"),
-)
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "connection": "close",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
 
 log = logging.getLogger("iggyflux.telemetry")
 
@@ -246,9 +246,9 @@ async def _is_alive(run: asyncio.AbstractEventLoop, seconds: float) -> bool:
 
 def _encoded(found: Answer, *, is_head: bool) -> bytes:
     """Return an answer as it is sent; the length is that of the body, also where a HEAD leaves the body out."""
-    named = [*_HEADERS, ("content-type", found.content_type), ("content-length", str(len(found.body)))]
+    named = {**_HEADERS, "content-type": found.content_type, "content-length": str(len(found.body)), **found.headers}
     lines = [f"HTTP/1.1 {found.status} {HTTPStatus(found.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in (*named, *found.headers.items())]
+    lines += [f"{name}: {value}" for name, value in named.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if is_head else found.body)
 
 

@@ -202,6 +202,10 @@ class Window(Protocol):
     def rows(self) -> int | None:
         """The number of rows, if it is known."""
 
+    @property
+    def read_bytes(self) -> int:
+        """The size of the answers, as they are stored."""
+
     def chunks(self) -> AsyncIterator[Sequence[Row]]:
         """Return the rows, some thousands at a time, in the order of the answer; may be called again."""
 
@@ -215,14 +219,31 @@ class DeadLetterSink(Protocol):
     async def connect(self) -> None:
         """Make what must exist before a letter is put; idempotent.  Raise `NotConnected` or `Stopped`."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep the letters durably; return when they would survive a crash.
+    async def put(self, letters: Sequence[DeadLetter]) -> str | None:
+        """Keep the letters durably; return when they would survive a crash: the file they are in, or None.
 
         Never drop one: raise `NotConnected` if a retry may help (the messages are then read again), else `Stopped`.
         """
 
     async def close(self) -> None:
         """Release everything; idempotent."""
+
+
+@dataclass(slots=True)
+class Removed:
+    """What retention removed: letters that were replayed, and others."""
+
+    replayed: int = 0
+    others: int = 0
+
+
+@runtime_checkable
+class Retains(Protocol):
+    """A `DeadLetterSink` that removes old letters, because the pipeline says so."""
+
+    @property
+    def removed(self) -> Removed:
+        """What was removed since the start."""
 
 
 def forget_error(future: asyncio.Future[Any]) -> None:

@@ -101,6 +101,8 @@ def everything(run: Callable[..., Outcome] = iggyflux) -> list[Outcome]:
     ]
     if Path("dead-letters/env").exists():
         outcomes += [iggyflux(*replay), iggyflux(*replay, "--dry-run"), iggyflux(*replay, "--as-is")]
+        letters = (("summary",), ("list",), ("list", "--format", "json"), ("export",), ("prune", "--all", "--dry-run"))
+        outcomes += [iggyflux("dead-letters", name, "dead-letters/env", *more) for name, *more in letters]
     return outcomes
 
 
@@ -167,7 +169,7 @@ def test_when_all_is_well(simulator: SimServer) -> None:
     outcomes = everything(process)
 
     assert [outcome.code for outcome in outcomes[:4]] == [0, 0, 0, 0], outcomes
-    assert len(outcomes) == 7
+    assert len(outcomes) == 12
     assert json.loads(Path("status.json").read_text())["routes"][0]["acknowledged"] == 2
     assert len(simulator.dump("plant")) == 1
     assert_silent(*outcomes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from shell import Outcome, iggyflux
 
 from iggyflux.cli.replay import LetterSource
+from iggyflux.errors import NotConnected
 from iggyflux.records import Message
 from iggyflux.sim import Fault, SimServer
 from iggyflux.transports.local.deadletters import read_dead_letters
@@ -200,27 +201,57 @@ def test_a_replay_to_a_server_that_is_away_ends_and_counts_what_is_left(
     assert others(simulator) == STORED
 
 
-def test_letters_are_read_on_demand_and_again_from_the_last_settled() -> None:
-    taken = []
+class Marked:
+    """A `Marking` in memory, which fails as often as `faults` says."""
 
-    def messages() -> Iterator[Message]:
-        for number in range(5000):
+    def __init__(self, faults: int = 0) -> None:
+        self.digests: list[bytes] = []
+        self.faults = faults
+
+    async def connect(self) -> None: ...
+
+    async def add(self, digests: Sequence[bytes]) -> None:
+        self.faults -= 1
+        if self.faults >= 0:
+            raise NotConnected("gone")
+        self.digests += digests
+
+    async def close(self) -> None: ...
+
+
+def test_letters_are_read_on_demand_and_what_is_unsettled_comes_again() -> None:
+    """They are read once; what failed again is not marked, nor what was not settled."""
+    taken, marked = [], Marked(faults=1)
+
+    def messages() -> Iterator[tuple[Message, bytes]]:
+        for number in range(2500):
             taken.append(number)
-            yield Message(b"", offset=number)
+            yield Message(b"", offset=number), b"%d" % number
 
     async def main() -> None:
-        source = LetterSource(messages, 5000)
+        source = LetterSource(messages(), 2500, marked)
         await source.connect()
         first = await source.read()
         assert first is not None
         assert len(first.messages) == len(taken) == 1000
         await source.read()
-        await source.ack([first.last])
-        assert source.left == 4000
+        source.fail(first.messages[7])
+        with pytest.raises(NotConnected):
+            await source.ack([first.last])
         await source.connect()
         again = await source.read()
         assert again is not None
-        assert again.messages[0].offset == 1000
+        assert again.messages[0].offset == 0
+        source.fail(again.messages[8])
+        await source.ack([again.last])
+        assert (source.left, len(taken)) == (1500, 2000)
+        assert marked.digests == [b"%d" % number for number in range(1000) if number != 8]
+        cancelled = asyncio.ensure_future(source.read())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await source.connect()
+        rest = [await source.read(), await source.read()]
+        assert [batch.messages[0].offset for batch in rest if batch] == [1000, 2000]
         await source.close()
 
     asyncio.run(main())

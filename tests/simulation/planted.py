@@ -42,10 +42,19 @@ PLANTED = [
     Planted(
         "acknowledge before the letters are kept",
         f"{_RUNNER}.writer_run",
-        "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n"
-        "        self._ledger.settle(job)\n",
-        "        self._ledger.settle(job)\n        self._may_acknowledge.set()\n"
-        "        await self._failures.keep(_reasons(job), job.messages.__getitem__)\n",
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)\n"
+        "        self._ledger.settle(job, self._intervals(job))\n",
+        "        self._ledger.settle(job, self._intervals(job))\n        self._may_acknowledge.set()\n"
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)\n",
+    ),
+    Planted(
+        "write down a batch before it is settled",
+        f"{_RUNNER}.writer_run",
+        "            self._ledger.begin(job)\n",
+        "            self._ledger.begin(job)\n"
+        "            written_down = self._route.ledger\n"
+        "            if written_down is not None:\n"
+        "                written_down.note([(job.batch.partition, each) for each in self._intervals(job)])\n",
     ),
     Planted(
         "forget the refused lines of a batch",
@@ -59,7 +68,37 @@ PLANTED = [
         "enumerate(takewhile(_is_settled, queue), 1)",
         "enumerate(queue if any(map(_is_settled, queue)) else (), 1)",
     ),
-    Planted("write a letter without a sync", _LETTERS, "                file.sync()\n", ""),
+    Planted(
+        "take a changed mapping before everything in flight is settled",
+        f"{_RUNNER}.writer_run",
+        "        answering = tasks.create_task(sender.until_answered())\n",
+        "        answering = tasks.create_task(asyncio.sleep(0))\n",
+    ),
+    Planted(
+        "use a document that is to be refused",
+        "iggyflux.authoring.acceptance",
+        "            for difference in result.differences[:1]:\n",
+        "            for difference in result.differences[:0]:\n",
+    ),
+    Planted(
+        "never take a changed mapping",
+        f"{_RUNNER}.change",
+        "        self.is_offered.set()\n",
+        "",
+    ),
+    Planted(
+        "forget what is abandoned for a changed mapping",
+        f"{_RUNNER}.writer_run",
+        "                await self._session.unless_stopped(self._connect())\n",
+        "                self.take_change()\n",
+    ),
+    Planted(
+        "forget a change that arrives while the route is not connected",
+        f"{_RUNNER}.writer_run",
+        "        self.take_change()  # nothing is in flight\n",
+        "        self.change.take()\n",
+    ),
+    Planted("write a letter without a sync", _LETTERS, "                    file.sync()\n", ""),
     Planted("keep a letter in a file that was removed", _LETTERS, "if file.is_at(end):", "if True:"),
     Planted(
         "never sync the folder of a new file",
@@ -70,8 +109,8 @@ PLANTED = [
     Planted(
         "drop messages that fail, whatever on_error says",
         f"{_RUNNER}.failures",
-        "if self._route.on_error is OnError.SKIP:",
-        "if self._route.on_error is not OnError.FAIL:",
+        "if self.route.on_error is OnError.SKIP:",
+        "if self.route.on_error is not OnError.FAIL:",
     ),
     Planted(
         "progress of any partition resets the watch of all",

@@ -20,10 +20,12 @@ from functools import lru_cache
 from typing import IO, Any
 
 from iggyflux.cursors import CursorStore
+from iggyflux.delivery.settled import SettledOffsets
 from iggyflux.delivery.windows import WindowRules
 from iggyflux.errors import Stopped
 from iggyflux.mapping import ReaderMapping, parse_mapping
 from iggyflux.plan import compile_plan
+from iggyflux.records import Partition, Position
 from iggyflux.runner.route import ReaderPlan
 from iggyflux.state.store import NOTHING
 from tests.simulation.influxdb import Written
@@ -129,6 +131,32 @@ class State:
         if self.dies_at == (current_process(), is_after):
             self.dies_at = None
             vanish()
+
+
+class LedgerState(State):
+    """The state of a ledger, on the disk of another; `claimed` gets the offsets that a commit claims first."""
+
+    def __init__(self, beside: State, claimed: Callable[[Iterable[Position]], None]) -> None:
+        super().__init__()
+        self._beside = beside
+        self._claimed = claimed
+        self._known: set[Position] = set()
+        self._lasts: dict[tuple[Partition, int], int] = {}
+
+    def commit(
+        self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
+    ) -> None:
+        """As `State.commit`."""
+        new: list[Position] = []
+        for (place, _), intervals in SettledOffsets.of(record).intervals().items():
+            for each in intervals:
+                since = self._lasts.get((place, each.first), each.first - 1) + 1
+                new += (Position(place, offset) for offset in range(since, each.last + 1))
+                self._lasts[place, each.first] = each.last
+        self._claimed([position for position in new if position not in self._known])
+        self._known.update(new)
+        self.is_broken = self._beside.is_broken
+        super().commit(record, added=added, dropped=dropped)
 
 
 def cursor_of(state: State) -> CursorStore:

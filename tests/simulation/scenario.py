@@ -6,6 +6,7 @@ Each event has randomness of its own, so that removing one event from the schedu
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -41,6 +42,12 @@ FAULTS: dict[str, tuple[str, float]] = {
 }
 """Each kind of fault: what happens, and for how many seconds on average."""
 
+CHANGES: dict[str, tuple[str, float]] = {
+    "the documents change": ("another good version, and SIGHUP, or the processes watch", 0.0),
+    "the documents are broken": ("a version whose examples fail, for so long", 10.0),
+}
+"""What happens to mapping documents; drawn apart, so that it changes no other draw."""
+
 ConsumerKind = Literal["single", "group", "exclusive"]
 
 
@@ -52,6 +59,8 @@ class RouteSpec:
     topics: tuple[str, ...]
     kind: ConsumerKind
     on_error: Literal["dead_letter", "skip"]
+    has_buckets: bool = False
+    """Whether its messages choose their bucket."""
 
     @property
     def consumer(self) -> Literal["single", "group"]:
@@ -120,6 +129,10 @@ class Scenario:
     events: tuple[Event, ...] = field(repr=False)
     dead_until: float | None = None
     """Points choose their bucket, and one bucket is missing until then; None if all points go to one."""
+    watches: bool = False
+    """Whether processes watch the documents, or are sent a signal."""
+    settle_seconds: float = 30.0
+    """How long a route waits for what is in flight before it takes a change."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +218,9 @@ def draw(seed: int, size: Size) -> Scenario:
         poll_interval_seconds=chance.choice(size.polls),
         tick_seconds=chance.choice((1.0, 5.0, 5.0)),
         reader=reader,
-        events=tuple(sorted(events, key=lambda event: event.at)),
+        events=tuple(sorted([*events, *_changes(seed, seconds, events)], key=lambda event: event.at)),
+        watches=seed % 2 == 0,
+        settle_seconds=1.0 if seed % 3 else 30.0,
     )
     return _with_buckets(scenario, chance) if size.has_buckets else scenario
 
@@ -216,4 +231,18 @@ def _with_buckets(scenario: Scenario, chance: random.Random) -> Scenario:
     later = 1 - until / scenario.seconds
     events = tuple(replace(event, at=round(until + 1 + event.at * later, 3)) for event in scenario.events)
     dialect = scenario.dialect if scenario.dialect != 3 else 2  # 3.x makes a database that is missing
-    return replace(scenario, dialect=dialect, dead_until=round(until, 3), events=events)
+    routes = tuple(replace(route, has_buckets=True) for route in scenario.routes)
+    return replace(scenario, dialect=dialect, routes=routes, dead_until=round(until, 3), events=events)
+
+
+def _changes(seed: int, seconds: float, faults: Sequence[Event]) -> Iterator[Event]:
+    """Yield changes of the documents: none in every third world, in others up to four, half of them within a fault."""
+    chance = random.Random(f"changes {seed}")
+    for _ in range(0 if chance.random() < 1 / 3 else chance.randint(1, 4)):
+        kind = chance.choice(sorted(CHANGES))
+        mean = CHANGES[kind][1]
+        length = round(min(chance.expovariate(1 / mean), 60.0), 3) if mean else 0.0
+        fault = chance.choice(faults)
+        within = fault.at + chance.uniform(0, fault.seconds + 1.0)
+        at = within if chance.random() < 0.5 else chance.uniform(0, seconds)
+        yield Event(round(at, 3), kind, length, chance.getrandbits(32))

@@ -4,8 +4,10 @@
 |-------------------|---------------------------------------------------------------------------------------------|
 | an offset is      | each message up to it was stored as points, kept durably as a dead letter, omitted by       |
 | stored            | `where`, or may be dropped (`on_error: skip`)                                               |
-| points are stored | they are what a message that was polled becomes                                             |
-| letters are kept  | they are of messages that cannot be delivered                                               |
+| a ledger claims   | the same, of each offset that it claims for the first time                                  |
+| points are stored | they are what a message that was polled becomes, by a version of the mapping that may be    |
+|                   | used; each message is stored whole by one version before its offset is stored               |
+| letters are kept  | they are of messages that cannot be delivered; their plan is that of their lines            |
 | the end           | each message of the log is settled; of the lines of one point the last one is stored        |
 """
 
@@ -42,21 +44,25 @@ on_error: {on_error}
 {to}points:
   - measurement: what
     tags: {{by: {{const: {name}}}, is: is}}
-    fields: {{n: {{expr: n, type: integer}}, warmth: warmth, pad: {{expr: pad, type: string}}}}
+    fields:
+      n: {{expr: n, type: integer}}
+      v: {{const: {version}, type: integer}}
+      warmth: warmth
+      pad: {{expr: pad, type: string}}
     timestamp: {{expr: at, format: unix_ms}}
   - measurement: {{const: twice}}
     where: twice
     tags: {{by: {{const: {name}}}}}
-    fields: {{n: {{expr: n, type: integer}}}}
+    fields: {{n: {{expr: n, type: integer}}, v: {{const: {version}, type: integer}}}}
     timestamp: {{expr: at, format: unix_ms}}
   - measurement: {{const: arrived}}
     where: undated
     tags: {{by: {{const: {name}}}}}
-    fields: {{n: {{expr: n, type: integer}}}}
+    fields: {{n: {{expr: n, type: integer}}, v: {{const: {version}, type: integer}}}}
   - measurement: {{const: last}}
     where: block
     tags: {{by: {{const: {name}}}, place: place}}
-    fields: {{n: {{expr: n, type: integer}}}}
+    fields: {{n: {{expr: n, type: integer}}, v: {{const: {version}, type: integer}}}}
     timestamp: {{expr: block, format: unix_s}}
 """
 
@@ -195,11 +201,15 @@ class Truth:
         refuses_large: bool,
         most_held: int,
         has_buckets: bool = False,
+        may_use: Callable[[int], bool] = lambda version: not version,
+        version_of: Callable[[str], int | None] = lambda identity: 0,
     ) -> None:
         """`oldest_ns` returns the time before which the server may have refused points.
 
-        A route may have `most_held` messages that it has read and that are not settled.
+        A route may have `most_held` messages that it has read and that are not settled.  `may_use` says whether a
+        version of the mappings was good, and `version_of` which one has an identity.
         """
+        self.may_use, self.version_of = may_use, version_of
         self.most_held = most_held
         self.has_buckets = has_buckets
         self._held: dict[tuple[str, object], set[int]] = defaultdict(set)
@@ -210,10 +220,15 @@ class Truth:
         self.by_arrival: dict[int, Sent] = {}
         """By the time of arrival, which no two share."""
         self.known = {spec.name: Known(spec) for spec in specs}
-        self.stored: set[Point] = set()
-        """The points that were stored; those that the server lost without having acknowledged them are none."""
-        self.gone: set[Point] = set()
+        self.stored: set[tuple[Point, int]] = set()
+        """The points that were stored, with the version of their mapping.
+
+        Those that the server lost without having acknowledged them are none.
+        """
+        self.gone: set[tuple[Point, int]] = set()
         """The points that the server acknowledged and lost, and that were not stored again since."""
+        self.newest = 0
+        """The newest version that was used."""
         self.wrong: list[str] = []
         self.lost: set[int] = set()
         """The messages that the server lost."""
@@ -287,6 +302,13 @@ class Truth:
             del left[number]
         self._held[consumer, self.process_of()].difference_update(new)
 
+    def claimed(self, consumer: str, place: str, offset: int) -> None:
+        """Check that the message at an offset that a ledger claims now is settled."""
+        known = self.known[consumer]
+        for number, at in known.left[place].items():
+            if at == offset and not self.is_settled(known, self.sent[number]):
+                self.wrong.append(f"the ledger of {consumer} claims {place}@{offset}, and {number} is not settled")
+
     def is_settled(self, known: Known, sent: Sent) -> bool:
         """Whether a message may be acknowledged."""
         if sent.is_other or sent.number in known.kept:
@@ -294,8 +316,12 @@ class Truth:
         skips = known.spec.on_error == "skip"
         if self.is_undeliverable(sent):
             return skips
-        missing = set(sent.points(known.spec.name)) - self.stored
-        return not missing or (skips and all(time < self.oldest_ns() for _, _, time, _ in missing))
+        points = sent.points(known.spec.name)
+        versions = {version for version in range(self.newest + 1) if (points[0], version) in self.stored}
+        if any(all((point, version) in self.stored for point in points) for version in versions):
+            return True
+        missing = [point for point in points if not any((point, version) in self.stored for version in versions)]
+        return skips and bool(missing) and all(time < self.oldest_ns() for _, _, time, _ in missing)
 
     def is_undeliverable(self, sent: Sent) -> bool:
         """Whether the mapping or the server refuses a message, whenever it is sent."""
@@ -307,9 +333,10 @@ class Truth:
         self.gone |= acknowledged
         self.stored -= self._points(lost) - acknowledged - self._points(left)
 
-    def _points(self, writes: Iterable[Written]) -> set[Point]:
-        found = (_point_of(series, time, fields) for each in writes for series, time, fields in each.rows)
-        return {point for point in found if point[1] in self.known}
+    def _points(self, writes: Iterable[Written]) -> set[tuple[Point, int]]:
+        rows = (row for each in writes for row in each.rows)
+        found = ((_point_of(series, time, fields), _version_of(fields)) for series, time, fields in rows)
+        return {each for each in found if each[0][1] in self.known}
 
     def created(self, inode: int) -> None:
         """Begin a new file of letters."""
@@ -330,6 +357,11 @@ class Truth:
             known.kept.setdefault(number, letter.reasons[0].reason)
             self._held[name, self.process_of()].discard(number)
             sent = self.sent[number]
+            version, line = self.version_of(letter.plan), letter.reasons[0].line
+            if version is None or not self.may_use(version):
+                self.wrong.append(f"{name} kept {number} with the plan {letter.plan}, which may not be used")
+            elif line is not None and f"v={version}i" not in line:
+                self.wrong.append(f"{name} kept {number} with a line of another version than {version}: {line[:200]}")
             if sent.is_other or (sent.is_good and not self._may_be_kept(known, sent)):
                 self.wrong.append(f"{name} kept {number}, a good message: {letter.reasons[0].reason}")
 
@@ -345,8 +377,12 @@ class Truth:
             point = _point_of(series, time, fields)
             if point[1] not in self.known:
                 continue  # what was there before
-            self.stored.add(point)
-            self.gone.discard(point)
+            version = _version_of(fields)
+            self.newest = max(self.newest, version)
+            self.stored.add((point, version))
+            self.gone.discard((point, version))
+            if not self.may_use(version):
+                self.wrong.append(f"{point} was stored by version {version} of its mapping, which was refused")
             self._held[point[1], process].discard(point[3])
             sent = self.sent.get(point[3])
             known = self.known[point[1]]
@@ -369,7 +405,8 @@ class Truth:
                 if sent.block and sent.is_good:
                     blocks[sent.place, sent.block, sent.bucket] = number
             for block, number in blocks.items():
-                is_gone = ("last", name, block[1] * 10**9, number) in self.gone
+                shared = ("last", name, block[1] * 10**9, number)
+                is_gone = any((shared, version) in self.gone for version in range(self.newest + 1))
                 is_refused = block[1] * 10**9 < self.oldest_ns()
                 is_certain = not (self.lost or is_gone or is_refused) and len(known.readers[block[0]]) < 2
                 if last.get(block) != number and is_certain:
@@ -388,3 +425,7 @@ def bucket_of(number: int) -> str:
 def _point_of(series: Series, time: int, fields: Fields) -> Point:
     by = dict(series.tags).get(b"by", b"").decode()
     return series.measurement.name.decode(), by, time, fields.get(b"n", -1)  # type: ignore[return-value]
+
+
+def _version_of(fields: Fields) -> int:
+    return fields.get(b"v", 0)  # type: ignore[return-value]

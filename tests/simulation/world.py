@@ -7,7 +7,6 @@ import contextvars
 import ctypes
 import dataclasses
 import gc
-import json
 import logging
 import random
 import re
@@ -16,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,15 +24,17 @@ import apache_iggy as sdk
 
 from iggyflux.cli.check import CheckResult, check_group
 from iggyflux.errors import NotConnected, Stopped
-from iggyflux.mapping import WriterMapping, parse_mapping
+from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, InfluxSettings, Secret
-from iggyflux.plan import compile_plan
-from iggyflux.records import Message, Rendered
-from iggyflux.runner import Route, Status, Stop, Summary, run_routes
+from iggyflux.records import Message, Position, Rendered
+from iggyflux.runner import Route, Status, Stop, Summary, run_routes, writer_run
 from iggyflux.runner.build import policy_of
+from iggyflux.runner.change import SETTLE_SECONDS
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.lanes import MOST_WAITING
+from iggyflux.runner.reload import Reload
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
+from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
@@ -45,11 +46,13 @@ from iggyflux.transports.iggy.topics import IggySink
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters
 from tests.fault_rows import PASSING
 from tests.simulation.disk import Disk
+from tests.simulation.documents import Shelf, ShelfDocuments, mapping_of, plan_of
 from tests.simulation.iggy import Iggy
 from tests.simulation.influxdb import Influx, LineSink, Rows
 from tests.simulation.loop import Deadlock, Endless, Process, VirtualLoop, bounded_steps, current_process
 from tests.simulation.reader import (
     OUT,
+    LedgerState,
     OutgoingBytes,
     ReaderTruth,
     State,
@@ -59,7 +62,7 @@ from tests.simulation.reader import (
     rules_of,
 )
 from tests.simulation.scenario import Event, ReaderSpec, RouteSpec, Scenario
-from tests.simulation.truth import DEAD, FIRST_MS, MAPPING, SHORTEST_LINE, Truth
+from tests.simulation.truth import DEAD, FIRST_MS, SHORTEST_LINE, Truth
 from tests.simulation.words import (
     REMEDY,
     Standstill,
@@ -109,38 +112,21 @@ _EXPECTED = {
 """The codes with which a route may stop, and what makes it stop."""
 
 
-@lru_cache(maxsize=256)
-def mapping_of(name: str, topics: tuple[str, ...], on_error: str, has_buckets: bool = False) -> WriterMapping:
-    """Return the mapping of a route."""
-    to = 'to: {bucket: "\\"in\\""}\n' if has_buckets else ""
-    text = MAPPING.format(name=name, topics=json.dumps(topics), on_error=on_error, to=to)
-    found = parse_mapping(text)
-    assert isinstance(found, WriterMapping)
-    return found
-
-
-@lru_cache(maxsize=256)
-def _plan_of(name: str, topics: tuple[str, ...], on_error: str, has_buckets: bool, dialect: str) -> WriterPlan:
-    return compile_plan(mapping_of(name, topics, on_error, has_buckets).writer, dialect=dialect, precision="ns")
-
-
 class Plan(WriterPlan):
-    """The plan of a route, compiled once for all worlds."""
+    """The plan of a version of a route's mapping."""
 
-    def __init__(self, spec: RouteSpec, sink: LineSink, has_buckets: bool) -> None:
+    def __init__(self, spec: RouteSpec, sink: LineSink, version: int) -> None:
         self._spec = spec
-        self._has_buckets = has_buckets
         self._sink = sink
+        self._version = version
 
     def _plan(self) -> WriterPlan:
-        spec = self._spec
-        return _plan_of(spec.name, spec.topics, spec.on_error, self._has_buckets, self._sink.dialect)
+        return plan_of(self._spec, self._version, self._sink.dialect)
 
     @property
     def identity(self) -> str:
         """The identity of the plan."""
-        spec = self._spec
-        return mapping_of(spec.name, spec.topics, spec.on_error).identity(dialect=self._sink.dialect)
+        return mapping_of(self._spec, self._version).identity(dialect=self._sink.dialect)
 
     def may_take_long(self, messages: Sequence[Message]) -> bool:
         """Return True for some batches, which are then rendered in a thread."""
@@ -168,6 +154,7 @@ class Incarnation:
     status: Status
     stop: Stop
     task: asyncio.Task[Summary]
+    reload: Reload
     is_terminated: bool = False
 
 
@@ -219,6 +206,7 @@ class World:
         self.iggy.create(OUT, 2)
         if any(event.kind == "influxdb loses its last points" for event in scenario.events):
             self.influx.keep_journal()
+        self.shelf = Shelf(scenario.routes)
         self.truth = Truth(
             scenario.routes,
             self.influx.store,
@@ -227,6 +215,8 @@ class World:
             refuses_large=scenario.most_bytes is not None,
             most_held=self._most_held(),
             has_buckets=self.has_buckets,
+            may_use=self.shelf.good.__contains__,
+            version_of=self.shelf.version_of,
         )
         if self.has_buckets:
             self.influx.store.create_database("warm", duration_ns=(scenario.retention_hours or 0) * 3600 * 10**9)
@@ -236,6 +226,8 @@ class World:
             random.Random(scenario.seed + 4), self.true_ns, self.latest_server_ns, scenario.reader, self.truth.wrong
         )
         self.state = State()
+        self.ledgers: dict[tuple[int, str], LedgerState] = {}
+        """The ledger of each route of each process, which its incarnations share."""
         self.iggy.on_receive = lambda topic, payload, number: self.reader.received(payload, number)
         self.running: dict[int, Incarnation] = {}
         self.progress: dict[tuple[str, str, int], Progress] = {}
@@ -293,7 +285,8 @@ class World:
         """Return the routes of a process: the first one has all, the others share those of groups."""
         specs = [spec for spec in self.scenario.routes if number == 0 or spec.kind == "group"]
         reader = self.scenario.reader if number == 0 else None
-        return [*map(self._route, specs), *([] if reader is None else [self._reader_route(reader)])]
+        writers = [self._route(spec, number) for spec in specs]
+        return [*writers, *([] if reader is None else [self._reader_route(reader)])]
 
     def _most_held(self) -> int:
         """Return how many messages a route may have read that are not stored yet.
@@ -361,8 +354,20 @@ class World:
             topic=OUT,
         )
 
-    def _route(self, spec: RouteSpec) -> Route:
-        mapping, settings = mapping_of(spec.name, spec.topics, spec.on_error, self.has_buckets), self._influx_settings()
+    def _ledger(self, spec: RouteSpec, number: int) -> SettledLedger:
+        """Return the ledger of a route, in which each new claim is checked."""
+        state = self.ledgers.setdefault((number, spec.name), LedgerState(self.state, partial(self._claimed, spec.name)))
+        return SettledLedger(spec.name, OnError(spec.on_error), state)
+
+    def _claimed(self, route: str, positions: Iterable[Position]) -> None:
+        """Check offsets that a ledger claims for the first time."""
+        for position in positions:
+            place = position.partition
+            self.truth.claimed(route, f"{place.topic}/{place.partition}", position.offset)
+            self.counts["offsets in a ledger"] += 1
+
+    def _route(self, spec: RouteSpec, number: int) -> Route:
+        mapping, settings = mapping_of(spec), self._influx_settings()
         source = IggySource(
             self._iggy_settings(),
             STREAM,
@@ -377,7 +382,7 @@ class World:
         return Route(
             name=spec.name,
             source=source,
-            plan=Plan(spec, sink, self.has_buckets),
+            plan=Plan(spec, sink, self.shelf.version),
             sink=sink,
             dead_letters=DirectoryDeadLetters(self.disk.folder / spec.name),
             mapping=mapping.name,
@@ -387,6 +392,7 @@ class World:
             batch_bytes=settings.batch_bytes,
             linger_seconds=settings.linger_seconds,
             max_in_flight=settings.max_in_flight,
+            ledger=self._ledger(spec, number),
             bucket_sink=partial(self._bucket_sink, settings, spec) if self.has_buckets else None,
             buckets=("*",),
         )
@@ -396,25 +402,40 @@ class World:
         name = "" if bucket == DEAD else f"{spec.name} {bucket}"  # its backoff is long already when the server fails
         return LineSink(dataclasses.replace(settings, **{key: bucket}), self.influx, self.now, name)
 
+    def _change(self, spec: RouteSpec, version: int) -> Callable[[Route], Route]:
+        return lambda route: dataclasses.replace(route, plan=Plan(spec, route.sink, version))  # type: ignore[arg-type]
+
+    def put_documents(self, *, is_broken: bool = False) -> None:
+        """Replace the documents, and tell the processes unless they watch."""
+        self.shelf.put(is_broken=is_broken)
+        self.tell(f"version {self.shelf.version} of the documents" + (" is broken" if is_broken else ""))
+        for found in self.running.values():
+            found.reload.request()
+
     def start(self, number: int) -> None:
         """Start a process, unless it runs or has no routes."""
+        if self.shelf.is_broken:  # it would not start
+            self.put_documents()
         routes = self.routes(number)
         if number in self.running or not routes or self.is_ending:
             return
         if self.counts["starts"]:
             self.truth.forget()
         process, status, stop = Process(f"p{number}"), Status(), Stop()
+        specs = [spec for spec in self.scenario.routes if any(spec.name == route.name for route in routes)]
+        reload = Reload(ShelfDocuments(self.shelf, specs, self._change), watch=self.scenario.watches)
         process.on_death.append(lambda: self._died(number, process))
         run = run_routes(
             routes,
             stop=stop,
             status=status,
+            reload=reload,
             clock=SystemClock(),
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
             tick_seconds=self.scenario.tick_seconds,
         )
         task = self.loop.spawn(process, run)
-        self.running[number] = found = Incarnation(number, process, status, stop, task)
+        self.running[number] = found = Incarnation(number, process, status, stop, task, reload)
         task.add_done_callback(lambda _: self._ended(found), context=contextvars.Context())
         for progress in self.progress.values():
             progress.since = self.loop.time()
@@ -433,7 +454,7 @@ class World:
     def _reconnects(self, process: Process | None) -> object:
         """Return what changes when a route of a process abandons its writes."""
         return [
-            (each.reconnects, each.error, found.process.freezes)
+            (each.reconnects, each.error, each.about.plan, found.process.freezes)
             for found in self.running.values()
             if found.process is process
             for each in found.status.routes
@@ -882,12 +903,23 @@ class World:
         await asyncio.sleep(event.seconds)
         self.iggy.clock_us -= microseconds
 
+    async def the_documents_change(self, event: Event, chance: random.Random) -> None:
+        self.put_documents()
+
+    async def the_documents_are_broken(self, event: Event, chance: random.Random) -> None:
+        self.put_documents(is_broken=True)
+        version = self.shelf.version
+        await asyncio.sleep(event.seconds)
+        if self.shelf.version == version:
+            self.put_documents()
+
     # The whole
 
     def run(self) -> Result:
         """Run the world to its end."""
         random.seed(self.scenario.seed)
         is_collecting = gc.isenabled()
+        writer_run.SETTLE_SECONDS = self.scenario.settle_seconds  # type: ignore[misc]
         gc.disable()  # it takes a third of the time
         with self.disk, self._time(), self._sdk(), self._log(), bounded_steps() as self._is_alive:
             try:
@@ -897,6 +929,7 @@ class World:
             finally:
                 _GRAVEYARD.append((self.loop, asyncio.all_tasks(self.loop)))
                 self.loop.close()
+        writer_run.SETTLE_SECONDS = SETTLE_SECONDS  # type: ignore[misc]
         if is_collecting:
             gc.enable()
         self._clear()
@@ -1029,9 +1062,19 @@ class World:
     def _is_unsettled(self) -> bool:
         if any(route.error for found in self.running.values() for route in found.status.routes):
             return True  # the operator will start it again
+        if self._runs_old_documents():
+            return True
         if self.scenario.reader is not None and self.reader.missing():
             return True
         return any(any(self.unsettled(spec).values()) for spec in self.scenario.routes)
+
+    def _runs_old_documents(self) -> bool:
+        """Whether a route does not have the documents that are there."""
+        return any(
+            status.is_changing or self.shelf.version_of(status.about.plan) != self.shelf.version
+            for spec in self.scenario.routes
+            for status in self.statuses(spec)
+        )
 
     async def _check_ghosts(self) -> None:
         """What a ghost holds is named by some process that lives, and by `iggyflux check`."""
@@ -1177,6 +1220,8 @@ class _Handler(logging.Handler):
 
 
 _EVENTS: dict[str, Callable[[World, Event, random.Random], Awaitable[None]]] = {
+    "the documents change": World.the_documents_change,
+    "the documents are broken": World.the_documents_are_broken,
     "iggy dies": World.iggy_dies,
     "iggy stops": World.iggy_stops,
     "iggy hangs": World.iggy_hangs,

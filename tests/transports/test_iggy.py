@@ -24,8 +24,9 @@ from iggyflux.transports.iggy.errors import TEXTS, CallFailed, Meaning, meaning_
 from iggyflux.transports.iggy.keys import by_partition, partition_of, xxhash32
 from iggyflux.transports.iggy.settings import settings_problems
 from iggyflux.transports.iggy.source import IggySource
-from iggyflux.transports.iggy.topics import Bound, IggyRange, IggySink, read_range
+from iggyflux.transports.iggy.topics import IggyRange, IggySink, read_range
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSink
+from iggyflux.transports.ranges import Bound
 from tests.transports.contract import SourceContract, drive
 from tests.transports.fake_iggy import FakeIggy
 

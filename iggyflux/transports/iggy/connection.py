@@ -19,11 +19,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
-
-import apache_iggy as sdk
 
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
@@ -38,6 +37,11 @@ from iggyflux.transports.probes import answers_http, answers_tls
 from iggyflux.transports.proxies import proxy_for
 from iggyflux.transports.urls import Address, AddressError
 
+try:
+    import apache_iggy as sdk
+except ImportError:  # there is no wheel for this Python or machine: `Connection.open` says so, all else works
+    sdk = None  # type: ignore[assignment]  # a module
+
 T = TypeVar("T")
 At: TypeAlias = tuple[Literal["offset", "timestamp", "first", "next"], int]
 _LEAVE_SECONDS: Final = 2.0
@@ -48,8 +52,8 @@ _HTTP_ID: Final = 2**64 - 1
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
 _STRATEGIES: Final[Mapping[str, Any]] = {
-    "offset": sdk.PollingStrategy.Offset,
-    "timestamp": sdk.PollingStrategy.Timestamp,
+    "offset": lambda value: sdk.PollingStrategy.Offset(value),
+    "timestamp": lambda value: sdk.PollingStrategy.Timestamp(value),
     "first": lambda _: sdk.PollingStrategy.First(),
     "next": lambda _: sdk.PollingStrategy.Next(),
 }
@@ -118,10 +122,16 @@ class Connection:
         self._handles: dict[tuple[str, str, str], Any] = {}
         self._numbers: dict[tuple[str, str, str], int] = {}
         self._http = speaks_http(settings)
-        self._speaks_wire = not self._http and wire.is_known(version("apache-iggy"))
+        self._speaks_wire = not self._http and wire.is_known(_sdk_version())
 
     async def open(self) -> None:
         """Connect and log in."""
+        if sdk is None:
+            raise Stopped(
+                f"the SDK of Apache Iggy (package apache-iggy) is not installed for Python {python_version()}",
+                "install iggyflux in a Python for which that package has a wheel: 3.11, 3.12 or 3.13",
+                "IFX765",
+            )
         try:
             self._client = _Calls(self._make_client(self._settings))
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
@@ -485,6 +495,13 @@ def address_of(settings: IggySettings) -> str:
     if settings.connection_string is not None:
         return settings.connection_string.reveal().rpartition("@")[2].partition("?")[0]
     return f"{settings.transport}://{settings.address}"
+
+
+def _sdk_version() -> str:
+    try:
+        return version("apache-iggy")
+    except PackageNotFoundError:
+        return ""
 
 
 def _client(settings: IggySettings) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, listed
 from iggyflux.pipeline import IggySettings
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
 from iggyflux.transports.iggy.keys import by_partition
+from iggyflux.transports.ranges import Bound
 
 _SEND_COUNT = 1000
 _LOOKING = ConsumerId("single", "iggyflux-look")  # stores nothing
@@ -100,23 +99,12 @@ class IggySink:
             await connection.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """One end of a range: an offset, or a time of arrival in microseconds."""
-
-    kind: Literal["offset", "timestamp"]
-    value: int
-
-    def takes(self, message: Message) -> bool:
-        """Whether `message` is at the bound or after it."""
-        return (message.offset if self.kind == "offset" else message.timestamp_us) >= self.value
-
-
 class IggyRange:
     """A `Source` of the messages between two bounds of a topic, the second one exclusive; it acknowledges nothing.
 
     It does not disturb consumers of the topic: it joins no group and stores no offset.  Reading ends at the end that
-    the topic had at `connect`.  `total` is an upper bound of the number of messages, known then.
+    the topic had at `connect`.  `total`, and `unsettled` of messages that `ends` leaves out, are upper bounds, known
+    then.
     """
 
     waiting_for: str | None = None
@@ -129,15 +117,18 @@ class IggyRange:
         since: Bound | None = None,
         until: Bound | None = None,
         partition: int | None = None,
+        ends: Mapping[Partition, int] | None = None,
     ) -> None:
+        """`ends` are the offsets at which partitions end earlier; one that is not in it has no messages."""
         self._settings = settings
         self._places = tuple(places)
+        self._ends = ends
         self._since = since
         self._until = until
         self._partition = partition
         self._connection: Connection | None = None
         self._left: list[tuple[Partition, At, int]] = []
-        self.total = 0
+        self.total = self.unsettled = 0
 
     async def connect(self) -> None:
         """As `Source.connect`: begin, or begin again."""
@@ -145,16 +136,21 @@ class IggyRange:
         self._connection = Connection(self._settings)
         await self._connection.open()
         self._left.clear()
-        self.total = 0
+        self.total = self.unsettled = 0
         for stream, topic in self._places:
             infos = await self._connection.partitions(stream, topic)
             if infos is None:
                 raise Stopped(f"Iggy has no topic {stream}/{topic}", code="IFX766")
             for info in infos:
-                if info.end and self._partition in (None, info.number):
+                place = Partition(stream, topic, info.number)
+                if self._partition not in (None, info.number):
+                    continue
+                end = info.end if self._ends is None else min(info.end, self._ends.get(place, 0))
+                self.unsettled += info.end - end
+                if end:
                     begin = self._begin()
-                    self.total += min(info.messages, info.end - (begin[1] if begin[0] == "offset" else 0))
-                    self._left.append((Partition(stream, topic, info.number), begin, info.end))
+                    self.total += max(min(info.messages, end - (begin[1] if begin[0] == "offset" else 0)), 0)
+                    self._left.append((place, begin, end))
 
     async def read(self) -> Batch | None:
         """Return the next messages.  Raise `EndOfInput`."""

@@ -1,16 +1,21 @@
 """Dead letters: messages that could not be delivered completely, kept with everything that a replay needs.
 
-A letter is one line of JSON: the message's envelope, the mapping's name, the plan's identity, and the reasons.  A kept
-letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that cannot be kept stops
-the run.
-Files are rotated by size and never changed afterwards; several processes may share a directory.
+A letter is one line of JSON: when it was kept, the message's envelope, the mapping's name, the plan's identity, and the
+reasons.  A kept letter is on disk, in the file that is at the path now (or confirmed by the topic).  A letter that
+cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
+`letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to the check that the file
+is still at its path.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import hashlib
 import logging
 import os
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,17 +23,20 @@ from typing import BinaryIO
 
 import msgspec
 
-from iggyflux.disk import make_folder
+from iggyflux.disk import make_folder, open_private
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.escapes import json_escaped
 from iggyflux.records import JSON, DeadLetter, OutgoingMessage, Reason
 from iggyflux.transports.base import MessageSink, Worker
-from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile
+from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile, leads_to
 from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, envelope_of
 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
-_OWN_KEYS = ("mapping", "plan", "reasons", "mapping_hash")  # the last one: letters of older versions have no `plan`
+_LOCK = ".lock"
+_OWN_KEYS = ("mapping", "plan", "reasons", "kept_us", "trace_id", "mapping_hash")
+"""The last one: letters of older versions have no `plan`."""
+_KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -45,8 +53,10 @@ def encode_letter(letter: DeadLetter) -> bytes:
 
 
 def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
-    """Return the JSON form of a letter: its mapping, the keys of its envelope, and its reasons."""
+    """Return the JSON form of a letter: when it was kept, its mapping, the keys of its envelope, and its reasons."""
     return {
+        **({"kept_us": letter.kept_us} if letter.kept_us else {}),  # `letter_digest` knows that it comes first
+        **({} if letter.trace_id is None else {"trace_id": letter.trace_id}),
         "mapping": letter.mapping,
         "plan": letter.plan,
         **envelope_of(letter.message),
@@ -60,10 +70,25 @@ def decode_letter(line: bytes) -> DeadLetter:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
         mapping, plan = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:2])
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
+        kept_us = msgspec.json.decode(tree.get("kept_us", msgspec.Raw(b"0")), type=int)
+        trace_id = msgspec.json.decode(tree.get("trace_id", msgspec.Raw(b"null")), type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons))
+    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), trace_id, kept_us)
+
+
+def is_mark(payload: bytes) -> bool:
+    """Return whether a message of a topic of letters marks some of them as replayed, and is not a letter itself."""
+    return payload.startswith(b'{"replayed":')
+
+
+def letter_digest(line: bytes) -> bytes:
+    """Return what identifies the letter in a line: a hash of all but the time and the trace in which it was kept."""
+    begin = _KEPT.match(line)
+    digest = hashlib.blake2b(b"{" if begin else b"", digest_size=16)
+    digest.update(memoryview(line)[begin.end() if begin else 0 : len(line) - line.endswith(b"\n")])
+    return digest.digest()
 
 
 def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
@@ -80,34 +105,48 @@ def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
 class DirectoryDeadLetters:
     """A `DeadLetterSink` on a directory: `00000001.ndjson`, `00000002.ndjson`, … of at most `max_bytes`."""
 
-    def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int = MAX_FILE_BYTES,
+        *,
+        max_seconds: float | None = None,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
+        """A file is full after `max_bytes`, or when its first letter is `max_seconds` old; `seconds` is the time since
+        the epoch."""
         self.path = path
         self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._seconds = seconds
         self._file: AppendFile | None = None
         self._size = 0
+        self._begun = 0.0
         self._worker = Worker("dead-letters")
 
     async def connect(self) -> None:
         """As `DeadLetterSink.connect`: the folder is made for the first letter."""
 
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
+    async def put(self, letters: Sequence[DeadLetter]) -> str:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
-        await self._worker.call(self._put, letters)
+        return await self._worker.call(self._put, letters)
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
         await self._worker.finish(self._close)
 
-    def _put(self, letters: Sequence[DeadLetter]) -> None:
-        data = b"".join(encode_letter(letter) + b"\n" for letter in letters)
+    def _put(self, letters: Sequence[DeadLetter]) -> str:
+        """Keep the letters; return the path of their file."""
+        data = b"".join(encode_letter(letter) + b"\n" for letter in _kept_now(letters, self._seconds()))
         try:
             for _ in range(ATTEMPTS):
-                file = self._ready(len(data))
-                end = file.append(data)
-                file.sync()
-                if file.is_at(end):
-                    self._size = end
-                    return
+                with folder_lock(self.path, shared=True):
+                    file = self._ready(len(data))
+                    end = file.append(data)
+                    file.sync()
+                    if file.is_at(end):
+                        self._size = end
+                        return str(file.path)
         except OSError as error:
             raise self._stopped(error.strerror or str(error)) from error
         raise self._stopped("its files were removed or replaced while they were written")
@@ -116,7 +155,7 @@ class DirectoryDeadLetters:
         """Return the file for the next `need` bytes: the open one, unless it is full or another process changed it."""
         file = self._file
         if file is not None:
-            is_full = bool(self._size) and self._size + need > self._max_bytes
+            is_full = not self._has_room(need)
             is_changed = file.size != self._size or not file.is_at(self._size)
             if is_changed:
                 log.warning("deadletters.replaced file=%s", file.path)
@@ -128,20 +167,24 @@ class DirectoryDeadLetters:
 
     def _open(self, need: int) -> AppendFile:
         """Return the last file, if it has room for `need` bytes and no other process has it, else a new one."""
-        make_folder(self.path, 0o700)
         number = max((int(path.stem) for path in dead_letter_files(self.path)), default=1)
         while True:
             file = AppendFile(self.path / f"{number:08d}{_SUFFIX}", private=True)
             try:
                 self._size = file.size
-                has_room = not self._size or self._size + need <= self._max_bytes
-                if has_room and _is_free(file.descriptor) and _ends_whole(file.descriptor, self._size):
+                self._begun = _kept_seconds(os.pread(file.descriptor, 64, 0)) or self._seconds()
+                if self._has_room(need) and _is_free(file.descriptor) and _ends_whole(file.descriptor, self._size):
                     return file
             except OSError:
                 file.close()
                 raise
             file.close()
             number += 1
+
+    def _has_room(self, need: int) -> bool:
+        """Return whether the file is empty, or neither full nor too old."""
+        is_young = self._max_seconds is None or self._seconds() - self._begun <= self._max_seconds
+        return not self._size or (self._size + need <= self._max_bytes and is_young)
 
     def _stopped(self, reason: str) -> Stopped:
         hint = "free space or correct the permissions, and run again; nothing is lost"
@@ -156,8 +199,10 @@ class DirectoryDeadLetters:
 class TopicDeadLetters:
     """A `DeadLetterSink` on a topic: the payload of each message is a line as in a directory."""
 
-    def __init__(self, sink: MessageSink) -> None:
+    def __init__(self, sink: MessageSink, *, seconds: Callable[[], float] = time.time) -> None:
+        """`seconds` is the time since the epoch."""
         self._sink = sink
+        self._seconds = seconds
         self._connected = False
 
     async def connect(self) -> None:
@@ -176,7 +221,7 @@ class TopicDeadLetters:
         """
         try:
             await self.connect()
-            await self._sink.send([_outgoing(letter) for letter in letters])
+            await self._sink.send([_outgoing(letter) for letter in _kept_now(letters, self._seconds())])
         except NotConnected:
             self._connected = False
             raise
@@ -184,6 +229,10 @@ class TopicDeadLetters:
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
         await self._sink.close()
+
+
+def _kept_now(letters: Sequence[DeadLetter], seconds: float) -> list[DeadLetter]:
+    return [dataclasses.replace(letter, kept_us=int(seconds * 1_000_000)) for letter in letters]
 
 
 def _outgoing(letter: DeadLetter) -> OutgoingMessage:
@@ -203,13 +252,18 @@ def dead_letter_files(path: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.stem))
 
 
-def read_dead_letters(
+def read_dead_letters(path: Path, **told: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
+    """Return the letters of `read_kept` alone."""
+    return (letter for letter, _ in read_kept(path, **told))
+
+
+def read_kept(
     path: Path,
     *,
     torn: Callable[[Path, int], None] | None = None,
     too_large: Callable[[Path, int], None] | None = None,
-) -> Iterator[DeadLetter]:
-    """Return the letters of a directory, or of one file, in the order in which they were kept.
+) -> Iterator[tuple[DeadLetter, bytes]]:
+    """Return the letters of a directory, or of one file, in the order in which they were kept, each with its digest.
 
     A last line without its end is left by a crash: its message was never acknowledged and is read again.  `torn` is
     called with file and line number; by default a warning is logged.  So it is for a line of more than `LONGEST_LINE`
@@ -232,10 +286,15 @@ def read_dead_letters(
                 if not line.endswith(b"\n"):
                     (torn or _tell_torn)(file, number)
                     break
-                try:
-                    yield decode_letter(line)
-                except EnvelopeError as error:
-                    raise Stopped(f"{file}:{number}: {error}", "remove or correct the line", "IFX716") from error
+                yield letter_in(line, f"{file}:{number}"), letter_digest(line)
+
+
+def letter_in(line: bytes, place: str) -> DeadLetter:
+    """Return the letter in the line at `place`.  Raise `Stopped` (IFX716) if there is none."""
+    try:
+        return decode_letter(line)
+    except EnvelopeError as error:
+        raise Stopped(f"{place}: {error}", "remove or correct the line", "IFX716") from error
 
 
 _CHECK_PATH = "check that it is the path of `dead_letters`, and its permissions"
@@ -282,6 +341,39 @@ def _is_free(file: int) -> bool:
     return True
 
 
+def _kept_seconds(line: bytes) -> float | None:
+    """Return when the letter that begins with `line` was kept; None if it does not say."""
+    found = _KEPT.match(line)
+    return None if found is None or found[1] is None else int(found[1]) / 1_000_000
+
+
 def _ends_whole(file: int, size: int) -> bool:
     """Whether the last line is complete: nothing is appended after an incomplete one."""
     return size == 0 or os.pread(file, 1, size - 1) == b"\n"
+
+
+@contextmanager
+def folder_lock(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Hold the lock of a folder of letters: `shared` to append, which makes the folder, alone to remove letters.
+
+    A lock file that was removed meanwhile, with its folder, is made again.  Raise `OSError`.
+    """
+    path = folder / _LOCK
+    left = ATTEMPTS
+    while True:
+        if shared:
+            make_folder(folder, 0o700)
+        try:
+            file = open_private(path)
+        except FileNotFoundError:
+            left -= 1
+            if not shared or not left:
+                raise
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if leads_to(path, file):
+                yield
+                return
+        finally:
+            os.close(file)

@@ -25,12 +25,13 @@ from urllib.parse import urlencode
 import msgspec
 
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
+from iggyflux.delivery.retention import Retention
 from iggyflux.errors import NotConnected, Stopped, TooMuch, listed
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
 from iggyflux.spec import Query
-from iggyflux.transports.influxdb.admin import bucket_name
+from iggyflux.transports.influxdb.admin import bucket_name, retention
 from iggyflux.transports.influxdb.connection import InfluxConnection
 from iggyflux.transports.influxdb.flavors import bucket_of, database_of, retention_policy_of
 from iggyflux.transports.influxdb.http import Ticket
@@ -92,9 +93,11 @@ class CompleteAnswer:
 class InfluxWindow:
     """A `Window`: the answers of one span, decoded in a thread on demand."""
 
-    def __init__(self, taken: Sequence[CompleteAnswer], scrub: Scrubber) -> None:
+    def __init__(self, taken: Sequence[CompleteAnswer], scrub: Scrubber, selection: Selection | None = None) -> None:
         self._taken = tuple(taken)
         self._scrub = scrub
+        self.selection = selection
+        """The columns that were asked for; None if a statement asked, or there is nothing to find."""
 
     @property
     def rows(self) -> int | None:
@@ -105,6 +108,11 @@ class InfluxWindow:
                 return None
             total += each.rows
         return total
+
+    @property
+    def read_bytes(self) -> int:
+        """As `Window.read_bytes`."""
+        return sum(each.spool.size for each in self._taken)
 
     async def chunks(self) -> AsyncIterator[Sequence[Row]]:
         """As `Window.chunks`.  Time is integer nanoseconds in the cursor's column, which comes first."""
@@ -204,6 +212,10 @@ class InfluxRows(InfluxConnection):
         Raise `NotConnected` or `Stopped`.
         """
         return await self._run(lambda: self._ask_schema(measurement))
+
+    async def retention(self) -> Retention:
+        """Return how long the server keeps points.  Raise `NotConnected` or `Stopped`."""
+        return await self._run(lambda: retention(self.flavor, self._settings, self._ask))
 
     async def first(self) -> int | None:
         """As `RowSource.first`."""
@@ -447,7 +459,7 @@ class InfluxRows(InfluxConnection):
                 after = self._ask_schema()
                 if after == schema and not self._turned_unfaithful(after):
                     until.pop_all()
-                    return InfluxWindow(taken, self._scrub)
+                    return InfluxWindow(taken, self._scrub, self._choose(schema))
             self._schema = after
             log.info("influxdb.query.schema_changed measurement=%r", self._measurement)
         raise NotConnected(f"the schema of {self._measurement!r} changed with every answer")

@@ -1,0 +1,180 @@
+"""`iggyflux dead-letters export`: messages of dead letters in the forms that other commands read.
+
+Payloads may hold anything, so what is written is its owner's alone, and no file is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from iggyflux.authoring.adding import add_example
+from iggyflux.cli.letters import (
+    KeptLetter,
+    LetterFilter,
+    Letters,
+    letter_options,
+    name_of_place,
+    opened_letters,
+    report_others,
+)
+from iggyflux.cli.output import ExitCode, plural, result, talk, warn
+from iggyflux.cli.send_again import message_name
+from iggyflux.disk import file_name, make_folder, open_private, replace_file, write_whole
+from iggyflux.documents import format_of, read_source
+from iggyflux.escapes import json_escaped
+from iggyflux.transports.local.deadletters import encode_letter
+from iggyflux.transports.local.envelopes import envelope_of
+from iggyflux.transports.local.log import Log
+
+_BATCH: Final = 1000
+
+
+@click.command(name="export")
+@letter_options
+@click.argument("out", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["messages", "letters", "payloads", "log", "examples"]),
+    default="messages",
+    show_default=True,
+    help="What OUT is: see above.",
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Export at most N letters, the oldest ones.")
+def command(
+    path: Path | tuple[str, str],
+    pipeline: Path | None,
+    chosen: LetterFilter,
+    out: Path | None,
+    form: str,
+    limit: int | None,
+) -> int:
+    """Write the messages of dead letters for other commands.
+
+    Payloads are included, and may hold secrets. By --as, OUT is:
+
+    \b
+      messages  a file of messages with coordinates: `dry-run MAPPING OUT --envelope`
+      letters   a file of dead letters: `replay OUT`, `dead-letters show OUT`
+      payloads  a directory with a file for each payload: `dry-run MAPPING FILE --whole`
+      log       a message log: `dry-run MAPPING log:OUT`, `from: log:OUT` in a pipeline
+      examples  the mapping itself: each message becomes an example of it, secrets masked, with what
+                the mapping makes of it now; correct the result, and `test` holds the mapping to it
+
+    Without OUT, messages and letters are printed. Existing files are not replaced.
+
+    \b
+    Example:
+      iggyflux dead-letters export dead-letters/factory-env failed.ndjson --reason IFX340
+      iggyflux dead-letters export dead-letters/factory-env mapping.yaml --as examples --limit 1
+    """
+    if out is None and form not in ("messages", "letters"):
+        raise click.UsageError(f"--as {form} needs OUT")
+    with opened_letters(path, pipeline) as place:
+        letters = Letters(place, chosen)
+        selected = islice(letters.scan(), limit)
+        count, code = _WRITERS[form](selected, out)
+        talk(f"{plural(count, 'dead letter')} of {name_of_place(path)} exported" + (f" to {out}" if out else ""))
+        if not letters.count:
+            report_others(letters, place.path)
+    return code
+
+
+def _write_lines(
+    line_of: Callable[[KeptLetter], bytes],
+) -> Callable[[Iterator[KeptLetter], Path | None], tuple[int, int]]:
+    def write(letters: Iterator[KeptLetter], out: Path | None) -> tuple[int, int]:
+        count = 0
+        if out is None:
+            for kept in letters:
+                count += 1
+                result(line_of(kept) + b"\n")
+            return count, ExitCode.OK
+        file = open_private(out, os.O_EXCL)
+        try:
+            for kept in letters:
+                count += 1
+                write_whole(file, line_of(kept) + b"\n")
+        finally:
+            os.close(file)
+        return count, ExitCode.OK
+
+    return write
+
+
+def _message_line(kept: KeptLetter) -> bytes:
+    return json_escaped(msgspec.json.encode(envelope_of(kept.letter.message)).decode()).encode()
+
+
+def _write_payloads(letters: Iterator[KeptLetter], out: Path | None) -> tuple[int, int]:
+    assert out is not None  # noqa: S101
+    make_folder(out, 0o700)
+    count = 0
+    for count, kept in enumerate(letters, 1):
+        message = kept.letter.message
+        place = f"{message.stream}_{message.topic}_{message.partition}_{message.offset}"
+        file = open_private(out / f"{count:06d}_{file_name(place)}", os.O_EXCL)
+        try:
+            write_whole(file, message.payload)
+        finally:
+            os.close(file)
+    return count, ExitCode.OK
+
+
+def _write_log(letters: Iterator[KeptLetter], out: Path | None) -> tuple[int, int]:
+    assert out is not None  # noqa: S101
+    make_folder(out, 0o700)
+    log = Log.open(out, create=True)
+    count = 0
+    try:
+        while chunk := [kept.letter.message for kept in islice(letters, _BATCH)]:
+            for stream, topic in dict.fromkeys((message.stream, message.topic) for message in chunk):
+                messages = [message for message in chunk if (message.stream, message.topic) == (stream, topic)]
+                log.append(stream or "dead", topic or "letters", messages)
+            count += len(chunk)
+    finally:
+        log.close()
+    return count, ExitCode.OK
+
+
+def _add_examples(letters: Iterator[KeptLetter], out: Path | None) -> tuple[int, int]:
+    assert out is not None  # noqa: S101
+    text, count, code = _text(out), 0, ExitCode.OK
+    for kept in letters:
+        name = message_name(kept.letter.message)
+        added = add_example(
+            text, kept.letter.message, format=format_of(str(out)), has_coordinates=True, name=f"dead letter {name}"
+        )
+        if added is None:
+            warn(f"{name} cannot be an example of {out}")
+            code = ExitCode.PROBLEMS
+        else:
+            text, count = added, count + 1
+    if count:
+        replace_file(out, text.encode())
+    return count, code
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_source(path).decode("utf-8-sig")
+    except OSError as error:
+        raise click.UsageError(f"cannot read {path}: {error.strerror}; OUT is the mapping") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{path} is not UTF-8") from error
+
+
+_WRITERS: Final[dict[str, Callable[[Iterator[KeptLetter], Path | None], tuple[int, int]]]] = {
+    "messages": _write_lines(_message_line),
+    "letters": _write_lines(lambda kept: encode_letter(kept.letter)),
+    "payloads": _write_payloads,
+    "log": _write_log,
+    "examples": _add_examples,
+}

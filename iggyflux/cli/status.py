@@ -1,0 +1,190 @@
+"""`iggyflux status`: what the routes of a pipeline have settled and read, from files alone, whether or not they run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, result, result_line, show_stop
+from iggyflux.cursors import cursor_state
+from iggyflux.delivery.settled import Interval, SettledOffsets, gaps
+from iggyflux.errors import Stopped
+from iggyflux.lineprotocol import Dialect
+from iggyflux.pipeline import TopicAddress
+from iggyflux.records import Partition
+from iggyflux.runner.factories import dead_letters_folder
+from iggyflux.runner.open import PreparedRoute, prepare_routes
+from iggyflux.runner.settled_ledger import ledger_state
+from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.local.deadletters import dead_letter_files
+
+_MOST_GAPS = 10
+
+
+@click.command(name="status")
+@click.argument("pipeline", type=MAPPING_FILE)
+@click.option("--mapping", "only", multiple=True, metavar="NAME", help="Only the route of this name; can be repeated.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
+    """Show what the routes of a pipeline have settled, also while none runs.
+
+    For each writer the intervals of settled offsets, with their counts and the gaps between them, as the ledger has
+    them; for each reader how far it has read; the number of dead letters. It reads files only. The exit code is 3 if a
+    file cannot be used; the others are shown.
+
+    \b
+    Example:
+      iggyflux status pipeline.yaml
+      iggyflux status pipeline.yaml --mapping factory-env --format json
+    """
+    code = ExitCode.OK
+    trees = []
+    for prepared in prepare_routes(open_pipeline(pipeline), only=only):
+        try:
+            trees.append(_tree(prepared))
+        except Stopped as error:
+            show_stop(error)
+            code = ExitCode.STOPPED
+    if form == "json":
+        result(json_text(trees, indent=True) + "\n")
+    else:
+        for tree in trees:
+            for line in _lines(tree):
+                result_line(*line)
+    return code
+
+
+def _tree(prepared: PreparedRoute) -> dict[str, Any]:
+    setup = prepared.setup
+    state, letters = setup.pipeline.state, setup.item.dead_letters
+    made: dict[str, Any] = {"route": setup.name, "kind": setup.kind, "mapping": setup.mapping.name}
+    if isinstance(letters, TopicAddress):
+        made["dead_letters"] = None
+    else:
+        made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup))
+    if isinstance(state, TopicAddress):
+        return made
+    if setup.kind == "reader":
+        record = _record(cursor_state(state, setup.name))
+        made["cursor"] = None if record is None else _cursor(record)
+        return made
+    record = _record(ledger_state(state, setup.name))
+    tags, precision = dict(setup.item.tags), setup.influxdb.precision
+    plans = {setup.mapping.identity(dialect=dialect.value, precision=precision, tags=tags) for dialect in Dialect}
+    return {**made, "ledger": None if record is None else _ledger(record, plans)}
+
+
+def _record(state: Any) -> Any:
+    try:
+        return state.read()
+    finally:
+        state.close()
+
+
+def _count_lines(place: Path) -> int | None:
+    """Return the number of letters in a folder, which are lines."""
+    if not place.exists():
+        return 0
+    try:
+        return sum(_lines_of(file) for file in dead_letter_files(place))
+    except OSError:
+        return None
+
+
+def _lines_of(file: Path) -> int:
+    with file.open("rb") as data:
+        return sum(block.count(b"\n") for block in iter(lambda: data.read(2**20), b""))
+
+
+def _cursor(record: dict[str, Any]) -> dict[str, Any]:
+    gap = record["gap"]
+    return {
+        "done": format_rfc3339(record["done"]),
+        "final": format_rfc3339(record["checked"]),
+        "backfill": None if gap is None else [format_rfc3339(each) for each in gap],
+    }
+
+
+def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
+    found = SettledOffsets.of(record)
+    places: dict[Partition, list[Interval]] = {}
+    intervals = []
+    for (place, plan), all_of in found.intervals().items():
+        places.setdefault(place, []).extend(all_of)
+        intervals += [
+            {
+                "stream": place.stream,
+                "topic": place.topic,
+                "partition": place.partition,
+                "plan": plan,
+                "is_plan_of_today": plan in plans,
+                "first": each.first,
+                "last": each.last,
+                "messages": each.messages,
+                "points": each.points,
+                "dead_letters": each.dead_letters,
+                "dropped": each.dropped,
+                "skipped": each.skipped,
+            }
+            for each in all_of
+        ]
+    return {
+        "intervals": intervals,
+        "gaps": [
+            {"stream": place.stream, "topic": place.topic, "partition": place.partition, "first": first, "last": last}
+            for place, all_of in places.items()
+            for first, last in gaps(all_of)
+        ],
+        "forgotten": found.forgotten,
+    }
+
+
+_HEADS = ("partition", "offsets", "messages", "points", "dead letters", "dropped", "skipped")
+
+
+def _lines(tree: dict[str, Any]) -> Iterator[Line]:
+    yield Styled(tree["route"], bold=True), f"  ({tree['kind']}, mapping {tree['mapping']})"
+    if tree["dead_letters"]:
+        yield (f"  {plural(tree['dead_letters'], 'dead letter')} kept",)
+    if tree["kind"] == "reader":
+        cursor = tree.get("cursor")
+        if cursor is None:
+            yield ("  nothing is stored",)
+            return
+        yield (f"  read to {cursor['done']}, final to {cursor['final']}",)
+        if cursor["backfill"]:
+            yield (f"  backfill {' to '.join(cursor['backfill'])} is not read yet",)
+        return
+    ledger = tree.get("ledger")
+    if ledger is None:
+        yield ("  no ledger: name a folder as `state` in the pipeline, and run the route",)
+        return
+    rows = [_HEADS, *map(_row, ledger["intervals"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        place, *counts = row
+        yield (f"  {place.ljust(widths[0])}  " + "  ".join(map(str.rjust, counts, widths[1:])),)
+    for gap in ledger["gaps"][:_MOST_GAPS]:
+        place = f"{gap['stream']}/{gap['topic']}/{gap['partition']}"
+        yield Styled("  gap", "yellow"), f" in {place}: offsets {_span(gap)}"
+    if (more := len(ledger["gaps"]) - _MOST_GAPS) > 0:
+        yield (f"  … and {plural(more, 'more gap')}",)
+    if not all(each["is_plan_of_today"] for each in ledger["intervals"]):
+        yield ("  * settled by another plan: the mapping has changed since",)
+    if ledger["forgotten"]:
+        yield (f"  {plural(ledger['forgotten'], 'older interval')} not kept",)
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    place = f"{each['stream']}/{each['topic']}/{each['partition']}"
+    counts = (each[key] for key in ("messages", "points", "dead_letters", "dropped", "skipped"))
+    mark = "" if each["is_plan_of_today"] else "*"
+    return (place, _span(each) + mark, *(f"{count:,}" for count in counts))
+
+
+def _span(each: dict[str, Any]) -> str:
+    return str(each["first"]) if each["first"] == each["last"] else f"{each['first']}–{each['last']}"

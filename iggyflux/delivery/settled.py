@@ -1,0 +1,204 @@
+"""Which offsets a route has settled, as intervals with counts: small, since neighbours merge.
+
+Pure.  An interval claims each of its offsets: every point of that message was accepted, or the message was kept as a
+dead letter, dropped by `on_error: skip`, or left out by `where`.  It is added after the settling, so what is stored may
+lack what was settled last and never claims more.  Intervals belong to the plan that rendered the messages; a message
+that is settled again by the same plan counts once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
+
+from iggyflux.records import Message, Partition, Position
+
+MOST_INTERVALS: Final = 1000
+"""Of one partition and plan; the oldest are forgotten beyond that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Settled messages with the offsets `first` to `last`, without a gap.
+
+    `points` were accepted.  `skipped` messages made no record.  A message can count as a dead letter and have points.
+    """
+
+    first: int
+    last: int
+    points: int = 0
+    dead_letters: int = 0
+    dropped: int = 0
+    skipped: int = 0
+
+    @property
+    def messages(self) -> int:
+        """The number of messages."""
+        return self.last - self.first + 1
+
+    def joined(self, after: Interval) -> Interval:
+        """Return this interval with the one that begins right after it."""
+        return Interval(
+            self.first,
+            after.last,
+            self.points + after.points,
+            self.dead_letters + after.dead_letters,
+            self.dropped + after.dropped,
+            self.skipped + after.skipped,
+        )
+
+
+PlanInterval: TypeAlias = tuple[str, Interval]
+"""An interval, and the identity of the plan that rendered its messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettledBatch:
+    """What became of the messages of a batch: the message of each accepted line, and the other messages by index."""
+
+    messages: Sequence[Message]
+    accepted: Sequence[int]
+    dead_letters: Collection[int] = ()
+    dropped: Collection[int] = ()
+    skipped: Sequence[int] = ()
+
+    def intervals(self) -> Iterator[Interval]:
+        """Yield the batch as one interval, or as several where offsets are missing between its messages."""
+        first, last = self.messages[0].offset, self.messages[-1].offset
+        if last - first + 1 == len(self.messages):
+            counts = len(self.accepted), len(self.dead_letters), len(self.dropped), len(self.skipped)
+            yield Interval(first, last, *counts)
+            return
+        yield from self.intervals_of(range(len(self.messages)))
+
+    def intervals_of(self, indexes: Iterable[int]) -> Iterator[Interval]:
+        """Yield the messages with these ascending indexes as intervals."""
+        points, skipped = Counter(self.accepted), frozenset(self.skipped)
+        before: Interval | None = None
+        for index in indexes:
+            offset = self.messages[index].offset
+            counts = points[index], index in self.dead_letters, index in self.dropped, index in skipped
+            here = Interval(offset, offset, *map(int, counts))
+            if before is not None and before.last + 1 != offset:
+                yield before
+                before = None
+            before = here if before is None else before.joined(here)
+        if before is not None:
+            yield before
+
+
+class SettledOffsets:
+    """The settled intervals of a route, by partition and plan."""
+
+    def __init__(self) -> None:
+        self._intervals: dict[tuple[Partition, str], list[Interval]] = {}
+        self.forgotten = 0
+        """Intervals that are not kept any more: there were too many of them."""
+
+    def new(self, partition: Partition, plan: str, batch: SettledBatch) -> list[Interval]:
+        """Return a settled batch as intervals, without messages that this plan has settled before."""
+        known = self._intervals.get((partition, plan), ())
+        found = list(batch.intervals())
+        if not any(_covered(known, each.first, each.last) for each in found):
+            return found
+        offsets = [message.offset for message in batch.messages]
+        return list(batch.intervals_of(index for index, at in enumerate(offsets) if not _covered(known, at, at)))
+
+    def add(self, partition: Partition, plan: str, interval: Interval) -> None:
+        """Add an interval; one that overlaps another is left out, since it would count messages twice."""
+        known = self._intervals.setdefault((partition, plan), [])
+        if not _covered(known, interval.first, interval.last):
+            _insert(known, interval)
+        if len(known) > MOST_INTERVALS:
+            self.forgotten += len(known) - MOST_INTERVALS
+            del known[: len(known) - MOST_INTERVALS]
+
+    def intervals(self) -> Mapping[tuple[Partition, str], Sequence[Interval]]:
+        """Return the intervals of each partition and plan, in the order of offsets."""
+        return {place: tuple(found) for place, found in sorted(self._intervals.items(), key=lambda item: str(item[0]))}
+
+    def claims(self, position: Position) -> bool:
+        """Return whether the message at `position` is in an interval, of whatever plan."""
+        return any(
+            place == position.partition and _covered(found, position.offset, position.offset)
+            for (place, _), found in self._intervals.items()
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return the plain values to store."""
+        return {
+            "forgotten": self.forgotten,
+            "intervals": [
+                {
+                    "stream": place.stream,
+                    "topic": place.topic,
+                    "partition": place.partition,
+                    "plan": plan,
+                    "settled": [
+                        [each.first, each.last, each.points, each.dead_letters, each.dropped, each.skipped]
+                        for each in found
+                    ],
+                }
+                for (place, plan), found in self.intervals().items()
+            ],
+        }
+
+    @classmethod
+    def of(cls, record: Any) -> SettledOffsets:
+        """Return the intervals of a stored record; None is an empty one."""
+        made = cls()
+        for each in () if record is None else record["intervals"]:
+            place = Partition(each["stream"], each["topic"], each["partition"])
+            made._intervals[place, each["plan"]] = [Interval(*numbers) for numbers in each["settled"]]
+        made.forgotten = 0 if record is None else record["forgotten"]
+        return made
+
+
+def gaps(intervals: Iterable[Interval]) -> list[tuple[int, int]]:
+    """Return the offsets between intervals, of whatever plan, as pairs of the first and the last one."""
+    found, reached = [], None
+    for each in sorted(intervals, key=attrgetter("first")):
+        if reached is not None and each.first > reached + 1:
+            found.append((reached + 1, each.first - 1))
+        reached = each.last if reached is None else max(reached, each.last)
+    return found
+
+
+def count_of_others(
+    found: Mapping[tuple[Partition, str], Sequence[Interval]], plan: str, place: Partition, first: int, last: int
+) -> int:
+    """Return how many offsets of `[first, last]` were settled by other plans and not by `plan`."""
+    here = {name: intervals for (other, name), intervals in found.items() if other == place}
+    ours = _size(here.get(plan, ()), first, last)
+    return _size([each for intervals in here.values() for each in intervals], first, last) - ours
+
+
+def _size(intervals: Iterable[Interval], first: int, last: int) -> int:
+    """Return how many offsets of `[first, last]` some interval has."""
+    count, reached = 0, first - 1
+    for each in sorted(intervals, key=attrgetter("first")):
+        until = min(each.last, last)
+        count += max(until - max(reached, each.first - 1), 0)
+        reached = max(reached, until)
+    return count
+
+
+def _covered(known: Sequence[Interval], first: int, last: int) -> bool:
+    """Return whether some offset of `[first, last]` is in an interval."""
+    at = bisect_right(known, last, key=attrgetter("first"))
+    return at > 0 and known[at - 1].last >= first
+
+
+def _insert(known: list[Interval], new: Interval) -> None:
+    """Insert an interval that overlaps none; merge it with its neighbours."""
+    at = bisect_left(known, new.first, key=attrgetter("first"))
+    if at < len(known) and known[at].first == new.last + 1:
+        new = new.joined(known.pop(at))
+    if at > 0 and known[at - 1].last + 1 == new.first:
+        known[at - 1] = known[at - 1].joined(new)
+    else:
+        known.insert(at, new)

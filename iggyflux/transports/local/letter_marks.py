@@ -1,0 +1,148 @@
+"""Which dead letters were replayed, and when: `replayed.sqlite` in their folder.
+
+A mark says that all points of a letter were accepted, and is made only then; a crash between costs one more send of the
+same points.  It names the letter by its digest, so it holds wherever in the folder the line is.  A mark is on disk when
+`add` returns.  Marks outlive their letters until `forget_others`; one without a letter means nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from iggyflux.disk import open_private
+from iggyflux.errors import Stopped
+from iggyflux.state.sqlite import connect
+
+FILE: Final = "replayed.sqlite"
+_APPLICATION: Final = 0x49465852  # "IFXR", in the header of the file
+_FORMAT: Final = 1
+_NO_REPLAY: Final = 1 << 62
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS replayed (letter BLOB PRIMARY KEY, at_us INTEGER NOT NULL, replay INTEGER NOT NULL)
+    WITHOUT ROWID;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_FORMAT};
+COMMIT;
+"""
+
+
+class Marks:
+    """The marks of a folder, for several threads.
+
+    Calls block.  They raise `Stopped` (IFX719) if the file cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._connection: sqlite3.Connection | None = None
+        self._replay: int | None = None
+        self._one_thread = threading.RLock()
+
+    def when(self, digest: bytes) -> int | None:
+        """Return when the letter was replayed, in microseconds since the epoch; None if it was not.
+
+        After `begin`, marks made since then are not seen.
+        """
+        connection = self._open(create=False)
+        if connection is None:
+            return None
+        with self._errors():
+            found = connection.execute(
+                "SELECT at_us FROM replayed WHERE letter = ? AND replay < ?", (digest, self._replay or _NO_REPLAY)
+            ).fetchone()
+        return None if found is None else int(found[0])
+
+    def begin(self) -> None:
+        """Begin a replay: make the file, so that nothing is sent where marks cannot be kept; idempotent."""
+        if self._replay is not None:
+            return
+        connection = self._open(create=True)
+        assert connection is not None  # noqa: S101
+        with self._errors():
+            (last,) = connection.execute("SELECT coalesce(max(replay), 0) FROM replayed").fetchone()
+        self._replay = last + 1
+
+    def add(self, digests: Iterable[bytes], at_us: int) -> None:
+        """Mark letters as replayed by the replay that has begun, if one has; durable when it returns."""
+        connection = self._open(create=True)
+        assert connection is not None  # noqa: S101
+        rows = [(digest, at_us, self._replay or 0) for digest in digests]
+        with self._errors(), _transaction(connection):
+            connection.executemany("INSERT OR REPLACE INTO replayed VALUES (?, ?, ?)", rows)
+
+    def forget_others(self, digests: Iterable[bytes]) -> None:
+        """Remove the marks of all other letters than these: the letters are not there any more."""
+        connection = self._open(create=False)
+        if connection is None:
+            return
+        with self._errors():
+            connection.execute("CREATE TEMP TABLE present (letter BLOB PRIMARY KEY) WITHOUT ROWID")
+            connection.executemany("INSERT OR IGNORE INTO present VALUES (?)", ((each,) for each in digests))
+            with _transaction(connection):
+                connection.execute("DELETE FROM replayed WHERE letter NOT IN (SELECT letter FROM present)")
+            connection.execute("DROP TABLE present")
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+        if self._connection is not None:
+            return self._connection
+        with self._errors():
+            if create:
+                os.close(open_private(self.path))
+            elif not self.path.exists():
+                return None
+            connection = connect(self.path)
+            try:
+                if create:
+                    connection.executescript(_SCHEMA)
+                (application,) = connection.execute("PRAGMA application_id").fetchone()
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if (application, version) not in ((_APPLICATION, _FORMAT), (0, 0)):
+                    raise self._unusable("it is of another program or release")
+                if not application:  # a replay was ended while it made the file
+                    connection.close()
+                    return None
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with self._one_thread:
+                yield
+        except sqlite3.Error as error:
+            raise self._unusable(str(error)) from error
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error)) from error
+
+    def _unusable(self, reason: str) -> Stopped:
+        hint = (
+            f"correct its permissions or restore it; if you remove it, `replay` sends all letters of {self.path.parent}"
+        )
+        return Stopped(f"cannot use {self.path}, which says what was replayed: {reason}", hint, "IFX719")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

@@ -1,0 +1,243 @@
+"""Removal of dead letters from a folder, also while processes keep letters there.
+
+Nothing else ever changes a file of letters.  A file gets its new content by a rename, under the folder's lock: a writer
+that appended before it is read whole, one that appends after it finds another file at its path and opens that.  A crash
+leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from iggyflux.disk import open_private, sync_folder, write_whole
+from iggyflux.errors import Stopped
+from iggyflux.pipeline import Retention
+from iggyflux.records import DeadLetter
+from iggyflux.transports.base import Removed
+from iggyflux.transports.local.deadletters import (
+    LONGEST_LINE,
+    MAX_FILE_BYTES,
+    DirectoryDeadLetters,
+    dead_letter_files,
+    folder_lock,
+    letter_digest,
+)
+from iggyflux.transports.local.letter_marks import FILE, Marks
+
+log = logging.getLogger("iggyflux.deadletters")
+
+_PARTS: Final = 16
+"""How many files share the bytes and the time of a retention: what is removed at once is one of them."""
+
+_LONGEST_PAUSE_SECONDS: Final = 600.0
+
+
+def rewrite(
+    folder: Path,
+    file: Path,
+    goes: Callable[[bytes, str], bool],
+    *,
+    still: Callable[[os.stat_result], bool] = lambda _found: True,
+    entire: bool = False,
+) -> None:
+    """Remove the lines of `file` for which `goes(line, place)` is true; a file without lines is removed.
+
+    Nothing is done unless `still` is true of the file when it is locked.  Overlong lines stay, unless the file is to be
+    removed `entire`: then `goes` only sees its letters.  An incomplete last line is left by a crash, since the lock
+    excludes writers; it goes with the first letter.  Raise `OSError`, and what `goes` raises: the file is then as
+    before.
+    """
+    new = file.with_name(f".{file.name}.new")
+    with folder_lock(folder, shared=False), file.open("rb") as lines, ExitStack() as until:
+        before = os.fstat(lines.fileno())
+        if not still(before):
+            return
+        target = None
+        position = left = 0
+        for line, place in _pieces(lines.readline, file):
+            is_gone = bool(place) and goes(line, place)
+            if is_gone and not entire and target is None:
+                until.callback(new.unlink, missing_ok=True)
+                target = open_private(new, os.O_TRUNC)
+                until.callback(os.close, target)
+                _copy(file, target, position)
+                left = position
+            is_torn = not line.endswith(b"\n") and len(line) <= LONGEST_LINE
+            if target is not None and not (is_gone or is_torn):
+                left += len(line)
+                write_whole(target, line)
+            position += len(line)
+        if target is None and not entire:
+            return
+        if target is not None and left:
+            os.fsync(target)
+            os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+            new.replace(file)
+        else:
+            file.unlink()
+        sync_folder(folder)
+
+
+def _copy(file: Path, target: int, count: int) -> None:
+    """Copy the first `count` bytes of a file."""
+    with file.open("rb") as data:
+        while count:
+            piece = data.read(min(count, 1 << 20))
+            write_whole(target, piece)
+            count -= len(piece)
+
+
+def _pieces(readline: Callable[[int], bytes], file: Path) -> Iterator[tuple[bytes, str]]:
+    """Yield the lines of a file, each with its place; pieces of lines without a letter have an empty one."""
+    number, is_inside = 1, False
+    while line := readline(LONGEST_LINE + 1):
+        is_end = line.endswith(b"\n")
+        yield line, f"{file}:{number}" if is_end and not is_inside and len(line) <= LONGEST_LINE else ""
+        is_inside = not is_end
+        number += is_end
+
+
+def file_bytes(rules: Retention) -> int:
+    """Return the size at which a file is full."""
+    return MAX_FILE_BYTES if rules.max_bytes is None else max(min(MAX_FILE_BYTES, rules.max_bytes // _PARTS), 1)
+
+
+def file_seconds(rules: Retention) -> float | None:
+    """Return the age at which a file is full."""
+    return None if rules.keep_seconds is None else rules.keep_seconds / _PARTS
+
+
+class Retaining:
+    """Applies a retention to a folder; `removed` counts.
+
+    | limit | what goes first                                                                               |
+    |-------|-----------------------------------------------------------------------------------------------|
+    | age   | files whose last letter is older, replayed or not                                             |
+    | bytes | letters that were replayed, the oldest first; then whole files, the oldest first, but never   |
+    |       | the newest file                                                                               |
+    """
+
+    def __init__(self, folder: Path, rules: Retention) -> None:
+        self._folder = folder
+        self._rules = rules
+        self.removed = Removed()
+
+    def apply(self, now_seconds: float) -> None:
+        """Remove what is beyond the limits.  Where that fails, letters stay, and a warning is logged."""
+        marks = Marks(self._folder)
+        try:
+            if self._rules.keep_seconds is not None:
+                self._expire(marks, now_seconds - self._rules.keep_seconds)
+            if self._rules.max_bytes is not None and self._bytes() > self._rules.max_bytes:
+                self._shrink(marks, self._rules.max_bytes - file_bytes(self._rules))
+        except FileNotFoundError:  # the folder has no letters yet, or is being removed
+            pass
+        except OSError as error:
+            log.warning("deadletters.not_removed folder=%s reason=%s", self._folder, error.strerror or error)
+        except Stopped as error:
+            log.warning("deadletters.not_removed folder=%s code=%s reason=%s", self._folder, error.code, error.reason)
+        finally:
+            marks.close()
+
+    def _bytes(self) -> int:
+        return sum(file.stat().st_size for file in dead_letter_files(self._folder))
+
+    def _expire(self, marks: Marks, before_seconds: float) -> None:
+        for file in dead_letter_files(self._folder):
+            if file.stat().st_mtime < before_seconds:  # looked at again when it is locked
+                old = partial(_is_older, seconds=before_seconds)
+                self._remove(marks, file, "age", only_replayed=False, still=old)
+
+    def _shrink(self, marks: Marks, target: int) -> None:
+        files = dead_letter_files(self._folder)
+        if (self._folder / FILE).exists():
+            for file in files:
+                if self._bytes() > target:
+                    self._remove(marks, file, "max_bytes", only_replayed=True)
+        for file in files[:-1]:
+            if self._bytes() > target and file.exists():
+                self._remove(marks, file, "max_bytes", only_replayed=False)
+
+    def _remove(
+        self,
+        marks: Marks,
+        file: Path,
+        limit: str,
+        *,
+        only_replayed: bool,
+        still: Callable[[os.stat_result], bool] = lambda _found: True,
+    ) -> None:
+        """Remove the letters of a file, or those that were replayed, and say so."""
+        gone = Removed()
+
+        def goes(line: bytes, _place: str) -> bool:
+            is_replayed = marks.when(letter_digest(line)) is not None
+            if is_replayed:
+                gone.replayed += 1
+            elif not only_replayed:
+                gone.others += 1
+            return is_replayed or not only_replayed
+
+        rewrite(self._folder, file, goes, still=still, entire=not only_replayed)
+        if gone.replayed or gone.others:
+            self.removed.replayed += gone.replayed
+            self.removed.others += gone.others
+            log.warning(
+                "deadletters.removed file=%s limit=%s replayed=%d not_replayed=%d",
+                file,
+                limit,
+                gone.replayed,
+                gone.others,
+            )
+
+
+class RetainingDeadLetters(DirectoryDeadLetters):
+    """A `DeadLetterSink` on a directory with a retention, which is applied after each letter, and from time to time."""
+
+    def __init__(self, path: Path, rules: Retention, *, seconds: Callable[[], float] = time.time) -> None:
+        super().__init__(path, file_bytes(rules), max_seconds=file_seconds(rules), seconds=seconds)
+        self._retaining = Retaining(path, rules)
+        self._looking: asyncio.Task[None] | None = None
+        self._pause = min(file_seconds(rules) or _LONGEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+
+    @property
+    def removed(self) -> Removed:
+        """What was removed since the start."""
+        return self._retaining.removed
+
+    async def connect(self) -> None:
+        """As `DeadLetterSink.connect`; begin to look for old letters."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+
+    def _put(self, letters: Sequence[DeadLetter]) -> str:
+        """Keep the letters, and remove what is beyond the limits, in one call of the thread."""
+        file = super()._put(letters)
+        self._apply()
+        return file
+
+    async def close(self) -> None:
+        """As `DeadLetterSink.close`."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await super().close()
+
+    async def _look(self) -> None:
+        while True:
+            await self._worker.call(self._apply)
+            await asyncio.sleep(self._pause)
+
+    def _apply(self) -> None:
+        self._retaining.apply(self._seconds())
+
+
+def _is_older(found: os.stat_result, *, seconds: float) -> bool:
+    return found.st_mtime < seconds

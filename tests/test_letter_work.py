@@ -1,0 +1,452 @@
+"""Dead letters as a thing one works with: replayed once, removed only where chosen, and counted as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shell import iggyflux
+
+from iggyflux.cli.letters import FolderMarks
+from iggyflux.errors import Stopped
+from iggyflux.pipeline import Retention
+from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
+from iggyflux.transports.local.deadletters import (
+    DirectoryDeadLetters,
+    TopicDeadLetters,
+    dead_letter_files,
+    decode_letter,
+    letter_digest,
+    read_dead_letters,
+)
+from iggyflux.transports.local.letter_marks import Marks
+from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, rewrite
+from tests.transports.contract import drive
+
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: looms
+from: {stream: mill, topic: looms}
+points: {measurement: {const: cloth}, fields: {ells: ells}, timestamp: {expr: at, format: unix_s}}
+"""
+PIPELINE = "{iggyflux: 1, from: 'log:data', to: 'file:points.lp', run: [{mapping: looms.yaml}]}\n"
+CODES = ("IFX340", "IFX609")
+
+
+def letter(number: int, code: str = "IFX340", ells: object = 0.5, *, mapping: str = "looms") -> DeadLetter:
+    payload = json.dumps({"ells": ells, "at": number}).encode()
+    message = Message(payload, "mill", "looms", 0, number, 1_700_000_000_000_000 + number)
+    return DeadLetter(message, mapping, "", (Reason(code, "too long"),))
+
+
+@dataclass
+class Known:
+    """A letter as it should be there."""
+
+    number: int
+    code: str
+    is_good: bool
+    is_replayed: bool = False
+
+
+@dataclass
+class Mill:
+    """A folder with letters, and what should be in it."""
+
+    folder: Path
+    kept: list[Known] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+    next_number: int = 1
+
+    def __post_init__(self) -> None:
+        (self.folder / "looms.yaml").write_text(MAPPING)
+        (self.folder / "p.yaml").write_text(PIPELINE)
+        (self.folder / "data").mkdir()
+        self.path = self.folder / "dead-letters" / "looms"
+
+    def put(self, goods: Sequence[tuple[str, bool]], max_bytes: int) -> None:
+        new = []
+        for code, is_good in goods:
+            new.append(letter(self.next_number, code, 0.5 if is_good else "none"))
+            self.kept.append(Known(self.next_number, code, is_good))
+            self.next_number += 1
+        put(self.path, new, max_bytes)
+
+    def tear(self, count: int) -> None:
+        """A crash while a letter is written: a part of its line is there, and nothing of it was acknowledged."""
+        if files := self.files():
+            whole = files[0].read_bytes().split(b"\n")[0]
+            with files[-1].open("ab") as end:
+                end.write(whole[: max(count % len(whole), 1)])
+            (self.path / f".{files[0].name}.new").write_bytes(whole)  # and one while letters are removed
+
+    def replay(self, code: str | None, again: bool, dies: bool) -> None:
+        meant = [each for each in self.kept if code in (None, each.code) and (again or not each.is_replayed)]
+        if not self.kept:
+            return
+        options = [*(["--reason", code] if code else []), *(["--again"] if again else [])]
+        with pytest.MonkeyPatch.context() as patch:
+            if dies:
+                patch.setattr(FolderMarks, "add", _dying)
+            done = iggyflux("replay", str(self.path), "--pipeline", str(self.folder / "p.yaml"), *options)
+        good = [each for each in meant if each.is_good]
+        assert done.code == (3 if dies and good else 1 if len(good) < len(meant) else 0), done
+        self.sent += [each.number for each in good]
+        for each in [] if dies else good:
+            each.is_replayed = True
+
+    def prune(self, code: str | None, replayed: bool | None, keep: int) -> None:
+        if not self.files():
+            return
+        meant = [
+            each
+            for each in self.kept
+            if code in (None, each.code) and (replayed is None or each.is_replayed == replayed)
+        ]
+        gone = meant[: max(len(meant) - keep, 0)]
+        options = ["--reason", code] if code else []
+        options += [] if replayed is None else ["--replayed" if replayed else "--not-replayed"]
+        done = iggyflux("dead-letters", "prune", str(self.path), "--all", "--keep", str(keep), "--yes", *options)
+        assert done.code == 0, done
+        assert not gone or f"removed {len(gone):,} dead letter" in done.err
+        self.kept = [each for each in self.kept if each not in gone]
+
+    def retain(self, share: float) -> None:
+        """Replayed letters go first, then whole files from the oldest on; the newest file stays."""
+        if not self.files():
+            return
+        newest = {each.message.offset for each in read_dead_letters(self.files()[-1], torn=lambda *_: None)}
+        most = max(int(sum(file.stat().st_size for file in self.files()) * share), 1)
+        retaining = Retaining(self.path, Retention(max_bytes=most))
+        retaining.apply(0.0)
+        left = (
+            {each.message.offset for each in read_dead_letters(self.path, torn=lambda *_: None)}
+            if self.files()
+            else set()
+        )
+        gone = [each for each in self.kept if each.number not in left]
+        assert retaining.removed.replayed == sum(each.is_replayed for each in gone)
+        assert retaining.removed.others == sum(not each.is_replayed for each in gone)
+        if retaining.removed.others:
+            assert not any(each.is_replayed for each in self.kept if each.number in left)
+            oldest_left = min((each.number for each in self.kept if each.number in left), default=0)
+            assert all(each.number < oldest_left for each in gone if not each.is_replayed)
+        assert all(each.is_replayed for each in gone if each.number in newest)
+        size = sum(file.stat().st_size for file in self.files())
+        assert size <= most or not any(each.is_replayed for each in self.kept if each.number in left)
+        assert size <= most or len(self.files()) == 1
+        self.kept = [each for each in self.kept if each.number in left]
+
+    def files(self) -> list[Path]:
+        return dead_letter_files(self.path) if self.path.exists() else []
+
+    def check(self) -> None:
+        points = self.folder / "points.lp"
+        lines = points.read_text().splitlines() if points.exists() else []
+        assert [int(line.rpartition(" ")[2]) // 10**9 for line in lines] == self.sent
+        if not self.files():
+            assert not self.kept
+            return
+        done = iggyflux("dead-letters", "list", str(self.path), "--format", "json", "--limit", "1000")
+        rows = [json.loads(line) for line in done.out.splitlines()]
+        assert [(row["offset"], row["replayed"] is not None) for row in rows] == [
+            (each.number, each.is_replayed) for each in self.kept
+        ]
+        summary = json.loads(iggyflux("dead-letters", "summary", str(self.path), "--format", "json").out)
+        assert (summary["letters"], summary["replayed"]) == (
+            len(self.kept),
+            sum(each.is_replayed for each in self.kept),
+        )
+        assert {kind["code"]: (kind["letters"], kind["replayed"]) for kind in summary["kinds"]} == {
+            code: (count, sum(each.is_replayed for each in self.kept if each.code == code))
+            for code, count in Counter(each.code for each in self.kept).items()
+        }
+
+
+async def _dying(_self: object, _digests: Sequence[bytes]) -> None:
+    raise Stopped("killed", None, "IFX719")
+
+
+def put(path: Path, letters: Sequence[DeadLetter], max_bytes: int = 10**6, *, keeper: Any = None) -> None:
+    async def main() -> None:
+        sink = keeper or DirectoryDeadLetters(path, max_bytes)
+        await sink.put(letters)
+        await sink.close()
+
+    drive(main())
+
+
+CODE = st.none() | st.sampled_from(CODES)
+STEPS = st.one_of(
+    st.tuples(
+        st.just("put"),
+        st.lists(st.tuples(st.sampled_from(CODES), st.sampled_from([True, True, False])), min_size=1, max_size=5),
+        st.sampled_from([400, 1000, 10**6]),
+    ),
+    st.tuples(st.just("tear"), st.integers(0, 200)),
+    st.tuples(st.just("replay"), CODE, st.booleans(), st.sampled_from([False, False, True])),
+    st.tuples(st.just("prune"), CODE, st.sampled_from([None, True, False]), st.integers(0, 3)),
+    st.tuples(st.just("retain"), st.floats(0.1, 0.95)),
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEPS, min_size=3, max_size=9))
+def test_no_letter_is_lost_or_sent_twice_whatever_is_done(
+    steps: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What was not chosen stays, in its order; what was replayed is sent again only if asked; counts agree."""
+    mill = Mill(tmp_path_factory.mktemp("mill"))
+    mill.put([("IFX340", True), ("IFX609", False)], 1000)
+    for name, *arguments in steps:
+        getattr(mill, name)(*arguments)
+        mill.check()
+    shutil.rmtree(mill.folder)
+
+
+def test_letters_that_are_kept_while_others_are_removed_stay(tmp_path: Path) -> None:
+    """A writer has its file open, and another thread removes every second letter again and again."""
+    stop, count = threading.Event(), 400
+
+    def remove() -> None:
+        while not stop.is_set():
+            for file in dead_letter_files(tmp_path) if tmp_path.exists() else []:
+                with suppress(FileNotFoundError):  # it was empty, and is gone
+                    rewrite(tmp_path, file, is_odd)
+
+    def is_odd(line: bytes, _place: str) -> bool:
+        return bool(decode_letter(line).message.offset % 2)
+
+    async def write() -> None:
+        sink = DirectoryDeadLetters(tmp_path, 3000)
+        for number in range(count):
+            await sink.put([letter(number)])
+        await sink.close()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        drive(write())
+    finally:
+        stop.set()
+        remover.join()
+    found = [each.message.offset for each in read_dead_letters(tmp_path)]
+    assert set(found) >= set(range(0, count, 2))
+    for file in dead_letter_files(tmp_path):
+        rewrite(tmp_path, file, is_odd)
+    assert sorted({each.message.offset for each in read_dead_letters(tmp_path)}) == list(range(0, count, 2))
+    assert not list(tmp_path.glob(".*.new"))
+
+
+def test_retention_by_age_removes_whole_files_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file is full after a sixteenth of the time, so a letter that is new does not keep old ones."""
+    now = 1_000_000.0
+
+    def seconds() -> float:
+        return now
+
+    async def main() -> None:
+        nonlocal now
+        sink = RetainingDeadLetters(tmp_path, Retention(keep_seconds=160.0), seconds=seconds)
+        for number in range(3):
+            await sink.put([letter(number)])
+            for file in dead_letter_files(tmp_path)[number:]:
+                os.utime(file, (now, now))
+            now += 11.0
+        assert len(dead_letter_files(tmp_path)) == 3
+        with_marks(tmp_path, [1])
+        now += 141.0  # 174, 163 and 152 seconds
+        await sink.connect()
+        for _ in range(500):
+            if sink.removed.others:
+                break
+            await asyncio.sleep(0.01)
+        await sink.close()
+        assert (sink.removed.replayed, sink.removed.others) == (1, 1)
+
+    drive(main())
+    assert [each.message.offset for each in read_dead_letters(tmp_path)] == [2]
+    assert "deadletters.removed" in caplog.text
+    assert "limit=age" in caplog.text
+
+
+def with_marks(path: Path, numbers: Sequence[int]) -> None:
+    marks = Marks(path)
+    lines = [line for file in dead_letter_files(path) for line in file.read_bytes().splitlines(keepends=True)]
+    marks.add([letter_digest(line) for line in lines if decode_letter(line).message.offset in numbers], 7_000_000)
+    marks.close()
+
+
+def test_letters_stay_where_it_cannot_be_told_which_were_replayed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, [letter(number) for number in range(9)], 400)
+    (tmp_path / "replayed.sqlite").write_bytes(b"no database" * 100)
+    Retaining(tmp_path, Retention(max_bytes=500)).apply(0.0)
+    assert len(list(read_dead_letters(tmp_path))) == 9
+    assert "deadletters.not_removed" in caplog.text
+    listed = iggyflux("dead-letters", "list", str(tmp_path))
+    assert (listed.code, "IFX719" in listed.err) == (3, True)
+
+
+def test_marks_of_a_replay_are_seen_by_the_next_one_only(tmp_path: Path) -> None:
+    """Many letters are read a second time, while the first of them are marked already."""
+    marks = Marks(tmp_path)
+    marks.begin()
+    marks.add([b"a"], 5)
+    marks.begin()
+    assert marks.when(b"a") is None
+    marks.close()
+    later = Marks(tmp_path)
+    assert later.when(b"a") == 5
+    later.begin()
+    assert (later.when(b"a"), later.when(b"b")) == (5, None)
+    later.close()
+
+
+def test_what_a_crash_left_of_a_line_goes_with_the_first_letter(tmp_path: Path) -> None:
+    put(tmp_path, [letter(1), letter(2)])
+    (file,) = dead_letter_files(tmp_path)
+    first, second, _ = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([first, second, first[:30]]))
+    rewrite(tmp_path, file, lambda _line, _place: False)
+    assert file.read_bytes().endswith(first[:30])
+    rewrite(tmp_path, file, lambda line, _place: line.startswith(first))
+    assert file.read_bytes() == second + b"\n"
+
+
+@pytest.fixture
+def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
+    monkeypatch.chdir(tmp_path)
+    made = Mill(tmp_path)
+    put(made.path, [letter(1), letter(2, "IFX609", "none"), letter(3)])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["dead-letters", "prune", "dead-letters/looms"], 2, "which letters?"),
+        (["dead-letters", "prune", "dead-letters/looms", "--all"], 130, "Remove 3 dead letters"),
+        (["dead-letters", "prune", "dead-letters/looms", "--reason", "IFX609", "--dry-run"], 0, "would remove 1 dead"),
+        (["dead-letters", "prune", "dead-letters/looms", "--replayed"], 0, "3 other dead letters"),
+        (["dead-letters", "prune", "iggy:mill/dead", "--replayed"], 2, "a topic cannot delete single messages"),
+        (["replay", "dead-letters/looms", "--pipeline", "p.yaml", "--replayed"], 2, "with --again only"),
+        (["dead-letters", "list", "dead-letters/looms", "--route", "looms"], 2, "--route needs --pipeline"),
+        (
+            ["dead-letters", "list", "dead-letters/looms", "--route", "x", "--pipeline", "p.yaml"],
+            2,
+            "its routes: looms",
+        ),
+        (
+            ["dead-letters", "list", "dead-letters/looms", "--route", "looms", "--pipeline", "p.yaml"],
+            0,
+            "3 dead letters",
+        ),
+        (["dead-letters", "export", "dead-letters/looms", "--as", "log"], 2, "needs OUT"),
+        (["dead-letters", "export", "dead-letters/looms", "p.yaml"], 3, "File exists"),
+    ],
+)
+@pytest.mark.usefixtures("mill")
+def test_what_is_asked_wrongly_changes_nothing(arguments: list[str], code: int, words: str) -> None:
+    done = iggyflux(*arguments)
+    assert (done.code, words in done.err) == (code, True), done
+    assert len(list(read_dead_letters(Path("dead-letters/looms")))) == 3
+
+
+def test_a_mapping_with_two_routes_is_replayed_through_the_one_that_is_named(mill: Mill) -> None:
+    run = "[{mapping: looms.yaml, name: a, to: 'file:a.lp'}, {mapping: looms.yaml, name: b, to: 'file:b.lp'}]"
+    (mill.folder / "p.yaml").write_text(f"{{iggyflux: 1, from: 'log:data', run: {run}}}\n")
+    unclear = iggyflux("replay", "dead-letters/looms", "--pipeline", "p.yaml", "--reason", "IFX340")
+    assert (unclear.code, "choose one of them with --route (a, b)" in unclear.err) == (1, True)
+    named = iggyflux("replay", "dead-letters/looms", "--pipeline", "p.yaml", "--reason", "IFX340", "--route", "b")
+    assert named.code == 0, named
+    assert (Path("a.lp").exists(), len(Path("b.lp").read_text().splitlines())) == (False, 2)
+
+
+def test_exported_letters_are_read_by_other_commands(mill: Mill) -> None:
+    place = ["dead-letters", "export", "dead-letters/looms"]
+    assert iggyflux(*place, "messages.ndjson").code == 0
+    assert iggyflux(*place, "letters.ndjson", "--as", "letters", "--reason", "IFX340").code == 0
+    assert iggyflux(*place, "payloads", "--as", "payloads", "--limit", "1").code == 0
+    assert iggyflux(*place, "elsewhere", "--as", "log").code == 0
+    assert Path("messages.ndjson").stat().st_mode & 0o777 == 0o600
+
+    rendered = iggyflux("dry-run", "looms.yaml", "messages.ndjson", "--envelope")
+    assert rendered.out.splitlines() == ["cloth ells=0.5 1000000000", "cloth ells=0.5 3000000000"]
+    assert "expected a number, found string 'none'" in rendered.err
+    assert iggyflux("dry-run", "looms.yaml", "log:elsewhere").out == rendered.out
+    (payload,) = Path("payloads").iterdir()
+    assert iggyflux("dry-run", "looms.yaml", str(payload), "--whole").out == rendered.out.splitlines(keepends=True)[0]
+    assert iggyflux("replay", "letters.ndjson", "--pipeline", "p.yaml").code == 0
+    assert (mill.folder / "points.lp").read_text() == rendered.out
+
+    assert iggyflux(*place, "looms.yaml", "--as", "examples").code == 0
+    assert "fails: IFX340" in Path("looms.yaml").read_text()
+    assert iggyflux("test", "looms.yaml").code == 0
+
+
+class Topic:
+    """What an Iggy server holds of one topic: payloads, in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+
+    def __call__(self, _settings: object, *_address: str) -> Topic:
+        return self
+
+    async def connect(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, messages: Sequence[OutgoingMessage]) -> None:
+        self.payloads += [message.payload for message in messages]
+
+    async def read(self, _range: object) -> AsyncIterator[Message]:
+        for offset, payload in enumerate(self.payloads):
+            yield Message(payload, "mill", "dead", 0, offset)
+
+
+def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark is a message; the same letter twice is one; what is neither is refused."""
+    topic = Topic()
+    monkeypatch.setattr("iggyflux.cli.iggy.IggySink", topic)
+    monkeypatch.setattr("iggyflux.cli.iggy.read_range", topic.read)
+    iggy = "iggy: {username: u, password: p}, from: 'log:data', to: 'file:points.lp'"
+    (mill.folder / "p.yaml").write_text(f"{{iggyflux: 1, {iggy}, run: [{{mapping: looms.yaml}}]}}\n")
+    again = replace(letter(1), trace_id="4bf92f3577b34da6a3ce929d0e0e4736")
+    letters = [letter(1), letter(2, "IFX609", "none"), letter(3), again]
+
+    async def keep() -> None:
+        await TopicDeadLetters(topic, seconds=lambda: 5.0).put(letters[:3])
+        await TopicDeadLetters(topic, seconds=lambda: 6.0).put(letters[3:])
+
+    drive(keep())
+    place = ["iggy:mill/dead", "--pipeline", "p.yaml"]
+    dry = iggyflux("replay", *place, "--dry-run")
+    assert len(topic.payloads) == 4
+    for number, sent in enumerate([2, 0, 0, 2]):
+        done = iggyflux("replay", *place, *(["--again"] if number == 3 else []))
+        assert done.code == 1
+        assert f"{sent:,} point" in done.err
+        assert "1 failed again" in done.err
+    assert Path("points.lp").read_text() == dry.out * 2
+    rows = [json.loads(line) for line in iggyflux("dead-letters", "list", *place, "--format", "json").out.splitlines()]
+    assert [(row["offset"], row["replayed"] is not None) for row in rows] == [(1, True), (2, False), (3, True)]
+    assert "3 dead letters in iggy:mill/dead, 2 of them replayed" in iggyflux("dead-letters", "summary", *place).err
+    topic.payloads.append(b'{"replayed":["no digest"],"at_us":1}')
+    refused = iggyflux("dead-letters", "summary", *place)
+    assert (refused.code, "IFX716" in refused.err) == (3, True)

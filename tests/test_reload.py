@@ -1,0 +1,297 @@
+"""Change without a restart: documents that change while they run, good ones and broken ones."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shell import iggyflux
+
+from iggyflux.cli.run import _check
+from iggyflux.errors import DocumentError
+from iggyflux.pipeline import load_pipeline
+from iggyflux.runner.documents import PipelineDocuments
+from iggyflux.runner.open import prepare_routes
+
+DOCUMENT = """\
+iggyflux: 1
+kind: writer
+name: wool
+from: {stream: mill, topic: bales}
+points:
+  measurement: {const: %s}
+  tags: [d]
+  fields: {a: a}
+  timestamp: {expr: ts, format: unix_s}
+examples:
+  - {message: {d: d1, a: 1.5, ts: 1}, points: ['%s,d=d1 a=1.5 1000000000']}
+"""
+PIPELINE = "iggyflux: 1\nfrom: log:data\nto: file:points.lp\nrun: [{mapping: env.yaml}]\n"
+SECONDS = 60.0
+
+
+def document(measurement: str, example: str | None = None) -> str:
+    return DOCUMENT % (measurement, example or measurement)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "env.yaml").write_text(document("m"), "utf-8")
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Return what `condition` returns as soon as it is true."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("not in time")
+
+
+class Running:
+    """A run in a process of its own."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "iggyflux", "run", "pipeline.yaml", "--log-format", "json", *options]
+        self.log = Path("events.ndjson")
+        self.count = 0
+        self.append()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([*command, "--status-file", "status.json"], stderr=log)
+        try:
+            self.connected = self.event("route.connected")
+        except AssertionError:
+            self.process.kill()
+            raise
+
+    def event(self, name: str, count: int = 1) -> dict[str, Any]:
+        """Return the newest event of a name when there are so many."""
+
+        def found() -> Any:
+            lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+            events = [line for line in lines if line["event"] == name]
+            return events[-1] if len(events) >= count else None
+
+        return until(found)
+
+    def append(self) -> None:
+        """Append a message."""
+        self.count += 1
+        payload = json.dumps({"d": "d1", "a": 1, "ts": self.count}).encode()
+        assert iggyflux("log", "append", "data", "mill/bales", stdin=payload + b"\n").code == 0
+
+    def send(self) -> None:
+        """Append a message, and wait until it is written."""
+        self.append()
+        self.written()
+
+    def written(self) -> None:
+        """Wait until all messages are written."""
+        until(lambda: Path("points.lp").exists() and len(points()) >= self.count)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(Path("status.json").read_text())
+        return found
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Running]:
+    run = Running(*options)
+    try:
+        yield run
+    finally:
+        run.process.send_signal(signal.SIGTERM)
+        code = run.process.wait(SECONDS)
+        assert "Traceback" not in run.log.read_text()
+    assert code == 0
+
+
+def points() -> list[str]:
+    return Path("points.lp").read_text("utf-8").splitlines()
+
+
+def replace(file: str, text: str) -> None:
+    """Write as editors do: another file takes the name."""
+    beside = Path(f"{file}.swp")
+    beside.write_text(text)
+    beside.replace(file)
+
+
+def test_a_run_takes_a_changed_mapping_on_sighup_and_refuses_a_broken_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written before keeps its plan; the broken document is reported until it is corrected.
+
+    The service manager learns of each reload when it begins and when it has ended, whatever came of it.
+    """
+    said, socket_file = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), f"{folder}/notify"
+    said.bind(socket_file)
+    said.settimeout(SECONDS)
+    monkeypatch.setenv("NOTIFY_SOCKET", socket_file)
+    with closing(said), running() as run:
+        run.written()
+        first = run.connected["plan"]
+        Path("env.yaml").write_text(document("n"))
+        run.process.send_signal(signal.SIGHUP)
+        changed = run.event("plan.changed")
+        run.send()
+        Path("env.yaml").write_text(document("o").replace("fields: {a: a}", "fields: {a: lenght(a)}"))
+        run.process.send_signal(signal.SIGHUP)
+        refused = run.event("configuration.refused")
+        run.send()
+        until(lambda: run.status()["configuration"]["state"] == "refused")
+        status = run.status()
+        replace("env.yaml", document("o"))
+        run.process.send_signal(signal.SIGHUP)
+        last = run.event("plan.changed", 2)
+        run.send()
+        until(lambda: run.status()["configuration"]["state"] == "current")
+        states: list[str] = []
+        while len(states) < 7:
+            word = said.recv(4096).decode().split("\n")[0]
+            states += [word] if word in ("READY=1", "RELOADING=1") else []
+
+    assert states == ["READY=1", *["RELOADING=1", "READY=1"] * 3]
+    assert [line.split(",")[0] for line in points()] == ["m", "n", "n", "o"]
+    assert (changed["before"], changed["plan"]) == (first, last["before"])
+    assert (refused["code"], refused["at"].rpartition("/")[2]) == ("IFX203", "env.yaml:8:15")
+    assert status["configuration"]["refused"]["hint"] == "did you mean length?"
+    assert status["configuration"]["changes"] == {"accepted": 1, "refused": 1}
+    assert status["routes"][0]["about"]["plan"] == changed["plan"]
+
+
+def test_a_watching_run_takes_what_editors_and_configmaps_put_there() -> None:
+    """A file that is replaced, one that is half written, one that is gone for a while, and a link that moves."""
+    with running("--watch") as run:
+        run.written()
+        replace("env.yaml", document("n"))
+        run.event("plan.changed")
+        run.send()
+        Path("env.yaml").unlink()
+        Path("env.yaml").write_text(document("o")[:60])
+        time.sleep(0.2)
+        Path("env.yaml").write_text(document("o"))
+        run.event("plan.changed", 2)
+        run.send()
+        for name in ("a", "b"):
+            Path(name).mkdir()
+            Path(name, "env.yaml").write_text(document(name))
+        Path("..data").symlink_to("a")
+        Path("env.yaml").unlink()
+        Path("env.yaml").symlink_to("..data/env.yaml")
+        run.event("plan.changed", 3)
+        run.send()
+        Path("..new").symlink_to("b")
+        Path("..new").replace("..data")
+        run.event("plan.changed", 4)
+        run.send()
+        Path("..data").unlink()  # every file behind it is gone
+        refused = run.event("configuration.refused")
+        run.send()
+
+    assert [line.split(",")[0] for line in points()] == ["m", "n", "o", "a", "b", "b"]
+    assert refused["code"] == "IFX100"
+
+
+READER = """\
+iggyflux: 1
+kind: reader
+name: back
+from: {measurement: m}
+messages: {payload: "{a: a}"}
+to: {stream: mill, topic: back}
+"""
+TWO = """\
+iggyflux: 1
+influxdb: {url: "http://127.0.0.1:1", database: d, batch_size: 5}
+run:
+  - {mapping: env.yaml, from: "log:data"}
+  - {mapping: other.yaml, from: "log:more"}
+  - {mapping: back.yaml, to: "log:data"}
+"""
+CHANGES: dict[str, tuple[str, dict[str, str], str | None]] = {
+    "nothing": ("env.yaml", {}, None),
+    "a comment, an example and the layout": ("env.yaml", {"name: wool": "# of sheep\nname:  wool"}, None),
+    "what is written": ("env.yaml", {"tags: [d]": "tags: {d: d, e: {const: f}}", ",d=d1 a": ",d=d1,e=f a"}, None),
+    "what happens to failures": ("env.yaml", {"points:\n": "on_error: skip\npoints:\n"}, None),
+    "what a reader sends": ("back.yaml", {"{a: a}": "{b: a}"}, None),
+    "the file of a mapping": ("pipeline.yaml", {"env.yaml": "moved.yaml"}, None),
+    "a comment in the pipeline": ("pipeline.yaml", {"run:": "# here\nrun:"}, None),
+    "a broken document": ("env.yaml", {"{a: a}": "{a: lenght(a)}"}, "IFX203"),
+    "no YAML": ("env.yaml", {"tags: [d]": "tags: [d"}, "IFX101"),
+    "a failing example": ("env.yaml", {"a=1.5": "a=2.5"}, "IFX510"),
+    "another type than another writer's": (
+        "env.yaml",
+        {"{a: a}": "{a: {const: 1, type: integer}}", "a=1.5 ": "a=1i "},
+        "IFX167",
+    ),
+    "another name": ("env.yaml", {"name: wool": "name: yarn"}, "IFX830"),
+    "another kind": ("env.yaml", {DOCUMENT % ("m", "m"): READER.replace("back", "wool")}, "IFX813"),
+    "another topic": ("env.yaml", {"topic: bales": "topic: sheep"}, "IFX830"),
+    "another limit": ("env.yaml", {"points:\n": "limits: {series: 5}\npoints:\n"}, "IFX830"),
+    "another batch size": ("pipeline.yaml", {"batch_size: 5": "batch_size: 6"}, "IFX830"),
+    "another source": ("pipeline.yaml", {"log:more": "log:less"}, "IFX830"),
+    "another key": ("pipeline.yaml", {"run:": "shutdown_timeout: 5s\nrun:"}, "IFX830"),
+    "a route less": ("pipeline.yaml", {'  - {mapping: other.yaml, from: "log:more"}\n': ""}, "IFX830"),
+    "a pipeline that is none": ("pipeline.yaml", {"run:": "runs:"}, "IFX110"),
+    "what a reader reads": ("back.yaml", {"measurement: m": "measurement: n"}, "IFX830"),
+    "how a reader goes on": ("back.yaml", {"messages:": "cursor: {window: 1m}\nmessages:"}, "IFX830"),
+    "what a reader makes a message of": ("back.yaml", {'{a: a}"': '@", for_each: window'}, "IFX830"),
+    "where a reader sends": ("back.yaml", {"topic: back": "topic: forth"}, "IFX830"),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_change_is_taken_or_refused_with_its_place(change: str) -> None:
+    """What can change while it runs, and the code of what cannot; all of it again after it is undone."""
+    Path("back.yaml").write_text(READER)
+    Path("other.yaml").write_text(document("m").replace("name: wool", "name: other"))
+    Path("moved.yaml").write_text(document("n"))
+    Path("pipeline.yaml").write_text(TWO)
+    pipeline = load_pipeline("pipeline.yaml")
+    found = PipelineDocuments(pipeline, prepare_routes(pipeline), _check)
+    file, edits, code = CHANGES[change]
+    before, text = Path(file).read_text(), Path(file).read_text()
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    Path(file).write_text(text)
+
+    if code is None:
+        now = {name: each.content for name, each in found.read().items()}
+        changed = [name for name in now if now[name] != found.contents[name]]
+        is_same = change in ("nothing", "a comment in the pipeline", "a comment, an example and the layout")
+        assert changed == ([] if is_same else ["back" if file == "back.yaml" else "wool"])
+    else:
+        with pytest.raises(DocumentError) as error:
+            found.read()
+        assert [problem.code for problem in error.value.problems][:1] == [code]
+        files = (file, "pipeline.yaml") if change == "another kind" else (file, "other.yaml")
+        assert Path(error.value.problems[0].location.file or "").name in files
+    Path(file).write_text(before)
+    assert {name: each.content for name, each in found.read().items()} == found.contents
+
+
+def test_the_mapping_of_a_route_that_reads_stdin_cannot_change() -> None:
+    """What is in flight could not be read again."""
+    Path("pipeline.yaml").write_text(PIPELINE.replace("log:data", "stdin"))
+    pipeline = load_pipeline("pipeline.yaml")
+    found = PipelineDocuments(pipeline, prepare_routes(pipeline), None)
+    assert found.read()
+    Path("env.yaml").write_text(document("n"))
+
+    with pytest.raises(DocumentError, match="stdin"):
+        found.read()
