@@ -30,6 +30,7 @@ from required_servers import not_found
 from ruamel.yaml import YAML
 
 from iggyflux.records import Message
+from iggyflux.runner import Status
 from iggyflux.sim import SimServer
 from iggyflux.sim.faults import Fault
 from iggyflux.telemetry.exposition import exposed
@@ -67,7 +68,9 @@ LABELS: dict[str, set[str]] = {
 } | {"up": OF_SCRAPE}
 LABELS |= {
     line.split(" ")[0]: OF_SCRAPE
-    for line in exposed({"version": "", "python": "", "routes": []}, as_openmetrics=False)[0].decode().splitlines()
+    for line in exposed({"version": "", "python": "", **Status().as_public()}, as_openmetrics=False)[0]
+    .decode()
+    .splitlines()
     if line.startswith("process_")
 }
 GROWING = {f"{each.name}{part}" for each in METRICS for part in PARTS.get(each.type, {"": ()}) if each.type != "gauge"}
