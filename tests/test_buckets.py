@@ -15,6 +15,7 @@ from transports.raw_server import NO_CONTENT, RawServer, Reply, Request, http
 
 from iggyflux.pipeline import parse_pipeline
 from iggyflux.runner import Status, Stop, Summary, lanes, run_pipeline
+from iggyflux.runner.reload import Documents, Reload
 
 MAPPING = """\
 iggyflux: 1
@@ -72,14 +73,21 @@ class Running:
                 "dead_letters": "dead",
             }
         )
+        (folder / "p.yaml").write_text(text)
         self.pipeline = parse_pipeline(text, file=folder / "p.yaml", environ={}, format="yaml")
         self.stop, self.status = Stop(), Status()
 
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(
-            run_pipeline(self.pipeline, until_end=True, stop=self.stop, status=self.status, only=())
+            run_pipeline(
+                self.pipeline, until_end=True, stop=self.stop, status=self.status, only=(), reloading=self._reloading
+            )
         )
         return self
+
+    def _reloading(self, documents: Documents) -> Reload:
+        self.reload = Reload(documents)
+        return self.reload
 
     async def __aexit__(self, *_: object) -> None:
         self.stop.requested.set()
@@ -181,3 +189,61 @@ def test_a_bucket_that_is_not_allowed_fails_its_points(tmp_path):
     server, summary = asyncio.run(main())
     assert {name: len(lines) for name, lines in server.stored.items() if lines} == {"a": 1}
     assert summary.routes[0].reasons["dead_letters"] == {"IFX623": 2}
+
+
+def test_a_change_of_the_mapping_does_not_wait_for_a_bucket_that_is_away(tmp_path, monkeypatch):
+    """Its queue is full, so reading pauses; the message whose bucket had a wrong name goes to the right one."""
+    monkeypatch.setattr("iggyflux.runner.writer_run.SETTLE_SECONDS", 0.5)
+
+    async def main():
+        server = Buckets(NOT_THERE)
+        with server.raw:
+            async with Running(tmp_path, server, ["dead"] * 3000, max_in_flight=1) as running:
+                await running.until(lambda: running.status.routes and running.status.routes[0].buckets)
+                await running.until(lambda: running.status.routes[0].buckets["dead"]["waiting"] == lanes.MOST_WAITING)
+                (tmp_path / "m.yaml").write_text(MAPPING.replace("{bucket: yield}", "{bucket: {const: ab}}"))
+                running.reload.request()
+                return server, await running.end()
+
+    server, summary = asyncio.run(main())
+    assert (len(server.stored["ab"]), len(server.stored["dead"])) == (3000, 0)
+    assert (summary.exit_code, summary.routes[0].acknowledged) == (0, 3000)
+
+
+def documents(folder: Path, server: Buckets, names: list[str], *, to: str = "influxdb") -> Path:
+    """Write a mapping, a pipeline and a log with a message for each bucket."""
+    (folder / "m.yaml").write_text(MAPPING)
+    messages = [{"yield": name, "class": number, "at": 1_700_000_000 + number} for number, name in enumerate(names)]
+    lines = "".join(json.dumps(each) + "\n" for each in messages)
+    assert iggyflux("log", "append", str(folder / "data"), "while/def", stdin=lines).code == 0
+    section = {"url": server.raw.url, "bucket": "usual", "org": "o", "buckets": ["dead", "a*"], "gzip": "off"}
+    section |= {"retry_backoff": "10ms", "max_retry_backoff": "50ms", "on_unavailable": "dead_letter", "max_retries": 1}
+    tree = {"iggyflux": 1, "from": f"log:{folder / 'data'}", "to": to, "influxdb": section, "dead_letters": "dead"}
+    (folder / "p.yaml").write_text(json.dumps({**tree, "run": [{"mapping": "m.yaml"}]}))
+    return folder / "p.yaml"
+
+
+@pytest.mark.parametrize("as_is", [False, True])
+def test_a_letter_is_replayed_to_its_bucket(as_is, tmp_path):
+    """Rendered again, or as the lines that were rejected: both know the bucket."""
+    server = Buckets(http(400, '{"code":"invalid","message":"unable to parse \'lambda class=1.0 1\': bad"}'))
+    with server.raw:
+        path = documents(tmp_path, server, ["a", "dead", "ab"])
+        ran = iggyflux("run", str(path), "--until-end")
+        assert (ran.code, server.stored["dead"]) == (0, []), ran.err
+        server.answer = None
+        again = iggyflux("replay", str(tmp_path / "dead"), "--pipeline", str(path), *(["--as-is"] if as_is else []))
+    assert again.code == 0, again.err
+    assert server.stored["dead"] == ["lambda class=1.0 1700000001000000000"], again.err + str(server.stored)
+    assert {name: len(lines) for name, lines in server.stored.items() if lines} == {"a": 1, "ab": 1, "dead": 1}
+
+
+@pytest.mark.parametrize("command", ["run", "audit"])
+def test_what_would_lose_the_bucket_is_refused(command, tmp_path):
+    """Lines of a file have no bucket, and an audit asks one bucket."""
+    with (server := Buckets(None)).raw:
+        path = documents(tmp_path, server, ["a"], to="file:points.lp" if command == "run" else "influxdb")
+        found = iggyflux(command, str(path), *(["--mapping", "m", "--from", "0"] if command == "audit" else []))
+    assert found.code == (1 if command == "run" else 2)
+    assert ("IFX828" if command == "run" else "chooses the bucket of each point") in found.err
+    assert not (tmp_path / "points.lp").exists()

@@ -1074,8 +1074,8 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     fields = {field.name for field in dataclasses.fields(RouteStatus)}
     inner = {"waiting_briefly", "retry_at", "newest", *HISTOGRAMS}
     fields = fields - inner | {"histograms", "newest_dead_letters"}
-    assert set(tree) == fields - {"reader", "series", "series_limit"}, (
-        "only readers, and writers with a limit, have these"
+    assert set(tree) == fields - {"reader", "series", "series_limit", "buckets"}, (
+        "only readers, and writers with a limit or with buckets, have these"
     )
     assert set(tree["histograms"]) == set(HISTOGRAMS)
     assert set(RouteStatus("r", reader=ReaderStatus(), series=0).as_dict()) == fields

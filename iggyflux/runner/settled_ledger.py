@@ -23,7 +23,7 @@ from iggyflux.state.store import StateStore
 from iggyflux.transports.base import Worker
 
 KIND: Final = "ledger"
-_EVERY_SECONDS: Final = 1.0
+EVERY_SECONDS: Final = 1.0
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -68,11 +68,16 @@ class SettledLedger:
             self._settled.add(partition, plan, interval)
             self._is_changed = True
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether something was added that is not written."""
+        return self._settled is not None and self._is_changed
+
     async def write(self, now: float, *, at_once: bool = False) -> None:
         """Store what was added, if a second has passed since the last time; `now` is the time of the clock."""
         if self._settled is None or not self._is_changed or (now < self._due and not at_once):
             return
-        self._due, self._is_changed = now + _EVERY_SECONDS, False
+        self._due, self._is_changed = now + EVERY_SECONDS, False
         try:
             await self._worker.call(self._store.commit, self._settled.record())
         except (Stopped, NotConnected) as error:

@@ -71,7 +71,7 @@ from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import JSON, Batch, Reason, Rendered
 from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.change import SETTLE_SECONDS, Change
-from iggyflux.runner.clock import Clock
+from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
@@ -83,6 +83,7 @@ from iggyflux.runner.requests import Request, RequestBuilder
 from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
+from iggyflux.runner.settled_ledger import EVERY_SECONDS
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
@@ -575,7 +576,10 @@ class _Transfer:
     async def _acknowledge(self) -> None:
         """Acknowledge settled batches, all of them at once and not too often, until the transfer is over."""
         while True:
-            await self._may_acknowledge.wait()
+            written_down = self._route.ledger
+            is_late = [] if written_down is None or not written_down.is_changed else [self._clock.sleep(EVERY_SECONDS)]
+            await first_of(self._may_acknowledge.wait(), *is_late)
+            is_idle = not self._may_acknowledge.is_set()  # what is noted is written, though nothing else is settled
             self._may_acknowledge.clear()
             settled, written_down = self._ledger.take(), self._route.ledger
             if settled.positions:
@@ -584,7 +588,7 @@ class _Transfer:
                 self._status.acknowledge(settled.positions, settled.messages, settled.arrivals, time.time())
             if written_down is not None:
                 written_down.note(settled.intervals)
-                await written_down.write(self._clock.monotonic(), at_once=self._is_over)
+                await written_down.write(self._clock.monotonic(), at_once=self._is_over or is_idle)
             if self._is_over and not self._may_acknowledge.is_set():
                 return
             if not self._is_over:
