@@ -1078,7 +1078,7 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
         "only readers, and writers with a limit or with buckets, have these"
     )
     assert set(tree["histograms"]) == set(HISTOGRAMS)
-    assert set(RouteStatus("r", reader=ReaderStatus(), series=0).as_dict()) == fields
+    assert set(RouteStatus("r", reader=ReaderStatus(), series=0, buckets={"a": {}}).as_dict()) == fields
 
 
 class _InParts(WriterPlan):

@@ -577,8 +577,10 @@ class _Transfer:
         """Acknowledge settled batches, all of them at once and not too often, until the transfer is over."""
         while True:
             written_down = self._route.ledger
-            is_late = [] if written_down is None or not written_down.is_changed else [self._clock.sleep(EVERY_SECONDS)]
-            await first_of(self._may_acknowledge.wait(), *is_late)
+            if written_down is None or not written_down.is_changed:
+                await self._may_acknowledge.wait()
+            elif not self._may_acknowledge.is_set():
+                await first_of(self._may_acknowledge.wait(), self._clock.sleep(EVERY_SECONDS))
             is_idle = not self._may_acknowledge.is_set()  # what is noted is written, though nothing else is settled
             self._may_acknowledge.clear()
             settled, written_down = self._ledger.take(), self._route.ledger
