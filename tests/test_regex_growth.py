@@ -20,6 +20,7 @@ from regex_growth import ANY_USE, growth, slowest
 
 import iggyflux
 from iggyflux import secrets, timestamps
+from iggyflux.audit import points
 from iggyflux.delivery import answers, naming
 from iggyflux.payloads import csv_
 from iggyflux.transports.influxdb.query import statements
@@ -43,6 +44,10 @@ def trees() -> dict[str, ast.Module]:
 
 # Patterns that are made of a function's own names: examples of them.  Those in tables are found there.
 MADE: dict[tuple[str, str], Callable[[], list[str]]] = {
+    ("audit/points.py", "__init__"): lambda: [
+        points._Shape(names, names, [points._KINDS[each] for each in kinds])._pattern.pattern
+        for names, kinds in (("abcde", points._KINDS), ("aab", (str, str, float)))
+    ],
     ("cli/init.py", "_filled"): lambda: ["FILE|END"],
     ("delivery/answers.py", "_words"): list,
     ("delivery/naming.py", "_of_type"): lambda: ["[ ,]aa=" + value for value in naming._VALUES.values()],

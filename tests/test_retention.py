@@ -261,7 +261,7 @@ def test_points_that_are_too_old_are_counted_and_sent(precision, tmp_path, caplo
     events = [each.getMessage() for each in caplog.records if "times.too_old" in each.getMessage()]
     assert len(events) == 1
     assert time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(old[0])) in events[0]
-    assert "for 1 days" in events[0]
+    assert 'kept="for 1 day"' in events[0]
 
 
 def test_an_unknown_retention_is_said_once_and_counts_nothing(tmp_path, caplog):

@@ -282,7 +282,12 @@ def _beginning(text: str, cells: int) -> str:
         if room < 0:
             break
     begin, after = text[:kept], text[kept : kept + 1]
-    return re.sub(r"[\d.,:]+$", "", begin) if re.match(r"[\d.,:%]", after) or begin[-1:].isdigit() else begin
+    if re.match(r"[\d.,:%]", after) or begin[-1:].isdigit():
+        end = len(begin)
+        while end and (begin[end - 1].isdecimal() or begin[end - 1] in ".,:"):
+            end -= 1
+        return begin[:end]
+    return begin
 
 
 def _left(text: str, cells: int) -> str:
