@@ -1142,9 +1142,9 @@ class World:
     @contextmanager
     def _log(self) -> Iterator[None]:
         """Put what the code logs into the timeline."""
-        logger, handler = logging.getLogger("iggyflux"), _Handler(self)
-        logging.getLogger("iggyflux.iggy").setLevel(logging.INFO if self.is_told else logging.WARNING)
-        before = logger.level, logger.propagate
+        logger, handler, of_iggy = logging.getLogger("iggyflux"), _Handler(self), logging.getLogger("iggyflux.iggy")
+        before = logger.level, logger.propagate, of_iggy.level
+        of_iggy.setLevel(logging.INFO if self.is_told else logging.WARNING)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO if self.is_told else logging.CRITICAL)
         logger.propagate = False
@@ -1154,6 +1154,7 @@ class World:
             logger.removeHandler(handler)
             logger.setLevel(before[0])
             logger.propagate = before[1]
+            of_iggy.setLevel(before[2])
 
 
 def _is_about_size(row: dict[str, Any]) -> bool:
