@@ -20,10 +20,10 @@ venv: $(VENV)/.ready  ## make .venv from the lock
 demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simulated InfluxDB
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.ready  ## run the tests but the slow ones (7 minutes)
+test: $(VENV)/.ready  ## run the tests but the slow ones (9 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (4 minutes)
+test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (5 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 servers:  ## install what tests can use: InfluxDB 1.6, VictoriaMetrics, Chromium and Prometheus, where this is Debian and we are root

@@ -1,4 +1,4 @@
-"""Durable writes: whole buffers, new folders, and the fsync of a folder; and what its errors ask for."""
+"""Durable writes: whole buffers, new folders, and the fsync of a folder; waiting for input; what errors ask for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import select
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,19 @@ def write_whole(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def has_input(descriptor: int, seconds: float | None) -> bool:
+    """Return whether a read from `descriptor` would not block, after at most `seconds`; None waits without limit.
+
+    The end of input, and an error, do not block.  Raise `OSError`.
+    """
+    poll = select.poll()  # `select.select` refuses the descriptors from 1024 on
+    poll.register(descriptor, select.POLLIN)
+    events = poll.poll(None if seconds is None else seconds * 1000)
+    if events and events[0][1] & select.POLLNVAL:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return bool(events)
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import environment
 import pytest
@@ -76,6 +79,19 @@ def _reason(report: pytest.TestReport) -> str:
 def update_cases(request: pytest.FixtureRequest) -> bool:
     """Whether to rewrite golden files."""
     return bool(request.config.getoption("--update-cases"))
+
+
+OPEN_FILES = Path("/proc/self/fd")
+MOST_OPEN_FILES = 300
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _open_files() -> Iterator[None]:
+    """What a file of tests leaves open makes a later one fail, far from the cause."""
+    yield
+    if OPEN_FILES.is_dir():
+        files = [str(each.readlink()) for each in OPEN_FILES.iterdir() if each.is_symlink()]
+        assert len(files) < MOST_OPEN_FILES, Counter(files).most_common(5)
 
 
 @pytest.fixture(autouse=True)

@@ -336,6 +336,8 @@ def _messages(
     `spins` is what needs more CPU than `limit_of_cpu`.
     """
     reading, writing = os.pipe()
+    ready = select.poll()
+    ready.register(reading)
     child = os.fork()
     if child == 0:
         os.close(reading)  # so that this process ends when its parent has ended
@@ -346,7 +348,7 @@ def _messages(
     buffer, under_way, end = b"", "the start", time.monotonic() + (600 if limit else 1e9)
     try:
         while True:
-            if not select.select([reading], [], [], max(end - time.monotonic(), 0.0))[0]:
+            if not ready.poll(max(end - time.monotonic(), 0.0) * 1000):
                 yield "late", under_way
                 return
             received = os.read(reading, 65536)

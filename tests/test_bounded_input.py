@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 
 from iggyflux.authoring.samples import Coordinates, SampleError, SampleFile, read_rows, read_samples
 from iggyflux.cli import command_line
+from iggyflux.disk import has_input
 from iggyflux.documents import may_be_document, open_source, parse_document, read_source
 from iggyflux.errors import DocumentError, PipelineError, Stopped
 from iggyflux.pipeline import parse_pipeline
@@ -216,3 +219,57 @@ def test_endless_annotated_rows_are_rejected() -> None:
     with pytest.raises(SampleError, match="annotated CSV has more than") as caught:
         next(read_rows(lines(), form="csv"))
     assert caught.value.code == "IFX503"
+
+
+@pytest.fixture
+def high() -> Iterator[int]:
+    """A number of a descriptor that is higher than a process with 1,024 open files has."""
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = usual[1] if usual[1] != resource.RLIM_INFINITY else 1 << 20
+    if most < 2048:
+        pytest.skip("the hard limit of open files is below 2,048")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(usual[0], 2048), usual[1]))
+    yield 1500
+    resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+
+@pytest.mark.parametrize("source", ["file", "null", "empty pipe", "pipe with data", "ended pipe"])
+def test_whether_there_is_input_does_not_depend_on_the_number_of_open_files(
+    high: int, tmp_path: Path, source: str
+) -> None:
+    reading, writing = os.pipe()
+    if source == "pipe with data":
+        os.write(writing, b"x")
+    if source == "ended pipe":
+        os.close(writing)
+    (tmp_path / "file").write_bytes(b"x")
+    opened = {"file": os.open(tmp_path / "file", os.O_RDONLY), "null": os.open(os.devnull, os.O_RDONLY)}
+    descriptor = fcntl.fcntl(opened.get(source, reading), fcntl.F_DUPFD_CLOEXEC, high)
+    try:
+        assert descriptor >= high
+        assert has_input(descriptor, 0.01) == (source != "empty pipe")
+    finally:
+        for each in (descriptor, reading, *opened.values(), *([writing] if source != "ended pipe" else [])):
+            os.close(each)
+
+
+def test_a_descriptor_that_is_closed_has_no_input_but_an_error() -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    os.close(reading)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        has_input(reading, 0.01)
+
+
+def test_a_process_with_many_open_files_reads_pipes(high: int, tmp_path: Path, mapping: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(high)]
+    try:
+        with pytest.raises(DocumentError, match=r"no data from this pipe"):
+            read_source(pipe, pipe_seconds=0.05)
+        with pytest.raises(DocumentError, match=r"no data from this pipe"):
+            open_source(pipe, pipe_seconds=0.05)
+    finally:
+        for each in kept:
+            os.close(each)

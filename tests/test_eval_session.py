@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from iggyflux.disk import has_input
 from tests.shell import Outcome, iggyflux
 
 PATIENCE = 60
@@ -122,7 +122,7 @@ class Terminal:
         end = time.monotonic() + PATIENCE
         while wanted not in self.seen:
             assert time.monotonic() < end, self.seen
-            if select.select([self.master], [], [], 1)[0]:
+            if has_input(self.master, 1):
                 try:
                     self.seen += os.read(self.master, 4096).decode("utf-8", "replace")
                 except OSError:  # the process has ended

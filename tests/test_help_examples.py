@@ -42,6 +42,7 @@ REPORTS = ("iggyflux test --round-trip", "iggyflux replay", "iggyflux log tail")
 """What reports the message that cannot be mapped, which is in the log: exit code 1."""
 OWN_PROCESS = ("iggyflux run", "iggyflux lsp", "iggyflux completion")
 """What sets up a process: signals, logs, stdin."""
+OTHER_SIZES = {"--count 100000": "--count 1000", "--from 120000 --to 125000": "--from 2 --to 7"}
 ASKS = ("iggyflux cursor set", "iggyflux cursor reset")
 
 
@@ -92,9 +93,8 @@ def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     envelopes = process("log", "generate", "mapping.yaml", "--count", "20", "--envelope", cwd=folder).out
     (folder / "messages.ndjson").write_text(envelopes)
     (folder / "pumps.csv").write_text("name,speed\na,1\n")
-    process(
-        "log", "append", "data", "factory/readings", stdin=f'{payloads}{{}}\n{{"readings": [1]}}\n'.encode(), cwd=folder
-    )
+    messages = f'{payloads}{{}}\n{{"readings": [1]}}\n'.encode()
+    process("log", "append", "data", "factory/readings", "--partitions", "2", stdin=messages, cwd=folder)
     ran = process("run", "pipeline.yaml", "--until-end", cwd=folder, env={"INFLUX_TOKEN": TOKEN})
     assert ran.code == 0, ran.err
     assert (folder / "dead-letters" / "factory-env").is_dir()
@@ -113,9 +113,9 @@ def test_an_example_of_the_help_runs(
         (folder / "mapping.yaml").rename(folder / "readings.yaml")
         if example == "iggyflux init readings.yaml":
             (folder / "readings.yaml").unlink()
-    command = example.replace("/var/", f"{tmp_path}/").replace(
-        "--count 100000", "--count 1000"
-    ) + " --yes" * example.startswith(ASKS)
+    command = example + " --yes" * example.startswith(ASKS)
+    for written, here in {"/var/": f"{tmp_path}/", **OTHER_SIZES}.items():
+        command = command.replace(written, here)
     is_endless = any(command.startswith(each) or each in command for each in ENDLESS) and "--until-end" not in command
     needs_iggy = any(each in command for each in NEEDS_IGGY)
     if needs_iggy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import sys
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from iggyflux.cli.inputs import (
 )
 from iggyflux.cli.logs import open_log
 from iggyflux.cli.output import ExitCode, flush_results, json_text, note, plural, result, result_line, talk
+from iggyflux.disk import has_input
 from iggyflux.errors import DocumentError, ExpressionError, IggyfluxError, RecordError
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.payloads import FORMATS
@@ -156,7 +156,7 @@ def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -
 def _stdin_is_idle() -> bool:
     """Return whether a read from stdin would block; False if stdin has no file descriptor."""
     try:
-        return not select.select([sys.stdin.fileno()], [], [], 0)[0]
+        return not has_input(sys.stdin.fileno(), 0)
     except (OSError, ValueError):
         return False
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-import select
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from iggyflux.disk import has_input
 from iggyflux.documents.text import MAX_BYTES, has_version, refuse, too_large
 from iggyflux.errors import DocumentError, Location, Problem
 
@@ -35,7 +35,7 @@ def read_source(
         waits = stat.S_ISFIFO(mode) or os.isatty(descriptor)
         data = bytearray(_written(descriptor, path) if needs_writer and stat.S_ISFIFO(mode) else b"")
         while len(data) <= limit:
-            if waits and not select.select([descriptor], [], [], pipe_seconds if stat.S_ISFIFO(mode) else None)[0]:
+            if waits and not has_input(descriptor, pipe_seconds if stat.S_ISFIFO(mode) else None):
                 raise _no_data(path, pipe_seconds)
             chunk = os.read(descriptor, _CHUNK_BYTES)
             if not chunk:
@@ -65,12 +65,15 @@ def open_source(path: Path, *, pipe_seconds: float = PIPE_SECONDS) -> BinaryIO:
     """
     raw = _Input(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC | os.O_NONBLOCK))
     file = io.BufferedReader(raw)
-    if stat.S_ISFIFO(os.fstat(raw.fileno()).st_mode) and not select.select([raw], [], [], pipe_seconds)[0]:
-        file.peek(1)
-        if not raw.has_writer:
-            file.close()
-            raise _no_data(path, pipe_seconds)
-    os.set_blocking(raw.fileno(), True)
+    try:
+        if stat.S_ISFIFO(os.fstat(raw.fileno()).st_mode) and not has_input(raw.fileno(), pipe_seconds):
+            file.peek(1)
+            if not raw.has_writer:
+                raise _no_data(path, pipe_seconds)
+        os.set_blocking(raw.fileno(), True)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from iggyflux.sim import SimServer
 from tests.sim.client import WRITES, call, post, raw, write
 
+OPEN_FILES = Path("/proc/self/fd")
 TOKENS = {1: "user:geheim", 2: "geheim", 3: "geheim"}
 ADMIN = [
     ("GET", "stats", ""),
@@ -175,3 +178,19 @@ def test_a_real_gzip_body_is_still_taken(any_dialect: SimServer) -> None:
     body = gzip.compress(b"\n".join(b"m f=%d %d" % (number, number) for number in range(5_000)))
 
     assert call(any_dialect, "POST", WRITES[any_dialect.dialect], body, {"Content-Encoding": "gzip"}).status == 204
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="no /proc/self/fd on this system")
+def test_a_connection_that_has_ended_leaves_no_file_open(any_dialect: SimServer) -> None:
+    def connect() -> None:
+        write(any_dialect, "a b=1 1")
+        call(any_dialect, "GET", "/ping")
+
+    connect()  # what is opened once
+    before = len(list(OPEN_FILES.iterdir()))
+    for _ in range(20):
+        connect()
+    end = time.monotonic() + 30
+    while len(list(OPEN_FILES.iterdir())) > before + 5 and time.monotonic() < end:
+        time.sleep(0.01)  # the server notices the end of the last ones
+    assert len(list(OPEN_FILES.iterdir())) <= before + 5

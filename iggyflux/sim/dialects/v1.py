@@ -79,7 +79,7 @@ class V1(ServerDialect):
         return routes
 
     def _headers(self, content_type: str | None = "application/json") -> dict[str, str]:
-        number = str(uuid.uuid1())
+        number = str(uuid.uuid4())
         headers = {"Content-Type": content_type} if content_type else {}
         return headers | {"Request-Id": number, **self._product(), "X-Request-Id": number}
 

@@ -13,7 +13,6 @@ import errno
 import fcntl
 import logging
 import os
-import select
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.verdicts import Accepted, Impossible, Verdict
-from iggyflux.disk import file_name, remedy, write_whole
+from iggyflux.disk import file_name, has_input, remedy, write_whole
 from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.escapes import escaped_lines
 from iggyflux.payloads import MAX_PAYLOAD_BYTES
@@ -286,7 +285,7 @@ class StdinSource(_LineSource):
 
     def _next_bytes(self, lines: InputLines) -> bytes | None:
         # A blocking read could not be stopped, so first wait a short time for input.
-        if not select.select([lines.descriptor], [], [], _STDIN_WAIT_SECONDS)[0]:
+        if not has_input(lines.descriptor, _STDIN_WAIT_SECONDS):
             return None
         return os.read(lines.descriptor, CHUNK_BYTES)
 
