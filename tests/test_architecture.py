@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "iggyflux"
 
 LAYERS: list[set[str]] = [
-    {"escapes"},
+    {"escapes", "interrupts"},
     {"errors", "codes"},
     {"disk"},
     {"secrets"},
