@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -13,7 +15,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +26,7 @@ from hypothesis import strategies as st
 from shell import iggyflux
 
 from iggyflux.cli.letters import FolderMarks
+from iggyflux.cli.output import attached
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Retention
 from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
@@ -340,6 +345,41 @@ def test_locked_marks_hold_up_no_letter(tmp_path: Path, caplog: pytest.LogCaptur
         await sink.close()
 
     drive(main())
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.1, 25.0, 70.0])), min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_what_a_limit_removes_is_one_event_a_minute_and_nothing_is_left_out(
+    steps: list[tuple[int, float]],
+) -> None:
+    """Each letter of these is too large for the rest: every one removes a file."""
+    logged: list[tuple[float, int, int]] = []
+    now = 1_000_000.0
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if found := re.fullmatch(r"deadletters\.removed .* files=(\d+) .* not_replayed=(\d+)", record.getMessage()):
+                logged.append((now, int(found[1]), int(found[2])))
+
+    async def main(folder: Path) -> tuple[int, int]:
+        nonlocal now
+        sink = RetainingDeadLetters(folder, Retention(max_bytes=2000), seconds=lambda: now)
+        count = 0
+        for letters, pause in steps:
+            for _ in range(letters):
+                await sink.put([letter(count)])
+                count += 1
+            now += pause
+        await sink.close()
+        return count - sum(1 for _ in read_dead_letters(folder)), sink.removed.others
+
+    with TemporaryDirectory() as folder, attached(Listening(), logging.WARNING):
+        gone, counted = drive(main(Path(folder)))
+
+    assert sum(letters for _, _, letters in logged) == gone == counted
+    times = [time for time, _, _ in logged]
+    assert all(later - time >= 60 for time, later in pairwise(times[:-1]))  # the last one may be that of the end
+    assert all(files >= 1 for _, files, _ in logged)
 
 
 def _broken(*_given: object) -> None:
