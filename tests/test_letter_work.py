@@ -382,6 +382,84 @@ def test_what_a_limit_removes_is_one_event_a_minute_and_nothing_is_left_out(
     assert all(files >= 1 for _, files, _ in logged)
 
 
+RULES = [None, Retention(keep_seconds=86400.0), Retention(max_bytes=10**6), Retention(86400.0, 10**6)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(["begin", "put", "put", "end"]), st.sampled_from(RULES)),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_runs_that_share_a_folder_have_one_retention(
+    steps: list[tuple[int, str, Retention | None]], is_there: bool
+) -> None:
+    """The first run decides, until all have ended: another rule would remove letters of the others."""
+
+    async def main(folder: Path) -> None:
+        if is_there:
+            folder.mkdir()
+        runs: dict[int, tuple[DirectoryDeadLetters, Retention | None]] = {}
+        users: set[int] = set()
+        kept = 0
+        for number, step, rules in steps:
+            if number not in runs:
+                sink = DirectoryDeadLetters(folder) if rules is None else RetainingDeadLetters(folder, rules)
+                runs[number] = sink, rules
+            sink, rules = runs[number]
+            if step == "end":
+                await sink.close()
+                del runs[number]
+                users.discard(number)
+                continue
+            code = None
+            try:
+                await (sink.connect() if step == "begin" else sink.put([letter(kept)]))
+            except Stopped as error:
+                code = error.code
+            await asyncio.sleep(0)
+            await sink._worker.call(lambda: None)  # its first look for old letters is over
+            assert code in (None, "IFX829")
+            is_refused = code is not None
+            is_user = step == "put" or folder.exists()
+            assert is_refused is (is_user and any(runs[other][1] != rules for other in users))
+            if is_user and not is_refused:
+                users.add(number)
+            kept += step == "put" and not is_refused
+        for sink, _ in runs.values():
+            await sink.close()
+        assert not kept or sum(1 for _ in read_dead_letters(folder)) == kept
+
+    with TemporaryDirectory() as folder:
+        drive(main(Path(folder) / "letters"))
+
+
+def test_a_folder_that_another_run_made_is_not_pruned_by_other_rules(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run with the retention began before the folder was made."""
+    folder, now = tmp_path / "letters", 1_000_000.0
+
+    async def main() -> None:
+        sink = RetainingDeadLetters(folder, Retention(keep_seconds=16.0), seconds=lambda: now)
+        await sink.connect()
+        await asyncio.sleep(0)
+        other = DirectoryDeadLetters(folder)
+        await other.put([letter(1)])
+        os.utime(dead_letter_files(folder)[0], (1, 1))
+        await sink._worker.call(sink._apply)
+        await other.close()
+        assert sum(1 for _ in read_dead_letters(folder)) == 1
+        await sink._worker.call(sink._apply)
+        await sink.close()
+
+    drive(main())
+    assert "code=IFX829" in caplog.text
+    assert not dead_letter_files(folder)
+
+
 def _broken(*_given: object) -> None:
     raise ValueError("no number")
 

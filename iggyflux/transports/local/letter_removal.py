@@ -248,7 +248,7 @@ class RetainingDeadLetters(DirectoryDeadLetters):
     """A `DeadLetterSink` on a directory with a retention, which is applied after each letter, and from time to time."""
 
     def __init__(self, path: Path, rules: Retention, *, seconds: Callable[[], float] = time.time) -> None:
-        super().__init__(path, file_bytes(rules), max_seconds=file_seconds(rules), seconds=seconds)
+        super().__init__(path, file_bytes(rules), max_seconds=file_seconds(rules), rules=rules, seconds=seconds)
         self._retaining = Retaining(path, rules)
         self._looking: asyncio.Task[None] | None = None
         self._pause = min(file_seconds(rules) or _REPORT_SECONDS, _REPORT_SECONDS)
@@ -260,6 +260,7 @@ class RetainingDeadLetters(DirectoryDeadLetters):
 
     async def connect(self) -> None:
         """As `DeadLetterSink.connect`; begin to look for old letters."""
+        await super().connect()
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
 
@@ -273,11 +274,11 @@ class RetainingDeadLetters(DirectoryDeadLetters):
         """As `DeadLetterSink.close`."""
         if self._looking is not None:
             self._looking.cancel()
-        await self._worker.finish(self._finish)
+        await super().close()
 
     def _finish(self) -> None:
         self._retaining.report()
-        self._close()
+        super()._finish()
 
     async def _look(self) -> None:
         while True:
@@ -285,7 +286,12 @@ class RetainingDeadLetters(DirectoryDeadLetters):
             await asyncio.sleep(self._pause)
 
     def _apply(self) -> None:
-        self._retaining.apply(self._seconds())
+        try:
+            self._claim_existing()
+        except Stopped as error:  # another run made the folder: its letters stay, and ours are refused
+            log.warning("deadletters.not_removed folder=%s code=%s reason=%s", self.path, error.code, error.reason)
+        else:
+            self._retaining.apply(self._seconds())
 
 
 def _is_older(found: os.stat_result, *, seconds: float) -> bool:
