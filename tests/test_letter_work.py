@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -458,6 +459,27 @@ def test_a_folder_that_another_run_made_is_not_pruned_by_other_rules(
     drive(main())
     assert "code=IFX829" in caplog.text
     assert not dead_letter_files(folder)
+
+
+def test_prune_asks_marks_before_it_locks_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay may have the marks for half a minute, and every route waits for the folder."""
+    put(tmp_path, [letter(number) for number in range(9)], 400)
+    with_marks(tmp_path, [2, 3, 7])
+    asked = 0
+    when = Marks.when
+
+    def while_free(marks: Marks, digest: bytes) -> int | None:
+        nonlocal asked
+        asked += 1
+        with (tmp_path / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as a route that keeps a letter
+        return when(marks, digest)
+
+    monkeypatch.setattr(Marks, "when", while_free)
+    done = iggyflux("dead-letters", "prune", str(tmp_path), "--replayed", "--yes")
+
+    assert (done.code, asked >= 9) == (0, True), done.err
+    assert [each.message.offset for each in read_dead_letters(tmp_path)] == [0, 1, 4, 5, 6, 8]
 
 
 def _broken(*_given: object) -> None:
