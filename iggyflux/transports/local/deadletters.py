@@ -151,8 +151,8 @@ class DirectoryDeadLetters:
         self._rules.release()
 
     def _claim_existing(self) -> None:
-        if self.path.is_dir():
-            with suppress(OSError):  # the first letter needs it, and its error says more
+        with suppress(OSError):  # the first letter needs the folder, and its error says more
+            if self.path.is_dir():
                 self._rules.claim()
 
     def _put(self, letters: Sequence[DeadLetter]) -> str:
