@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cli.output import unstyled
@@ -446,6 +446,7 @@ def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) ->
         max_size=30,
     )
 )
+@example(["http://to", 16.0, "http://to", (1, "answer"), 1.0, (0, "silence"), 1.0, "http://to", (0, "answer"), 1.0])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_late_answer_that_was_logged_has_an_end(
     caplog: pytest.LogCaptureFixture, steps: list[str | tuple[int, str] | float]

@@ -96,7 +96,6 @@ class Unanswered:
             if not request.is_warned:
                 request.is_warned = True
                 self._late.setdefault(request.server, request.began)
-                self._back.discard(request.server)
                 fields = {"route": self._route, "server": request.server, "request": request.what}
                 emit(log, logging.WARNING, "server.no_answer", **fields, seconds=round(seconds))
         for server in self._back & self._late.keys() - {each.server for each in self._requests if each.is_warned}:
