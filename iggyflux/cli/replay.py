@@ -25,14 +25,11 @@ from iggyflux.cli.letters import (
     LetterCounts,
     LetterFilter,
     Letters,
-    LettersOnDisk,
     Marking,
     Origin,
     kept_lines,
     letter_options,
-    name_of_place,
-    opened_letters,
-    report_others,
+    selected_letters,
 )
 from iggyflux.cli.output import ExitCode, note, plural, result, show_problem, show_stop, talk, warn
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
@@ -89,22 +86,21 @@ def command(
         if chosen.is_replayed:
             raise click.UsageError("letters that were replayed are sent with --again only")
         chosen = dataclasses.replace(chosen, is_replayed=False)
-    with opened_letters(path, pipeline) as place:
-        letters = Letters(place, chosen)
+    with selected_letters(path, pipeline, chosen) as letters:
         letters.count_all()
-        talk(f"{plural(letters.count, 'dead letter')} selected in {name_of_place(path)}")
+        talk(f"{plural(letters.count, 'dead letter')} selected in {letters.name}")
         if letters.excluded_replayed and not again:
             before = plural(letters.excluded_replayed, "letter was", "letters were")
             note(f"{before} replayed before (--again sends them)")
         if not letters.count:
             if letters.excluded != letters.excluded_replayed or not letters.excluded:
-                report_others(letters, place.path)
+                letters.report_others()
             return ExitCode.PROBLEMS if letters.too_large else ExitCode.OK
         if dry_run:
             code = _dry_run(letters, pipeline, mapping_file, as_is)
         else:
             assert pipeline is not None  # noqa: S101
-            code = asyncio.run(_send(letters, place, pipeline, as_is))
+            code = asyncio.run(_send(letters, pipeline, as_is))
         return max(code, ExitCode.PROBLEMS) if letters.too_large else code
 
 
@@ -217,10 +213,10 @@ def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) 
         show_problem(Problem("IFX718", message, place, severity="warning", hint=hint))
 
 
-async def _send(letters: Letters, place: LettersOnDisk, path: Path, as_is: bool) -> int:
+async def _send(letters: Letters, path: Path, as_is: bool) -> int:
     routes_of_letters, code = _routes_of(letters, path, letters.chosen.route)
     again = ReportedFailures()
-    routes = [_replaying(each, letters, place.marking(), again, as_is) for each in routes_of_letters]
+    routes = [_replaying(each, letters, letters.place.marking(), again, as_is) for each in routes_of_letters]
     summary = await send_again(routes)
     for route, status in zip(routes, summary.routes, strict=True):
         counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
