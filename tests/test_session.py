@@ -64,6 +64,7 @@ STEPS: list[Step] = ["not connected", "lost at once", "lost after progress", "lo
 
 @given(st.lists(st.sampled_from(STEPS), max_size=20))
 @example(["not connected", "lost at once"] * 10)
+@example(["lost at once", "not connected", "lost at once"])
 def test_waits_double_up_to_the_cap_and_start_anew_after_progress(script: list[Step]) -> None:
     """Once also when it is connected after it could not be: what was connected before the other end may be gone."""
     scripted = Scripted(*script)
@@ -277,15 +278,40 @@ def sending(failures: int, *, stop_at: int | None = None) -> tuple[Scripted, int
     return scripted, attempts, None
 
 
-def test_a_send_is_repeated_until_it_is_confirmed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_send_is_repeated_until_it_is_confirmed(failures: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "iggyflux.runner"):
-        scripted, attempts, _ = sending(3)
+        scripted, attempts, _ = sending(failures)
 
-    assert attempts == 4
-    assert scripted.status.retries == 3
-    assert scripted.clock.slept == [0.5, 1.0, 2.0]
+    assert attempts == failures + 1
+    assert scripted.status.retries == failures
+    assert scripted.clock.slept == [0.5, 1.0, 2.0][:failures]
     assert scripted.status.waiting_for is None
     assert caplog.records[-1].getMessage() == "delivery.back route=None"
+
+
+def test_the_status_says_that_the_sink_is_away_from_the_first_failure_to_send_until_it_is_back() -> None:
+    """A failure to connect says it elsewhere: the sink may be there and the source not."""
+    scripted, shown = Scripted("not connected"), list[bool]()
+    sleep = scripted.clock.sleep
+
+    async def noting(seconds: float) -> None:
+        shown.append(scripted.status.is_away)
+        await sleep(seconds)
+
+    async def send() -> None:
+        shown.append(scripted.status.is_away)
+        if len(shown) < 5:
+            raise NotConnected("away")
+
+    async def work() -> None:
+        await scripted.session.until_confirmed(send)
+        shown.append(scripted.status.is_away)
+
+    scripted.clock.sleep = noting  # type: ignore[method-assign]
+    scripted.work = work  # type: ignore[method-assign]
+    drive(scripted.run())
+    assert shown == [False, False, True, True, True, True, False]
 
 
 def test_a_send_that_is_confirmed_at_once_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -328,14 +354,19 @@ def test_everything_is_closed_in_order_although_closing_fails() -> None:
     assert closed == ["work", "class", "in", "lambda"]
 
 
+@pytest.mark.parametrize("asked", [None, 2.0])
 @pytest.mark.parametrize("away", [[], ["class"], ["class", "yield"]])
-def test_each_end_is_connected_although_others_are_away(away: list[str]) -> None:
+def test_each_end_is_connected_although_others_are_away(away: list[str], asked: float | None) -> None:
+    """One error of several has the names of all, and waits as long as any of them asks for."""
     tried: list[str] = []
+    errors = {name: NotConnected("reset", retry_after_seconds=asked and asked + len(name)) for name in away}
+    for name, error in errors.items():
+        error.server = name
 
     async def connect(name: str) -> None:
         tried.append(name)
-        if name in away:
-            raise NotConnected(name, retry_after_seconds=2.0 + len(tried))
+        if name in errors:
+            raise errors[name]
 
     names = ["class", "while", "yield"]
     with pytest.raises(NotConnected) if away else nullcontext() as raised:
@@ -343,7 +374,9 @@ def test_each_end_is_connected_although_others_are_away(away: list[str]) -> None
 
     assert tried == names
     if raised is not None:
-        assert (str(raised.value), raised.value.retry_after_seconds) == ("; ".join(away), 5.0 if away[1:] else 3.0)
+        assert raised.value.named == "; ".join(f"{name}: reset" for name in away)
+        assert raised.value.retry_after_seconds == (asked and asked + 5)
+        assert (raised.value is errors[away[0]]) == (len(away) == 1)
 
 
 def test_what_needs_a_person_is_found_although_another_end_is_away() -> None:
