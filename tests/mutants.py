@@ -95,7 +95,7 @@ SUITES: dict[str, list[str]] = {
     "runner.change": ["test_change.py", "test_reload.py"],
     "runner.deliver": ["test_deliver.py", "test_outages.py", "test_runner.py"],
     "runner.documents": ["test_reload.py"],
-    "runner.failures": ["test_failures.py", "test_runner.py", "test_reader_route.py"],
+    "runner.failures": ["test_failures.py", "test_runner.py", "test_reader_route.py", "test_bounds.py"],
     "runner.ledger": ["test_runner.py"],
     "runner.prefetch": ["test_runner.py", "test_reader_route.py"],
     "runner.publish": ["test_reader_route.py", "test_session.py"],
