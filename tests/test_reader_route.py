@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cursors import CursorStore, Deduplicator, cursor_state
@@ -713,6 +713,7 @@ CALLS = st.lists(st.tuples(st.sampled_from(["prefetch", "fetch", "cancel", "use"
 
 
 @given(CALLS, st.sets(st.integers(1, 8)))
+@example([(call, Read(0, 1, "tail", 0, 9)) for call in ("prefetch", "rest")], set())
 def test_one_window_is_fetched_ahead_once_and_closed_if_it_was_in_vain(
     calls: list[tuple[str, Read]], failing: set[int]
 ) -> None:
