@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iggyflux.cli.status import _ledger
 from iggyflux.delivery import settled
 from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets, count_of_others, gaps
 from iggyflux.delivery.verdicts import Accepted, Verdict
@@ -219,6 +220,21 @@ def test_intervals_are_in_the_order_of_offsets_whatever_plan_settled_them(
     for order in (kept, backwards):
         monkeypatch.setattr(SettledOffsets, "intervals", order)
         assert [each["first"] for each in (ledger() or {})["intervals"]] == [0, 4, 5, 6]
+
+
+def test_intervals_and_gaps_are_in_the_order_of_partitions_as_numbers() -> None:
+    offsets = SettledOffsets()
+    for partition in (10, 9, 2):
+        for first in (8, 0):
+            offsets.add(Partition("coast", "gauges", partition), "p", Interval(first, first + 3))
+    shown = _ledger(offsets.record(), ())
+
+    assert [(each["partition"], each["first"], each["last"]) for each in shown["gaps"]] == [
+        (at, 4, 7) for at in (2, 9, 10)
+    ]
+    assert [(each["partition"], each["first"]) for each in shown["intervals"]] == [
+        (at, first) for at in (2, 9, 10) for first in (0, 8)
+    ]
 
 
 def test_dead_letters_that_cannot_be_counted_are_an_error_beside_the_rest(
