@@ -1,4 +1,4 @@
-"""What a reader sends of a window: pages until each is confirmed, each attempt counted; which rows are of the window."""
+"""What a reader sends of a window: pages until each is confirmed, each attempt counted; and which rows are of it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iggyflux.cli.status import _ledger
@@ -67,6 +67,7 @@ BATCHES = st.lists(
 
 
 @given(BATCHES, st.integers(0, 30), st.integers(0, 30))
+@example([Drawn("new", {4: (0, True, False, False), 7: (1, False, False, True)})], 0, 9)
 def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn], first: int, last: int) -> None:
     offsets, model = SettledOffsets(), dict[str, dict[int, tuple[int, bool, bool, bool]]]()
     for each in drawn:
@@ -87,7 +88,9 @@ def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn],
             assert each.messages == len(within)
     everything = {at for facts in model.values() for at in facts}
     assert all(offsets.claims(Position(HERE, at)) == (at in everything) for at in range(30))
-    shown = {at for a, b in gaps(each for all_of in found.values() for each in all_of) for at in range(a, b + 1)}
+    between = gaps(each for all_of in found.values() for each in all_of)
+    assert all(first <= last for first, last in between)
+    shown = {at for first, last in between for at in range(first, last + 1)}
     assert shown == (set(range(min(everything), max(everything))) - everything if everything else set())
     others = everything - set(model.get("new", ()))
     assert count_of_others(found, "new", HERE, first, last) == len(others & set(range(first, last + 1)))
@@ -95,7 +98,8 @@ def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn],
 
 def test_the_oldest_of_too_many_intervals_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settled, "MOST_INTERVALS", 3)
-    offsets = SettledOffsets()
+    offsets = SettledOffsets.of(None)
+    assert offsets.forgotten == 0
     for offset in range(0, 20, 2):
         offsets.add(HERE, "p", Interval(offset, offset))
 
