@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
+import itertools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +21,11 @@ from hypothesis import strategies as st
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.errors import Stopped
 from iggyflux.mapping import OnError
-from iggyflux.records import DeadLetter, Failure, Message
-from iggyflux.runner.failures import FailureHandler, reasons_by_record
+from iggyflux.records import DeadLetter, Failure, Message, Reason
+from iggyflux.runner import failures
+from iggyflux.runner.failures import FailureHandler, bounded, reasons_by_record
 from iggyflux.runner.status import RouteStatus
+from iggyflux.transports.base import Removed
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters
 
 FAILURES = st.lists(
@@ -41,7 +47,8 @@ def handler(on_error: OnError, letters: list[DeadLetter] | None = None) -> tuple
         assert letters is not None, "nothing is kept"
         letters.extend(found)
 
-    route: Any = SimpleNamespace(name="lambda", mapping="m", plan_identity="0123", on_error=on_error)
+    names = {"name": "lambda", "mapping": "m", "plan_identity": "0123", "dead_letters": None}
+    route: Any = SimpleNamespace(**names, on_error=on_error)
     status = RouteStatus("lambda")
     return FailureHandler(route, status, put, record="row"), status
 
@@ -63,9 +70,9 @@ def test_each_kind_is_logged_once_and_every_reason_is_kept(
             failing.report_failures(failures, lambda index: f"here@{index}")
     asyncio.run(failing.keep(reasons_by_record(failures), message))
 
-    kinds = list(dict.fromkeys((failure.code, failure.location) for failure in failures))
+    kinds = list(dict.fromkeys((failure.code, failure.location or None) for failure in failures))
     logged = [getattr(record, "fields", {}) for record in caplog.records]
-    assert [(each["code"], each.get("location", "")) for each in logged] == kinds[:20]
+    assert [(each["code"], each.get("location")) for each in logged] == kinds[:20]
     assert status.failed == 2 * len(failures)
     indices = sorted({failure.index for failure in failures})
     assert [letter.message for letter in letters] == [message(index) for index in indices]
@@ -152,6 +159,55 @@ def test_values_left_out_are_counted_and_logged_once_whatever_on_error_says(
     assert status.failed == 0
 
 
+TEXTS = st.text("aé", max_size=4)
+REASONS = st.lists(
+    st.builds(
+        Reason,
+        st.sampled_from(["IFX301", "IFX340"]),
+        TEXTS,
+        TEXTS,
+        line=st.none() | TEXTS,
+        status=st.sampled_from([None, 400, 422]),
+    ),
+    max_size=8,
+)
+
+
+@given(REASONS, st.integers(1, 6), st.integers(0, 30))
+def test_a_letter_keeps_the_first_reasons_and_counts_the_others(reasons: list[Reason], most: int, room: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(failures, "_MOST_REASONS", most)
+        patch.setattr(failures, "_MOST_CHARACTERS", room)
+        found = bounded(reasons)
+
+    sizes = itertools.accumulate(len(f"{each.reason}{each.location}{each.line or ''}") for each in reasons)
+    fits = min(most, sum(size <= room for size in sizes))
+    rest = reasons[fits:]
+    assert list(found[:fits]) == reasons[:fits]
+    assert len(found) == fits + bool(rest)
+    if rest:
+        last, codes = found[-1], sorted(Counter(each.code for each in rest).items())
+        assert (last.code, last.location, last.status) == (rest[0].code, rest[0].location, rest[0].status)
+        assert last.line is None
+        assert last.reason.startswith(f"and {len(rest)} more reason")
+        assert last.reason.endswith(f": {', '.join(f'{count} {code}' for code, count in codes)}")
+
+
+@pytest.mark.parametrize(("kind", "at"), [("writer", "s/t/0@7"), ("reader", "s/t, row of 1970-01-01T00:00:01Z")])
+def test_the_status_has_what_was_kept_last_and_what_retention_removed(kind: str, at: str) -> None:
+    failing, status = handler(OnError.DEAD_LETTER, [])
+    status.about = dataclasses.replace(status.about, kind=kind)
+    failing.refresh()
+    assert (status.removed_replayed, status.removed_letters) == (0, 0)
+    failing.route.dead_letters = SimpleNamespace(removed=Removed(3, 5))
+    failing.refresh()
+    assert (status.removed_replayed, status.removed_letters) == (3, 5)
+    kept = Message(b"", "s", "t", 0, 7, timestamp_us=10**6)
+    for _ in range(2):
+        asyncio.run(failing.keep({0: [Reason("IFX340", "no")]}, lambda _: kept))
+    assert [(each.at, each.code) for each in status.newest] == [(at, "IFX340")] * 2
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_letters_that_are_written_while_the_route_is_cut_off_are_counted(is_kept: bool, tmp_path: Path) -> None:
     """A thread writes them: a cancellation does not stop it.  The sink is closed after it, as a run does."""
@@ -179,11 +235,15 @@ def test_letters_that_are_written_while_the_route_is_cut_off_are_counted(is_kept
         keeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await keeping
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         may_write.set()
         await sink.close()
+        gc.collect()
         return status.dead_letters
 
+    unheard: list[dict[str, Any]] = []
     counted = asyncio.run(main())
+    assert not unheard
 
     written = list((tmp_path / "letters").glob("*.ndjson")) if is_kept else []
     lines = sum(len(each.read_bytes().splitlines()) for each in written)

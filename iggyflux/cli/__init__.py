@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import click
 
@@ -141,6 +141,8 @@ def command_line() -> None:
 
 def main() -> NoReturn:
     """Run the `iggyflux` command as a process."""
+    # jsonschema imports it where it is installed, which takes 0.8 s, for a check of formats that is not made here.
+    sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
     try:
         command_line.main()
     except KeyboardInterrupt:  # a second one, while the first ends the command

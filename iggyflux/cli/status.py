@@ -128,13 +128,15 @@ def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
         places.setdefault(place, []).extend(all_of)
         whose = {**asdict(place), "plan": plan, "is_plan_of_today": plan in plans}
         intervals += [{**whose, **{key: getattr(each, key) for key in ("first", "last", *_COUNTS)}} for each in all_of]
+    between = [
+        {**asdict(place), "first": first, "last": last}
+        for place, all_of in places.items()
+        for first, last in gaps(all_of)
+    ]
+    order = itemgetter("stream", "topic", "partition", "first")
     return {
-        "intervals": sorted(intervals, key=itemgetter("stream", "topic", "partition", "first")),
-        "gaps": [
-            {**asdict(place), "first": first, "last": last}
-            for place, all_of in places.items()
-            for first, last in gaps(all_of)
-        ],
+        "intervals": sorted(intervals, key=order),
+        "gaps": sorted(between, key=order),
         "forgotten": found.forgotten,
     }
 

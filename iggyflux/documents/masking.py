@@ -171,7 +171,7 @@ def scrub_texts(problem: Problem, scrub: Scrubber) -> Problem:
     """Return a problem without the secrets of `scrub` in what it says of the file; its line stays as it is.
 
     What is expected, and a word of the schema that is proposed, are the same whatever the file holds: they are shown
-    also if a secret is one of their words.  Hidden there, it would be told by what is missing from a known list.
+    also if a secret is one of their words.  Hidden there, what is missing from a known list would show it.
     """
     proposed = _PROPOSAL.fullmatch(problem.hint or "")
     is_fixed = proposed is not None and proposed[1] in vocabulary().words

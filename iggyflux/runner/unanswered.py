@@ -33,7 +33,7 @@ class Request:
     what: str
     began: float
     is_answered: bool = True
-    """To be set where its failure is no exception."""
+    """A failure that raises no exception sets it to false."""
     is_warned: bool = False
 
 

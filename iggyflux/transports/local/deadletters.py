@@ -163,9 +163,9 @@ class DirectoryDeadLetters:
                 with folder_lock(self.path, shared=True):
                     try:
                         self._rules.claim()
+                        file = self._ready(len(data))
                     except FileNotFoundError:  # the folder was removed meanwhile
                         continue
-                    file = self._ready(len(data))
                     end = file.append(data)
                     file.sync()
                     if file.is_at(end):
