@@ -203,7 +203,7 @@ def show(
 
     \b
     Example:
-      iggyflux dead-letters show dead-letters/factory-env factory/readings/0@21 --payload
+      iggyflux dead-letters show dead-letters/factory-env factory/readings/1@10 --payload
     """
     if not _PLACE.fullmatch(message):
         raise click.BadParameter(f"{message!r}: expected STREAM/TOPIC/PARTITION@OFFSET", param_hint="MESSAGE")
