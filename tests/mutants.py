@@ -64,7 +64,7 @@ SUITES: dict[str, list[str]] = {
     "audit.points": ["test_audit.py"],
     "audit.sorting": ["test_audit.py"],
     "audit.sources": ["test_audit.py"],
-    "audit.stored": ["test_audit.py"],
+    "audit.stored": ["test_audit_stored.py"],
     "audit.window": ["test_audit.py"],
     "delivery.answers": [
         "test_delivery.py",
