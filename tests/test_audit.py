@@ -473,6 +473,36 @@ def test_a_boolean_is_not_a_number(rendered: dict[str, Any], stored: object, kin
 # --- parts ---
 
 
+PLACES_OF_LETTERS = st.tuples(st.integers(0, 1), st.integers(0, 2))
+LINES_OF_LETTERS = st.tuples(st.sampled_from(["surge", "ebb\\ tide,pier=a\\,b"]), st.integers(-1, 1))
+REASONS = st.lists(st.tuples(st.none() | LINES_OF_LETTERS, st.sampled_from([None, 400])), max_size=3)
+
+
+@given(st.lists(st.tuples(PLACES_OF_LETTERS, REASONS), max_size=6), PLACES_OF_LETTERS, LINES_OF_LETTERS)
+def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
+    letters: list[tuple[tuple[int, int], list[Any]]], place: tuple[int, int], line: tuple[str, int]
+) -> None:
+    """A reason with a status and without a line stands for lines that were refused and are not kept."""
+    index = LetterIndex(
+        DeadLetter(
+            Message(b"", "coast", "gauges", *at),
+            "tides",
+            "",
+            tuple(
+                Reason("IFX600", "no", line=kept and f"{kept[0]} f=1 {kept[1]}", status=status)
+                for kept, status in reasons
+            ),
+        )
+        for at, reasons in letters
+    )
+    here = [reason for at, reasons in letters if at == place for reason in reasons]
+    found = Partition("coast", "gauges", place[0]), place[1]
+
+    assert index.count == len(letters)
+    assert index.has_message(found) == any(at == place for at, _ in letters)
+    assert index.has_line(found, *line) == any(kept == line or (kept is None and status) for kept, status in here)
+
+
 POINTS = st.lists(
     st.tuples(st.integers(-5, 5) | st.integers(0, 10**14), st.sampled_from("abc"), st.integers(0, 99), st.just("f=1"))
 )
