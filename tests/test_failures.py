@@ -105,15 +105,42 @@ def test_rule_21_fail_stops_at_the_first_record(failures: list[Failure]) -> None
     assert error.value.hint.endswith("the row is read again")
 
 
-def test_refused_lines_are_logged_once_for_each_message_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
-    failing, _ = handler(OnError.DEAD_LETTER)
-    refusals = [Refusal(line, f"no {line}", 400) for line in range(60)]
-    with caplog.at_level(logging.INFO, "iggyflux.runner"):
-        failing.report_refusals(refusals, lambda refusal: f"here@{refusal.line // 2}")
+REFUSED = st.lists(
+    st.builds(
+        Refusal,
+        line=st.integers(0, 500),
+        reason=st.builds(
+            "type of {}{}".format,
+            st.sampled_from([f"field{number}" for number in range(25)]),
+            st.sampled_from(["", " dropped=1", " dropped=13"]),
+        ),
+        code=st.sampled_from(["IFX601", "IFX609"]),
+    ),
+    max_size=60,
+)
 
-    assert [record.getMessage().split()[:3:2] for record in caplog.records] == [
-        ["line.refused", f"at=here@{number}"] for number in range(20)
-    ]
+
+@given(st.lists(REFUSED, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_cause_of_refused_lines_is_logged_once_with_the_number_of_lines(
+    caplog: pytest.LogCaptureFixture, batches: list[list[Refusal]]
+) -> None:
+    """Servers count lines in their words, so these differ for one cause.  At most 20 causes are logged."""
+    failing, _ = handler(OnError.DEAD_LETTER)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        for refusals in batches:
+            failing.report_refusals(refusals, lambda refusal: f"here@{refusal.line}")
+
+    expected: dict[tuple[str, str], list[object]] = {}
+    for refusals in batches:
+        of_batch: dict[tuple[str, str], list[object]] = {}
+        for each in refusals:
+            found = of_batch.setdefault((each.code, each.reason.split(" dropped")[0]), [f"here@{each.line}", 0])
+            found[1] += 1  # type: ignore[operator]
+        expected |= {cause: found for cause, found in of_batch.items() if cause not in expected}
+    logged = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    assert [[each["at"], each["lines"]] for each in logged] == list(expected.values())[:20]
 
 
 @pytest.mark.parametrize("on_error", list(OnError))

@@ -227,7 +227,7 @@ def test_the_times_before_another_one_are_found(times, first):
     """Whatever their lengths and signs, in the order of the lines."""
     lines = [f"m v=1 {time}" for time in times]
 
-    assert list(Footprint(lines).times_before(first)) == [f" {time}" for time in times if time < first]
+    assert list(Footprint(lines).times_before(first)) == [time for time in times if time < first]
 
 
 @given(st.integers(1, 10**9), st.floats(-1e5, 1e5), st.floats(0, 4e9))

@@ -196,6 +196,7 @@ class WriterRun:
             with self._unanswered.request(self._clock.monotonic(), "connecting", self._sink_state.server):
                 await self.route.sink.connect()
         except NotConnected as error:
+            self._sink_state.shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
             self._sink_failures += 1
             if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
                 end = policy.still_away(error.named)
@@ -211,6 +212,7 @@ class WriterRun:
             return
         with self._unanswered.request(self._clock.monotonic(), "asking for the retention", state.server):
             state.retention = found = await sink.retention()
+        state.shared.asked(found.retry_after_seconds, self._clock.monotonic(), found.why)
         self.status.retention_seconds = found.seconds
         fields = {"route": self.route.name, "server": state.server, "kept": str(found)}
         emit(
