@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iggyflux.delivery.held import HeldRequests
@@ -73,6 +73,7 @@ JOBS = st.lists(st.lists(st.sampled_from(["bad", *"abcdefghijk"]), min_size=1, m
 
 
 @given(JOBS, st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4), st.booleans())
+@example([["a", "a"]], [], 1, True)
 def test_requests_overlap_within_the_limit_and_each_batch_is_settled_once(
     points: list[list[str]], turns: list[int], limit: int, counts: bool
 ) -> None:
