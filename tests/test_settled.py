@@ -138,8 +138,8 @@ def test_what_is_cut_is_not_claimed_and_the_rest_is(drawn: list[Drawn], offset: 
         for each in intervals:
             (whole,) = (one for one in before.intervals()[place] if one.first == each.first)
             counts = (whole.points, whole.dead_letters, whole.dropped, whole.skipped)
-            share = tuple(count * each.messages // whole.messages for count in counts)
-            assert (each.points, each.dead_letters, each.dropped, each.skipped) == share
+            share = (count * each.messages // whole.messages for count in counts)
+            assert each == Interval(each.first, each.last, *share)
     for each in drawn:  # what is settled again is counted anew
         for interval in offsets.new(HERE, each.plan, each.batch()):
             offsets.add(HERE, each.plan, interval)
