@@ -64,7 +64,7 @@ SUITES: dict[str, list[str]] = {
     "audit.points": ["test_audit.py"],
     "audit.sorting": ["test_audit.py"],
     "audit.sources": ["test_audit.py"],
-    "audit.stored": ["test_audit.py"],
+    "audit.stored": ["test_audit_stored.py"],
     "audit.window": ["test_audit.py"],
     "delivery.answers": [
         "test_delivery.py",
@@ -101,7 +101,13 @@ SUITES: dict[str, list[str]] = {
     "runner.publish": ["test_publish.py", "test_reader_route.py", "test_session.py"],
     "runner.reader_run": ["test_reader_route.py", "test_session.py"],
     "runner.reload": ["test_reload.py", "test_service_manager.py"],
-    "runner.request_sender": ["test_runner.py", "test_deliver.py", "test_held_requests.py"],
+    "runner.request_sender": [
+        "test_request_sender.py",
+        "test_runner.py",
+        "test_held_requests.py",
+        "test_retention.py",
+        "test_deliver.py",
+    ],
     "runner.send_gate": ["test_deliver.py", "test_runner.py"],
     "runner.server_state": ["test_outages.py", "test_deliver.py", "test_runner.py"],
     "runner.service_manager": ["test_service_manager.py"],

@@ -473,6 +473,35 @@ def test_a_boolean_is_not_a_number(rendered: dict[str, Any], stored: object, kin
 # --- parts ---
 
 
+LETTER_PLACES = list(itertools.product((0, 1), (0, 1, 2)))
+LETTER_LINES = list(itertools.product(("surge", "ebb\\ tide,pier=a\\,b"), (-1, 1)))
+LETTER_REASONS = st.lists(
+    st.tuples(st.none() | st.sampled_from(LETTER_LINES), st.sampled_from([None, 400])), max_size=3
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(LETTER_PLACES), LETTER_REASONS), max_size=6))
+def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
+    letters: list[tuple[tuple[int, int], list[Any]]],
+) -> None:
+    """A reason with a status and without a line stands for lines that were refused and are not kept."""
+
+    def letter(at: tuple[int, int], reasons: list[Any]) -> DeadLetter:
+        lines = ((kept and f"{kept[0]} f=1 {kept[1]}", status) for kept, status in reasons)
+        made = tuple(Reason("IFX600", "no", line=line, status=status) for line, status in lines)
+        return DeadLetter(Message(b"", "coast", "gauges", *at), "tides", "", made)
+
+    index = LetterIndex(itertools.starmap(letter, letters))
+    assert index.count == len(letters)
+    for place in LETTER_PLACES:
+        here = [reason for at, reasons in letters if at == place for reason in reasons]
+        found = Partition("coast", "gauges", place[0]), place[1]
+        assert index.has_message(found) == any(at == place for at, _ in letters)
+        for line in LETTER_LINES:
+            is_there = any(kept == line or (kept is None and status) for kept, status in here)
+            assert index.has_line(found, *line) == is_there
+
+
 POINTS = st.lists(
     st.tuples(st.integers(-5, 5) | st.integers(0, 10**14), st.sampled_from("abc"), st.integers(0, 99), st.just("f=1"))
 )

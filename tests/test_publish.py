@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iggyflux.delivery.windows import Read
@@ -135,6 +135,8 @@ S = 10**9
 
 
 @given(st.lists(st.integers(-3, 8) | st.sampled_from(["no time", None]), max_size=4))
+@example([5])
+@example([-1, 2])
 def test_rows_that_are_not_of_the_window_stop_the_reader(times: list[Any]) -> None:
     """`None` is a row without the column."""
     rows = [Row({"at": at * S if isinstance(at, int) else at} if at is not None else {"time": 1}) for at in times]
@@ -173,7 +175,7 @@ def test_the_place_of_a_row_has_measurement_tags_and_time(columns: Any, tags: An
     assert _place_of(Row(columns, "env", None, tags), "at") == place
 
 
-@pytest.mark.parametrize(("time", "timestamp_us"), [(7_500, 7), (-7_500, 0), (7.5, 0)])
+@pytest.mark.parametrize(("time", "timestamp_us"), [(10**18 + 7_500, 10**15 + 7), (-7_500, 0), (7.5, 0)])
 def test_the_message_of_a_letter_is_the_row_and_has_its_time(time: Any, timestamp_us: int) -> None:
     route: Any = SimpleNamespace(column="at", stream="s", topic="t")
     publisher: Any = SimpleNamespace(_route=route)
@@ -181,3 +183,20 @@ def test_the_message_of_a_letter_is_the_row_and_has_its_time(time: Any, timestam
 
     assert json.loads(message.payload) == {"at": time, "é": [1]}
     assert message == Message(message.payload, "s", "t", 0, 0, timestamp_us, timestamp_us, 258)
+
+
+def test_the_file_of_a_letter_is_known_although_it_is_kept_by_the_second_attempt() -> None:
+    """Traces name it."""
+    link, files = Link([]), [NotConnected("away"), "letters/7"]
+
+    async def put(_: object) -> str:
+        found = files.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    session = Session("class", link.status, Stop(), link.clock)
+    route: Any = SimpleNamespace(dead_letters=SimpleNamespace(put=put))
+    publisher: Any = SimpleNamespace(_route=route, _session=session)
+
+    assert asyncio.run(Publisher._put(publisher, [])) == "letters/7"

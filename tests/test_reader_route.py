@@ -44,6 +44,16 @@ messages: {payload: "{d: device, v: value, t: time}", key: device}
 to: {stream: s, topic: t}
 """
 )
+WHOLE = parse_mapping(
+    """\
+iggyflux: 1
+kind: reader
+from: {measurement: env}
+messages: {payload: "[].value", for_each: window}
+to: {stream: s, topic: t}
+""",
+    name="back",
+)
 
 
 class Crash(Exception):
@@ -299,7 +309,8 @@ def test_everything_that_is_settled_is_sent_once_and_the_cursor_is_stored(tmp_pa
 
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
     assert world.status.state == "done"
-    assert (world.status.read, world.status.delivered, world.status.acknowledged) == (50, 50, 50)
+    status = world.status
+    assert (status.read, status.points, status.delivered, status.acknowledged) == (50, 50, 50, 50)
     cursor = CursorStore(cursor_state(tmp_path, "back"), "back", QUERY).read()
     assert cursor is not None
     assert cursor.position.done >= BASE - 10 * S
@@ -337,8 +348,12 @@ def test_the_mark_header_distinguishes_late_from_changed(tmp_path: Path) -> None
     changed = Point(BASE - 45 * S, "changed", "d0", arrives=BASE + 8 * S)
     world = World(tmp_path, [*points(50), late, changed])
     world.more["mark"] = "why"
-    world.run(60)
+    counted = count_windows(world, 1, 60)
 
+    assert counted["fallbacks"] == counted["windows"]
+    assert world.status.reader is not None
+    assert (world.status.reader.late, world.status.reader.changed) == (1, 1)
+    assert world.status.reader.seen_again == world.status.read - world.status.points
     marks = {
         value[2]: dict(message.headers) for value, message in zip(world.sink.values, world.sink.messages, strict=True)
     }
@@ -778,14 +793,16 @@ def test_too_many_rows_of_one_time_stop_the_reader_with_a_hint(
     assert remedy in (error.value.hint or "")
 
 
-def test_rows_outside_of_the_window_stop_the_reader(tmp_path: Path) -> None:
+@pytest.mark.parametrize("for_each", ["row", "window"])
+def test_rows_outside_of_the_window_stop_the_reader(tmp_path: Path, for_each: str) -> None:
     """A statement that does not keep to its window would repeat and lose rows."""
 
     class Wrong(Database):
         async def fetch(self, start: int, stop: int) -> MemoryWindow:
             return await super().fetch(start - 100 * S, stop)
 
-    world = World(tmp_path, points(50), start=BASE - 60 * S)
+    world = World(tmp_path, points(50), start=BASE - 60 * S, grid=True)
+    world.plan = WHOLE.plan() if for_each == "window" else world.plan
     world.database = Wrong(world.database.points, world.clock)
     with pytest.raises(Stopped) as error:
         world.run(60)
@@ -856,6 +873,23 @@ def test_a_send_that_stops_in_the_middle_of_a_window_skips_no_row(tmp_path: Path
     world.run(20)
 
     assert set(world.sink.values) == set(expected(world.database.points))
+
+
+def test_what_is_being_sent_is_cancelled_if_the_rest_of_its_window_cannot_be_read(tmp_path: Path) -> None:
+    world = World(tmp_path, points(6), faults=Faults(("chunk", 2, Stopped("gone"))), until_end=True)
+    ended: list[bool] = []
+
+    async def hang(_: Sequence[OutgoingMessage]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            ended.append(world.database.closed)
+
+    world.sink.send = hang  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="gone"):
+        world.run()
+    assert ended == [False]
 
 
 def test_a_requested_stop_while_the_sink_is_unavailable_abandons_the_window(tmp_path: Path) -> None:
@@ -945,19 +979,27 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert error.value.code == "IFX702"
 
 
+def count_windows(world: World, runs: int, seconds: float = 12) -> Counter[str]:
+    """Run several times; return what the status counts, and of what is rendered windows, rows and results."""
+    render, counted = world.plan.render, Counter[str]()
+
+    def rendering(rows: Sequence[Row], digests: Sequence[bytes]) -> Any:
+        made = render(rows, digests)
+        counted.update(windows=1, rows=len(rows), rendered=len(made.messages) + len(made.failures))
+        return dataclasses.replace(made, fallback="odd")
+
+    world.plan.render = rendering
+    for _ in range(runs):
+        status = world.run(seconds).status
+        assert status.reader is not None
+        counted.update(read=status.read, points=status.points, delivered=status.delivered, fallbacks=status.fallbacks)
+        counted.update(changed=status.reader.changed, seen_again=status.reader.seen_again)
+    return counted
+
+
 def test_a_plan_of_whole_windows_gets_all_rows_of_a_window_at_once(tmp_path: Path) -> None:
-    mapping = parse_mapping(
-        """\
-iggyflux: 1
-kind: reader
-from: {measurement: env}
-messages: {payload: "[].value", for_each: window}
-to: {stream: s, topic: t}
-""",
-        name="back",
-    )
     world = World(tmp_path, points(50), until_end=True, grid=True, window=20 * S)
-    world.plan = mapping.plan()
+    world.plan = WHOLE.plan()
     world.run()
 
     found = [json.loads(message.payload) for message in world.sink.messages]
@@ -965,30 +1007,23 @@ to: {stream: s, topic: t}
     assert [number for part in found for number in part] == list(range(sum(map(len, found))))
 
 
-def test_a_window_in_which_something_changed_is_sent_again_as_a_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["why", None])
+def test_a_window_in_which_something_changed_is_sent_again_as_a_whole(tmp_path: Path, mark: str | None) -> None:
     """A consumer of whole windows uses the last message of each."""
-    mapping = parse_mapping(
-        """\
-iggyflux: 1
-kind: reader
-from: {measurement: env}
-messages: {payload: "[].value", for_each: window}
-to: {stream: s, topic: t}
-""",
-        name="back",
-    )
     late = Point(BASE - 35 * S, "late", "x", arrives=BASE + 8 * S)
     world = World(tmp_path, [*points(60), late], grid=True, window=10 * S)
-    world.plan = mapping.plan()
-    world.more["mark"] = "why"
-    for _ in range(4):
-        world.run(12)
+    world.plan = WHOLE.plan()
+    world.more["mark"] = mark
+    counted = count_windows(world, 4)
     found = [(json.loads(message.payload), dict(message.headers)) for message in world.sink.messages]
 
     assert len({message.id for message in world.sink.messages}) == len(found), "no window twice as it was"
-    assert [each for each in found if each[1]] == [
-        ([50, 51, 52, 53, 54, 55, "late", 56, 57, 58, 59], {"why": "changed"})
-    ]
+    assert counted["read"] == counted["rows"]
+    assert (counted["points"], counted["delivered"], counted["changed"]) == (len(found), len(found), 1)
+    assert counted["seen_again"] == counted["rendered"] - len(found)
+    assert counted["fallbacks"] == counted["windows"]
+    changed = [50, 51, 52, 53, 54, 55, "late", 56, 57, 58, 59]
+    assert [each for each in found if each[1] or each[0] == changed] == [(changed, {mark: "changed"} if mark else {})]
     assert found.count(([50, 51, 52, 53, 54, 55, 56, 57, 58, 59], {})) == 1
 
 
@@ -998,18 +1033,19 @@ def test_what_fails_in_a_whole_window_is_kept_once(tmp_path: Path) -> None:
 iggyflux: 1
 kind: reader
 from: {measurement: env}
-messages: {payload: "sum([].value)", for_each: window}
+messages: {payload: "sum([].value)", for_each: series}
 to: {stream: s, topic: t}
 """,
         name="back",
     )
     world = World(tmp_path, [*points(60), Point(BASE - 35 * S, "text", "x")], grid=True, window=10 * S)
     world.plan = mapping.plan()
-    for _ in range(3):
-        world.run(12)
+    counted = count_windows(world, 3)
 
-    assert len(world.letters.letters) == 1
-    assert len(world.sink.messages) == 5
+    (letter,) = world.letters.letters
+    assert json.loads(letter.message.payload)["device"] == "x"
+    assert len(world.sink.messages) == 18, "three series in six windows"
+    assert counted["seen_again"] == counted["rendered"] - 19
 
 
 # --- faults at every point ---

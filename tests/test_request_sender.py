@@ -1,0 +1,142 @@
+"""Requests side by side: how many, none beside one of the same point, and what is settled when they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from iggyflux.delivery.held import HeldRequests
+from iggyflux.delivery.pace import Bounds, Pace
+from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, Verdict
+from iggyflux.records import Rendered
+from iggyflux.runner.deliver import SinkState
+from iggyflux.runner.footprint import Footprint
+from iggyflux.runner.ledger import Job
+from iggyflux.runner.request_sender import RequestSender
+from iggyflux.runner.requests import Request, RequestBuilder
+from iggyflux.runner.status import RouteStatus
+from iggyflux.transports.local.memory import ImmediateClock, ScriptedSource, batch
+from tests.test_runner import route
+
+
+class Sink:
+    """A sink whose requests take so many turns of the loop and seconds each; it refuses lines of the series `bad`."""
+
+    dialect, in_flight = "v2", None
+
+    def __init__(self, turns: list[int], clock: ImmediateClock) -> None:
+        self.turns, self.clock = turns, clock
+        self.running: list[Sequence[str]] = []
+        self.most = 0
+        self.sent: list[str] = []
+
+    async def connect(self) -> None: ...
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        points = {line.split(" ")[0] for line in lines}
+        assert not any(line.split(" ")[0] in points for other in self.running for line in other)
+        self.sent += lines
+        self.running.append(lines)
+        self.most = max(self.most, len(self.running))
+        for _ in range(self.turns.pop() if self.turns else 1):
+            await asyncio.sleep(0)
+        self.running.remove(lines)
+        self.clock.now += 1.0
+        bad = [Refusal(at, "no", 400) for at, line in enumerate(lines) if line.startswith("bad")]
+        return Refused(tuple(bad), rest_stored=True) if bad else Accepted()
+
+    async def close(self) -> None: ...
+
+
+class HeldUp(Pace):
+    """A pace that keeps what it is told."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(Bounds.exactly(number))
+        self.waits: list[float] = []
+
+    def held_up(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+def job_of(points: list[str]) -> Job:
+    lines = [f"{point} v=1 1600000000000000000" for point in points]
+    return Job(batch([b""] * len(lines)), Rendered(lines, range(len(lines))), len(lines))
+
+
+JOBS = st.lists(st.lists(st.sampled_from(["bad", *"abcdefghijk"]), min_size=1, max_size=4), max_size=8)
+
+
+@given(JOBS, st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4), st.booleans())
+@example([["a", "a"]], [], 1, True)
+def test_requests_overlap_within_the_limit_and_each_batch_is_settled_once(
+    points: list[list[str]], turns: list[int], limit: int, counts: bool
+) -> None:
+    clock, status, state = ImmediateClock(), RouteStatus("r"), SinkState()
+    sink, jobs, settled = Sink(turns, clock), [job_of(each) for each in points], list[Job]()
+    state.pace = pace = HeldUp(limit)
+    builder = RequestBuilder(3, 10**6)
+    requests = [request for job in jobs for request in builder.add(job)]
+    if len(builder):
+        requests.append(builder.take())
+
+    async def settle(job: Job) -> None:
+        assert job.unsettled_lines == 0
+        settled.append(job)
+
+    async def main() -> None:
+        made: Any = route(ScriptedSource([]), sink, count_collisions=counts)  # type: ignore[arg-type]
+        sender = RequestSender(made, status, clock, asyncio.Event(), state, HeldRequests[Request](), settle)
+        async with asyncio.TaskGroup() as tasks:
+            for request in requests:
+                await sender.send(request, tasks)
+                assert sender.in_flight >= status.in_flight >= len(sink.running)
+                assert sender.is_idle == (sender.in_flight == 0)
+            await sender.until_answered()
+            assert (sender.is_idle, sender.in_flight, sender.is_holding, status.in_flight) == (True, 0, False, 0)
+            await sender.finish()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    lines = [line for job in jobs for line in job.rendered.lines]
+    bad = sum(line.startswith("bad") for line in lines)
+    assert sorted(sink.sent) == sorted(lines)
+    assert sink.most <= limit
+    assert len(settled) == len(jobs) == len(set(map(id, settled)))
+    assert (status.delivered, status.refused) == (len(lines) - bad, bad)
+    for job in jobs:
+        refused = {at for at, line in enumerate(job.rendered.lines) if line.startswith("bad")}
+        assert {refusal.line for refusal in job.refusals} == refused
+    collisions = sum(Footprint(request.lines).collisions() for request in requests)
+    assert status.collisions == (collisions if counts else 0)
+    assert len(pace.waits) == len(requests)
+    assert sum(pace.waits) <= len(requests)
+    assert any(pace.waits) or sink.most < limit or len(requests) <= limit
+
+
+@pytest.mark.parametrize(
+    ("configured", "of_sink", "first"), [(2, Bounds(3, 1, 9), 2), (None, Bounds(3, 1, 9), 3), (None, None, 4)]
+)
+def test_the_pipeline_decides_how_many_requests_are_in_flight_else_the_sink(
+    configured: int | None, of_sink: Bounds | None, first: int
+) -> None:
+    clock, state = ImmediateClock(), SinkState()
+    sink = Sink([], clock)
+    sink.in_flight = of_sink  # type: ignore[assignment]
+    made: Any = route(ScriptedSource([]), sink, max_in_flight=configured)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        sender = RequestSender(
+            made, RouteStatus("r"), clock, asyncio.Event(), state, HeldRequests[Request](), lambda _: asyncio.sleep(0)
+        )
+        (request,) = RequestBuilder(1, 10**6).add(job_of(["a"]))
+        async with asyncio.TaskGroup() as tasks:
+            await sender.send(request, tasks)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert state.pace is not None
+    assert state.pace.limit == first
