@@ -388,11 +388,17 @@ class _WriterGenerator:
 
     # --- parts of a point ------------------------------------------------------------------------------------------
 
+    def _constant_measurement(self, spec: PointSpec) -> str | None:
+        if not isinstance(spec.measurement, Const):
+            return None
+        return _make_measurement(self.dialect, self._valid, spec.measurement.value)
+
     def _measurement(self, number: int, spec: PointSpec) -> _Piece:
+        constant = self._constant_measurement(spec)
+        if constant is not None:
+            return _Piece(text=constant)
         pointer = f"{spec.pointer}/measurement"
         make = partial(_make_measurement, self.dialect, self._valid)
-        if isinstance(spec.measurement, Const):
-            return _Piece(text=make(spec.measurement.value))
         self._comment(pointer)
         raw = self._raw(spec.measurement, f"measurement_{number}")
         memo = self._name("measurement_text", columns.Memo(make, self.series_bytes // (len(spec.tags) + 1)))
@@ -626,8 +632,11 @@ class _WriterGenerator:
 
     @property
     def may_collide(self) -> bool:
-        """Whether a message can make two points."""
-        return self.writer.may_repeat or len(self.writer.points) > 1
+        """Whether a message can make two points of one series: it makes several, and not all of other measurements."""
+        if self.writer.may_repeat:
+            return True
+        names = [self._constant_measurement(spec) for spec in self.writer.points]
+        return None in names or len(set(names)) < len(names)
 
     def _collisions(self) -> None:
         """Add the search for two points of one message with one series and time, which the reference plan settles."""
