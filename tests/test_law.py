@@ -16,7 +16,7 @@ from tests.strategies import as_yaml, cases, pipeline_tags
 def outcome(rendered):
     """Return all that both plans must agree on."""
     parts = ("lines", "origins", "failures", "skipped", "empty", "omitted")
-    return [list(getattr(rendered, part)) for part in parts]
+    return [*(list(getattr(rendered, part)) for part in parts), list(rendered.buckets or ())]
 
 
 FEW, EXAMPLES = 80, 250
@@ -58,6 +58,7 @@ def test_compiled_equals_reference(part, examples):
         tags = data.draw(st.one_of(st.just({}), pipeline_tags(document, batches)))
         compiled = mapping.plan("compiled", dialect=dialect, precision=precision, tags=tags)
         reference = mapping.plan("reference", dialect=dialect, precision=precision, tags=tags)
+        event("with buckets" if mapping.writer.chooses_bucket else "without buckets")
         event("with tags of the pipeline" if tags else "without")
         event("static" if "Struct, gc=False" in compiled.source else "dynamic" if compiled.source else "not compiled")
         for batch in batches:

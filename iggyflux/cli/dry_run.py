@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
+from itertools import groupby, islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.records import Failure, Message
+from iggyflux.records import Failure, Message, Rendered
 from iggyflux.timestamps import format_rfc3339
 
 _CHUNK: Final = 500
@@ -272,6 +272,7 @@ class _WriterRun:
         self.looked_at: list[Message] = []
         self.failed: set[str] = set()
         self.shown = 0
+        self.bucket: str | None = None
         self.seen: set[tuple[str, str]] = set()
 
     def __call__(self, samples: Iterable[Sample]) -> None:
@@ -297,10 +298,18 @@ class _WriterRun:
             if self.form == "json":
                 self._print_json(sample, lines[index], failures[index], outcomes.get(index))
         if self.form == "text":
-            result("".join(f"{line}\n" for line in rendered.lines))
+            result("".join(self._written(rendered)))
             flush_results()
             for failure in rendered.failures:
                 self._show(samples[failure.index], failure)
+
+    def _written(self, rendered: Rendered) -> Iterator[str]:
+        """Yield the lines; where points choose their bucket, a comment names it before the first of its lines."""
+        for bucket, line in zip(rendered.buckets or repeat(None), rendered.lines, strict=False):
+            if bucket is not None and bucket != self.bucket:
+                self.bucket = bucket
+                yield f"# bucket: {bucket}\n" if bucket else "# bucket: the one of the pipeline\n"
+            yield f"{line}\n"
 
     def _print_json(self, sample: Sample, lines: list[str], failures: list[Failure], outcome: str | None) -> None:
         message = sample.message

@@ -20,6 +20,7 @@ from iggyflux.runner.requests import Request
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
 from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.base import LineSink
 
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _LEAST_PAUSE_SECONDS = 1.0
@@ -47,8 +48,11 @@ class RequestSender:
         state: SinkState,
         held: HeldRequests[Request],
         settle: Callable[[Job], Awaitable[None]],
+        sink: LineSink | None = None,
     ) -> None:
+        """`sink` is that of a bucket; None is that of the route."""
         self._route = route
+        self._sink = route.sink if sink is None else sink
         self._status = status
         self._clock = clock
         self._stop = stop
@@ -122,7 +126,7 @@ class RequestSender:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""
         if self._state.pace is None:
             number = self._route.max_in_flight
-            bounds = Bounds.exactly(number) if number else self._route.sink.in_flight or _DEFAULT_IN_FLIGHT
+            bounds = Bounds.exactly(number) if number else self._sink.in_flight or _DEFAULT_IN_FLIGHT
             self._state.pace = Pace(bounds)
         return self._state.pace
 
@@ -166,7 +170,7 @@ class RequestSender:
         self._began_at = self._clock.monotonic()
         route, number = self._route, self._held.begin() if again is None else again
         refusals = await deliver(
-            route.sink,
+            self._sink,
             request.lines,
             route.policy,
             self._clock,
@@ -192,8 +196,11 @@ class RequestSender:
         for each in ended:
             for refusal in each.refusals:
                 self._status.count("refused", refusal.code)
-            self._status.delivered += len(each.request.lines) - len(each.refusals)
+            accepted = len(each.request.lines) - len(each.refusals)
+            self._status.delivered += accepted
+            self._state.delivered += accepted
+            self._state.refused += len(each.refusals)
             for lines, refusals in each.request.refusals_by_range(each.refusals):
-                lines.job.answered(lines.start, lines.stop, refusals)
-                if not lines.job.unsettled_lines:
-                    await self._settle(lines.job)
+                lines.share.answered(lines.start, lines.stop, refusals)
+                if not lines.share.job.unsettled_lines:
+                    await self._settle(lines.share.job)

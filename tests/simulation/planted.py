@@ -348,6 +348,22 @@ PLANTED = [
         "            self._states",
     ),
     Planted(
+        "a dead bucket stalls the others",
+        f"{_RUNNER}.lanes",
+        "            await lane.add(share, tasks)\n",
+        "            await lane.add(share, tasks)\n"
+        "            await lane.flush(tasks)\n"
+        "            await lane.finish()\n",
+        size="buckets",
+    ),
+    Planted(
+        "a point is sent to the wrong bucket",
+        f"{_RUNNER}.lanes",
+        "        found.setdefault(bucket, []).append(index)\n",
+        "        found.setdefault(rendered.buckets[0], []).append(index)\n",
+        size="buckets",
+    ),
+    Planted(
         "fill requests without a bound of bytes",
         f"{_RUNNER}.requests",
         "        self._max_bytes = max_bytes\n",
