@@ -142,7 +142,7 @@ def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
 @pytest.mark.parametrize("bound", ["bytes", "requests"])
 def test_what_is_read_ahead_of_a_dead_bucket_is_bounded(bound, tmp_path, monkeypatch):
     """By what is not settled, and by full requests in its queue; then reading pauses until it is there again."""
-    monkeypatch.setattr("iggyflux.runner.writer_run.MOST_UNSETTLED_BYTES", 20_000 if bound == "bytes" else 10**9)
+    monkeypatch.setattr("iggyflux.runner.lanes.MOST_UNSETTLED_BYTES", 20_000 if bound == "bytes" else 10**9)
     names = (["dead"] + ["a"] * 9) * 1000
 
     async def main():

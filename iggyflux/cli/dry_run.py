@@ -291,12 +291,13 @@ class _WriterRun:
             self.tally.omitted[value.code, value.location] += value.count
         self.failed.update(failure.location for failure in rendered.failures)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
+        buckets = _grouped(zip(rendered.origins, rendered.buckets or (), strict=False), len(samples))
         failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
         outcomes = {**dict.fromkeys(rendered.skipped, "skipped"), **dict.fromkeys(rendered.empty, "empty")}
         for index, sample in enumerate(samples):
-            self.tally.add_message(str(sample), lines[index], failures[index])
+            self.tally.add_message(str(sample), lines[index], failures[index], buckets[index])
             if self.form == "json":
-                self._print_json(sample, lines[index], failures[index], outcomes.get(index))
+                self._print_json(sample, lines[index], buckets[index], failures[index], outcomes.get(index))
         if self.form == "text":
             result("".join(self._written(rendered)))
             flush_results()
@@ -311,7 +312,14 @@ class _WriterRun:
                 yield f"# bucket: {bucket}\n" if bucket else "# bucket: the one of the pipeline\n"
             yield f"{line}\n"
 
-    def _print_json(self, sample: Sample, lines: list[str], failures: list[Failure], outcome: str | None) -> None:
+    def _print_json(
+        self,
+        sample: Sample,
+        lines: list[str],
+        buckets: list[str],
+        failures: list[Failure],
+        outcome: str | None,
+    ) -> None:
         message = sample.message
         made: dict[str, object] = {
             "sample": sample.line,
@@ -319,6 +327,7 @@ class _WriterRun:
             "offset": message.offset,
             "outcome": outcome or ("failed" if failures else "points"),
             "lines": lines,
+            **({"buckets": buckets} if buckets else {}),
             "failures": [self._failure_dict(failure) for failure in failures],
         }
         result(json_text(made) + "\n")

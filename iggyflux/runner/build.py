@@ -54,6 +54,7 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         unit_ns=Precision(settings.precision).divisor,
         series=make_series_guard(setup),
         bucket_sink=make_bucket_sinks(setup, sink),
+        usual_bucket=settings.database or settings.bucket or "",
         buckets=settings.buckets,
         ledger=make_ledger(setup, source),
     )

@@ -86,6 +86,8 @@ class SinkState:
     """Lines that were accepted."""
     refused: int = 0
     """Lines that were refused."""
+    sent_bytes: int = 0
+    """What the sink had sent when that was counted last."""
     queued: int = 0
     """Requests that wait in the queue of a bucket."""
     logged_step: int = 0
@@ -188,7 +190,8 @@ async def _deliver(
                 if state.pace is not None:
                     state.pace.ended(len(indices), began, now, is_answered=is_answered)
                 if isinstance(sink, Counting):
-                    statistics.sent_bytes = sink.sent_bytes
+                    statistics.sent_bytes += sink.sent_bytes - state.sent_bytes
+                    state.sent_bytes = sink.sent_bytes
                 _record(state, statistics, verdict, len(indices), now - began)
             case Probe():
                 is_last = stop.is_set()

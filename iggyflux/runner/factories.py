@@ -133,19 +133,20 @@ def make_bucket_sinks(setup: WriterSetup, sink: Endpoint) -> Callable[[str], Lin
     """Return what makes the sink of a bucket or database, if the points of a mapping choose theirs."""
     if not setup.writer.chooses_bucket or sink.kind != "influxdb":
         return None
-    settings = setup.influxdb
 
     def make(name: str) -> LineSink:
         from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 
-        chosen = (
-            dataclasses.replace(settings, database=name)
-            if settings.database
-            else dataclasses.replace(settings, bucket=name)
-        )
-        return InfluxLineSink(chosen)
+        return InfluxLineSink(settings_of(name, setup.influxdb))
 
     return make
+
+
+def settings_of(bucket: str, settings: InfluxSettings) -> InfluxSettings:
+    """Return the same settings for another bucket or database of the server."""
+    if settings.database:
+        return dataclasses.replace(settings, database=bucket)
+    return dataclasses.replace(settings, bucket=bucket)
 
 
 # --- Sinks of messages ---

@@ -32,286 +32,224 @@ messages that are read and not settled have at most `MOST_UNSETTLED_BYTES`; beyo
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
 
-from iggyflux.delivery.pace import Bounds
-from iggyflux.delivery.verdicts import Impossible, Unavailable, Verdict
-from iggyflux.errors import NotConnected, Stopped
-from iggyflux.runner.deliver import SinkState
+from iggyflux.runner.clock import Clock
 from iggyflux.runner.ledger import Job, Share
+from iggyflux.runner.places import Place, Places
 from iggyflux.runner.request_sender import RequestSender
 from iggyflux.runner.requests import Request, RequestBuilder
-from iggyflux.transports.base import LineSink
 
 MOST_WAITING: Final = 4
-"""The most full requests in the queue of a lane."""
+"""So many full requests in the queue of a lane make reading pause."""
 MOST_UNSETTLED_BYTES: Final = 64_000_000
-"""The most bytes of payloads that are read and not settled."""
+"""So many bytes of payloads that are read and not settled make reading pause."""
+UNUSED_SECONDS: Final = 60.0
+"""A lane without a line for so long is closed."""
+
+Settle = Callable[[Job], Awaitable[None]]
 
 
-class BucketSink(LineSink):
-    """The sink of one bucket: what only a person can correct counts as a bucket that is away, until it is corrected."""
+class Outlet(ABC):
+    """Where a transfer sends the lines of its batches: one way, or a lane for each bucket."""
 
-    def __init__(self, sink: LineSink, like: LineSink) -> None:
-        """`like` is a connected sink to the same server."""
-        self._sink = sink
-        self._like = like
-        self._is_connected = False
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+
+    @abstractmethod
+    async def add(self, job: Job, tasks: asyncio.TaskGroup) -> None:
+        """Send the lines of a batch as requests become full; wait while too much is under way."""
+
+    @abstractmethod
+    async def flush(self, tasks: asyncio.TaskGroup) -> None:
+        """Send what lingers."""
+
+    async def until_answered(self) -> None:
+        """Wait until each request is settled or held."""
+        for lane in self._lanes.values():
+            await lane.until_answered()
+
+    async def finish(self) -> None:
+        """Wait until everything is settled: no batch will follow."""
+        await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
 
     @property
-    def dialect(self) -> str:
-        """The dialect of the server."""
-        return self._like.dialect
+    def in_flight(self) -> int:
+        """The number of requests that wait or are under way."""
+        return sum(len(lane.waiting) + lane.sender.in_flight for lane in self._lanes.values())
 
     @property
-    def in_flight(self) -> Bounds | None:
-        """The bounds of the server."""
-        return self._like.in_flight
+    def is_holding(self) -> bool:
+        """Whether requests are held."""
+        return any(lane.sender.is_holding for lane in self._lanes.values())
 
-    async def connect(self) -> None:
-        """Connect.  Raise `NotConnected`, also where a person must act."""
-        try:
-            await self._sink.connect()
-        except Stopped as error:
-            raise NotConnected(error.reason) from error
-        self._is_connected = True
-
-    async def write(self, lines: Sequence[str]) -> Verdict:
-        """Return the verdict of the sink; it is connected first where it is not."""
-        if not self._is_connected:
-            try:
-                await self.connect()
-            except NotConnected as error:
-                return Unavailable(str(error), retry_after_seconds=error.retry_after_seconds)
-        verdict = await self._sink.write(lines)
-        return Unavailable(verdict.reason, verdict.status) if isinstance(verdict, Impossible) else verdict
-
-    async def close(self) -> None:
-        """Close the sink."""
-        await self._sink.close()
+    @property
+    def lingering(self) -> int:
+        """The number of lines that wait for a full request."""
+        return sum(len(lane.builder) for lane in self._lanes.values())
 
 
 class Lane:
-    """The requests of one bucket over one connection of the source."""
+    """The requests for one place over one connection of the source."""
 
-    def __init__(self, builder: RequestBuilder, sender: RequestSender, state: SinkState) -> None:
-        self._builder = builder
-        self._sender = sender
-        self._state = state
-        self._waiting: deque[Request] = deque()
-        self._change = asyncio.Event()
+    def __init__(self, place: Place, builder: RequestBuilder, sender: RequestSender) -> None:
+        self.place = place
+        self.builder = builder
+        self.sender = sender
+        self.waiting: deque[Request] = deque()
+        self.moved = asyncio.Event()
+        """Set when its queue became shorter."""
         self._pump: asyncio.Task[None] | None = None
         self._is_flushing = False
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits or is under way."""
-        return not self._waiting and self._sender.is_idle
-
-    @property
-    def waiting(self) -> int:
-        """The number of requests in the queue."""
-        return len(self._waiting)
-
-    @property
-    def lingering(self) -> int:
-        """The number of lines that wait for a full request."""
-        return len(self._builder)
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests that wait or are under way."""
-        return len(self._waiting) + self._sender.in_flight
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether requests are held."""
-        return self._sender.is_holding
+        """Whether nothing lingers, waits, is under way or is held."""
+        return not (len(self.builder) or self.waiting or self.sender.in_flight or self.sender.is_holding)
 
     async def until_answered(self) -> None:
         """Return when no request waits or is under way: each is settled or held."""
-        while self._pump is not None and not self._pump.done():
+        if self._pump is not None:
             await asyncio.wait([self._pump])
-        await self._sender.until_answered()
-
-    async def add(self, share: Share, tasks: asyncio.TaskGroup) -> None:
-        """Add the lines of a batch that are for this bucket; wait while the queue is full."""
-        for request in self._builder.add(share):
-            await self._put(request, tasks)
-
-    async def flush(self, tasks: asyncio.TaskGroup) -> None:
-        """Send what lingers, after what waits: a queue of small requests would be full too soon."""
-        if self._waiting:
-            self._is_flushing = True
-        elif len(self._builder):
-            await self._put(self._builder.take(), tasks)
+        await self.sender.until_answered()
 
     async def finish(self) -> None:
         """Wait until everything is settled: no request will follow."""
         if self._pump is not None:
             await asyncio.wait([self._pump])
-        await self._sender.finish()
+        await self.sender.finish()
 
-    async def _put(self, request: Request, tasks: asyncio.TaskGroup) -> None:
-        while len(self._waiting) >= MOST_WAITING:
-            self._change.clear()
-            await self._change.wait()
-        self._waiting.append(request)
-        self._state.queued = len(self._waiting)
+    def add(self, share: Share, tasks: asyncio.TaskGroup) -> None:
+        """Add the lines of a batch that are for this place to its queue."""
+        self.waiting.extend(self.builder.add(share))
+        self.place.state.queued = len(self.waiting)
+        self._send_on(tasks)
+
+    def flush(self, tasks: asyncio.TaskGroup) -> None:
+        """Send what lingers, after what waits: a queue of small requests would be full too soon."""
+        self._is_flushing = True
+        self._send_on(tasks)
+
+    def _send_on(self, tasks: asyncio.TaskGroup) -> None:
         if self._pump is None or self._pump.done():
             self._pump = tasks.create_task(self._send(tasks))
-        await asyncio.sleep(0)
 
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
-        """Send what waits, in its order, as the pace of this bucket allows."""
-        while self._waiting:
-            request = self._waiting.popleft()
-            self._state.queued = len(self._waiting)
-            self._change.set()
-            await self._sender.send(request, tasks)
-            if self._is_flushing and not self._waiting and len(self._builder):
-                self._waiting.append(self._builder.take())
-                self._is_flushing = False
+        """Send what waits, in its order, as the pace of this place allows."""
+        await self.place.prepare()
+        while (request := self._next()) is not None:
+            await self.sender.send(request, tasks)
+
+    def _next(self) -> Request | None:
+        """Return the next request of the queue; after the last one, what lingers and is to be flushed."""
+        found = self.waiting.popleft() if self.waiting else None
+        if found is None and self._is_flushing:
+            self._is_flushing = False
+            found = self.builder.take() if len(self.builder) else None
+        self.place.state.queued = len(self.waiting)
+        self.moved.set()
+        return found
 
 
-class Outlet(Protocol):
-    """Where a transfer sends the lines of its batches."""
+class OneWay(Outlet):
+    """The requests of a route that writes to one place; without a queue, its pace holds up reading."""
 
-    async def add(self, job: Job, tasks: asyncio.TaskGroup) -> None:
-        """Send the lines of a batch as requests become full; wait while too much is under way."""
-
-    async def flush(self, tasks: asyncio.TaskGroup) -> None:
-        """Send what lingers."""
-
-    async def until_answered(self) -> None:
-        """Wait until each request is settled or held."""
-
-    async def finish(self) -> None:
-        """Wait until everything is settled: no batch will follow."""
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests that wait or are under way."""
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether requests are held."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits or is under way."""
-
-    @property
-    def lingering(self) -> int:
-        """The number of lines that wait for a full request."""
-
-
-class OneOutlet(Outlet):
-    """The requests of a route that writes to one place."""
-
-    def __init__(self, builder: RequestBuilder, sender: RequestSender) -> None:
-        self._builder = builder
-        self._sender = sender
+    def __init__(self, lane: Lane) -> None:
+        super().__init__()
+        self._lanes[""] = self._lane = lane
 
     async def add(self, job: Job, tasks: asyncio.TaskGroup) -> None:
         """Send the requests that are full."""
-        for request in self._builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines)))):
-            await self._sender.send(request, tasks)
+        for request in self._lane.builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines)))):
+            await self._lane.sender.send(request, tasks)
 
     async def flush(self, tasks: asyncio.TaskGroup) -> None:
         """Send what lingers."""
-        if len(self._builder):
-            await self._sender.send(self._builder.take(), tasks)
-
-    async def until_answered(self) -> None:
-        """Wait until each request is settled or held."""
-        await self._sender.until_answered()
-
-    async def finish(self) -> None:
-        """Wait for the requests in flight."""
-        await self._sender.finish()
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests in flight."""
-        return self._sender.in_flight
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether requests are held."""
-        return self._sender.is_holding
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is in flight."""
-        return self._sender.is_idle
-
-    @property
-    def lingering(self) -> int:
-        """The number of lines that wait for a full request."""
-        return len(self._builder)
+        if len(self._lane.builder):
+            await self._lane.sender.send(self._lane.builder.take(), tasks)
 
 
 class Lanes(Outlet):
-    """The lanes of a route over one connection of its source; `make` returns that of a bucket."""
+    """A lane for each bucket; one that is held up holds up no other, until one of the two bounds is reached."""
 
-    def __init__(self, make: Callable[[str], Lane]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        make: Callable[[Place, Settle], Lane],
+        settle: Settle,
+        unsettled_bytes: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        """`make` returns a lane to a place that settles batches by what it is given."""
+        super().__init__()
+        self._places = places
         self._make = make
-        self._lanes: dict[str, Lane] = {}
+        self._settle = settle
+        self._unsettled_bytes = unsettled_bytes
+        self._clock = clock
+        self._used: set[str] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()  # a queue is shorter, or a batch is settled
 
     async def add(self, job: Job, tasks: asyncio.TaskGroup) -> None:
         """Add the lines of a batch to the lanes of their buckets."""
-        for bucket, share in shares_of(job):
+        if self._closing is None:
+            self._closing = tasks.create_task(self._close_unused())
+        for bucket, share in shares_of(job, self._places.usual_bucket):
+            self._used.add(bucket)
             lane = self._lanes.get(bucket)
             if lane is None:
-                lane = self._lanes[bucket] = self._make(bucket)
-            await lane.add(share, tasks)
+                lane = self._lanes[bucket] = self._make(self._places.of(bucket), self._settle_one)
+                lane.moved = self._moved
+            lane.add(share, tasks)
+        await asyncio.sleep(0)
+        if self._is_full:
+            await self.flush(tasks)
+        while self._is_full:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def flush(self, tasks: asyncio.TaskGroup) -> None:
-        """Send what lingers, of those first whose queue has room: a full one holds up no other."""
-        for lane in sorted(self._lanes.values(), key=lambda lane: lane.waiting):
-            await lane.flush(tasks)
-
-    async def until_answered(self) -> None:
-        """Wait until each request of each lane is settled or held."""
+        """Send what lingers."""
         for lane in self._lanes.values():
-            await lane.until_answered()
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests that wait or are under way."""
-        return sum(lane.in_flight for lane in self._lanes.values())
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether a lane holds requests."""
-        return any(lane.is_holding for lane in self._lanes.values())
+            if len(lane.builder):
+                lane.flush(tasks)
+        await asyncio.sleep(0)
 
     async def finish(self) -> None:
         """Wait until everything is settled."""
-        await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
+        if self._closing is not None:
+            self._closing.cancel()
+        await super().finish()
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits or is under way."""
-        return all(lane.is_idle for lane in self._lanes.values())
+    def _is_full(self) -> bool:
+        full = any(len(lane.waiting) >= MOST_WAITING for lane in self._lanes.values())
+        return full or self._unsettled_bytes() > MOST_UNSETTLED_BYTES
 
-    @property
-    def lingering(self) -> int:
-        """The number of lines that wait for a full request."""
-        return sum(lane.lingering for lane in self._lanes.values())
+    async def _settle_one(self, job: Job) -> None:
+        await self._settle(job)
+        self._moved.set()
+
+    async def _close_unused(self) -> None:
+        """Close the lanes and sinks that had no line for a minute or two."""
+        while True:
+            await self._clock.sleep(UNUSED_SECONDS)
+            used, self._used = self._used, set()
+            for bucket, place in self._places.buckets.copy().items():
+                lane = self._lanes.get(bucket)
+                if bucket not in used and (lane is None or lane.is_idle):
+                    self._lanes.pop(bucket, None)
+                    await place.sink.close()
 
 
-def shares_of(job: Job) -> Iterator[tuple[str, Share]]:
-    """Yield the buckets of a batch with their lines, in their order."""
-    rendered = job.rendered
-    if rendered.buckets is None:
-        yield "", Share(job, rendered.lines, range(len(rendered.lines)))
-        return
-    found: dict[str, list[int]] = {}
-    for index, bucket in enumerate(rendered.buckets):
-        found.setdefault(bucket, []).append(index)
+def shares_of(job: Job, usual_bucket: str) -> Iterator[tuple[str, Share]]:
+    """Yield the buckets of a batch with their lines, in their order; "" is the one of the pipeline, by any name."""
+    lines, found = job.rendered.lines, dict[str, list[int]]()
+    for index, bucket in enumerate(job.rendered.buckets or [""] * len(lines)):
+        found.setdefault("" if bucket == usual_bucket else bucket, []).append(index)
     for bucket, indices in found.items():
-        yield bucket, Share(job, [rendered.lines[index] for index in indices], indices)
+        yield bucket, Share(job, [lines[index] for index in indices], indices)

@@ -7,20 +7,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from iggyflux.delivery.held import EndedRequest, HeldRequests
+from iggyflux.delivery.held import EndedRequest
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.errors import Stopped
 from iggyflux.runner.clock import Clock
-from iggyflux.runner.deliver import SinkState, deliver
+from iggyflux.runner.deliver import deliver
 from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
+from iggyflux.runner.places import Place
 from iggyflux.runner.requests import Request
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.base import LineSink
 
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _LEAST_PAUSE_SECONDS = 1.0
@@ -36,7 +36,7 @@ log = logging.getLogger("iggyflux.runner")
 class RequestSender:
     """Delivers requests side by side; calls `settle` for each batch whose lines are all accepted or refused.
 
-    `state` and `held` are what is known of the sink: they outlive the connection.
+    `place` is where they go; it outlives the connection.
     """
 
     def __init__(
@@ -45,30 +45,20 @@ class RequestSender:
         status: RouteStatus,
         clock: Clock,
         stop: asyncio.Event,
-        state: SinkState,
-        held: HeldRequests[Request],
+        place: Place,
         settle: Callable[[Job], Awaitable[None]],
-        sink: LineSink | None = None,
     ) -> None:
-        """`sink` is that of a bucket; None is that of the route."""
         self._route = route
-        self._sink = route.sink if sink is None else sink
         self._status = status
         self._clock = clock
         self._stop = stop
-        self._state = state
-        self._held = held
+        self._sink, self._state, self._held = place.sink, place.state, place.held
         self._settle = settle
         self._in_flight: dict[asyncio.Task[None], Footprint] = {}
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
         self._is_finishing = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is in flight."""
-        return not self._in_flight
 
     @property
     def in_flight(self) -> int:

@@ -77,6 +77,8 @@ class Route:
     """The unit of the times in lines."""
     bucket_sink: Callable[[str], LineSink] | None = None
     """The sink of a bucket or database, if points choose theirs."""
+    usual_bucket: str = ""
+    """The name of the bucket or database of `sink`, as points would choose it."""
     buckets: tuple[str, ...] = ()
     """The names, or globs of names, that points may choose."""
     series: SeriesGuard | None = None

@@ -60,26 +60,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any
 
-from iggyflux.delivery.held import HeldRequests
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import JSON, Batch, Reason, Rendered
+from iggyflux.records import Batch, Reason, Rendered
 from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.change import SETTLE_SECONDS, Change
 from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
-from iggyflux.runner.lanes import MOST_UNSETTLED_BYTES, BucketSink, Lane, Lanes, OneOutlet, Outlet
+from iggyflux.runner.lanes import Lane, Lanes, OneWay, Outlet, Settle
 from iggyflux.runner.ledger import Job, Ledger
+from iggyflux.runner.places import Place, Places, read_retention
 from iggyflux.runner.rendering import rendered_parts
 from iggyflux.runner.request_sender import RequestSender
-from iggyflux.runner.requests import Request, RequestBuilder
+from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
@@ -88,7 +87,7 @@ from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Ending, Grouped, Lagging, LineSink, Retaining, Worker, server_of
+from iggyflux.transports.base import Ending, Grouped, Lagging, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -96,26 +95,6 @@ _SAY_SECONDS = 5.0
 _HELD = "an accepted line: the server rejected every line of the last request"
 
 log = logging.getLogger("iggyflux.runner")
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One bucket, or the place that the pipeline names: its sink, and what is known of it for the whole run."""
-
-    sink: LineSink
-    state: SinkState
-    held: HeldRequests[Request]
-
-    def as_dict(self) -> dict[str, JSON]:
-        """Return the part of the status that is about this bucket, without words of a server."""
-        state = self.state
-        return {
-            "delivered": state.delivered,
-            "refused": state.refused,
-            "waiting": state.queued,
-            "is_away": state.shared.outage.is_on,
-            "failure": state.shared.failure if state.shared.outage.is_on else None,
-        }
 
 
 class _NotSettled(Exception):
@@ -150,11 +129,10 @@ class WriterRun:
         self._sink_state = SinkState(
             route.name, server_of(route.sink), shared=server or ServerState(), unanswered=self._unanswered
         )
+        self._places = Places(route, self._sink_state)
         self._is_source_connected = False
         self._has_reached_end = False
         self._has_abandoned = False
-        self._default = _Place(route.sink, self._sink_state, HeldRequests())
-        self._buckets: dict[str, _Place] = {}
         self._guard = BucketGuard(route.buckets)
         self._sink_failures = 0
         self._renderer = Worker("render")
@@ -163,8 +141,7 @@ class WriterRun:
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
-        closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
-        closes += [self._close_buckets]
+        closes = [self._renderer.abandon, route.source.close, self._places.close, route.dead_letters.close]
         closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
@@ -181,22 +158,23 @@ class WriterRun:
             status.groups = self.route.source.groups
         if self.route.series is not None:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
-        status.buckets = {name: place.as_dict() for name, place in self._buckets.copy().items()}
+        status.buckets = {name: place.as_dict() for name, place in self._places.buckets.copy().items()}
         now = self._clock.monotonic()
-        shared = self._sink_state.shared
+        outages = [place.state.shared.outage for place in self._places]
+        until = [outage.not_before for outage in outages if outage.is_on]
         self._failures.refresh()
-        status.is_away = shared.outage.is_on or self._sink_failures > 0
-        status.show_backoff(now, shared.outage.not_before if shared.outage.is_on else None)
+        status.is_away = bool(until) or self._sink_failures > 0
+        status.show_backoff(now, min(until, default=None))
         self._unanswered.warn(now)
         if status.state == "connecting":
             self._unanswered.show(status, now)
         elif status.state != "starting":
-            places = (self._default, *self._buckets.values())
-            words = next((each.held.words for each in places if each.held.words), None)
+            states = [place.state for place in self._places]
+            words = next((place.held.words for place in self._places if place.held.words), None)
             held = f"{_HELD}: {words}" if words else None
             source = self.route.source.waiting_for
-            waiting = next((text for each in places if (text := each.state.waiting_for(now))), None)
-            briefly = next((text for each in places if (text := each.state.waiting_briefly())), None)
+            waiting = next((text for each in states if (text := each.waiting_for(now))), None)
+            briefly = next((text for each in states if (text := each.waiting_briefly())), None)
             status.wait_for(
                 waiting or held or source,
                 briefly=briefly or self._unanswered.waiting_for(now) or (held and _HELD) or source,
@@ -233,17 +211,11 @@ class WriterRun:
         await self._read_retention()
 
     async def _read_retention(self) -> None:
-        """Ask once how long the server keeps points; a run does not depend on the answer."""
-        state, sink = self._sink_state, self.route.sink
-        if state.retention is not None or not isinstance(sink, Retaining):
-            return
-        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", state.server):
-            state.retention = found = await sink.retention()
-        self.status.retention_seconds = found.seconds
-        fields = {"route": self.route.name, "server": state.server, "kept": str(found)}
-        emit(
-            log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
-        )
+        """Ask once how long the server keeps points."""
+        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", self._sink_state.server):
+            found = await read_retention(self.route.sink, self._sink_state)
+        if found is not None:
+            self.status.retention_seconds = found.seconds
 
     def take_change(self) -> Route:
         """Take a changed route if one is offered, now that nothing is in flight; return the route."""
@@ -268,8 +240,8 @@ class WriterRun:
                 await self._session.unless_stopped(self._connect())
 
     async def _transfer_once(self) -> None:
-        for place in (self._default, *self._buckets.values()):
-            place.held.forget()
+        for place in self._places:
+            place.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
         transfer = _Transfer(
             self,
@@ -282,42 +254,23 @@ class WriterRun:
             self._traces,
         )
         try:
-            await transfer.run(self._outlet(transfer.settle))
+            await transfer.run(self._outlet(transfer))
         except StopRequested:
             self._has_abandoned = True
             raise
         self._has_reached_end = transfer.has_reached_end
 
-    def _outlet(self, settle: Callable[[Job], Awaitable[None]]) -> Outlet:
+    def _outlet(self, transfer: _Transfer) -> Outlet:
         """Return where the lines of one transfer go."""
         route = self.route
 
-        def sender(place: _Place) -> RequestSender:
-            stop = self._stop.requested
-            return RequestSender(route, self.status, self._clock, stop, place.state, place.held, settle, place.sink)
-
-        def lane(bucket: str) -> Lane:
-            place = self._place_of(bucket)
-            return Lane(RequestBuilder(route.batch_size, route.batch_bytes), sender(place), place.state)
+        def lane(place: Place, settle: Settle) -> Lane:
+            sender = RequestSender(route, self.status, self._clock, self._stop.requested, place, settle)
+            return Lane(place, RequestBuilder(route.batch_size, route.batch_bytes), sender)
 
         if route.bucket_sink is None:
-            return OneOutlet(RequestBuilder(route.batch_size, route.batch_bytes), sender(self._default))
-        return Lanes(lane)
-
-    def _place_of(self, bucket: str) -> _Place:
-        """Return what is known of a bucket; "" is that of the pipeline."""
-        if not bucket or self.route.bucket_sink is None:
-            return self._default
-        found = self._buckets.get(bucket)
-        if found is None:
-            sink = BucketSink(self.route.bucket_sink(bucket), self.route.sink)
-            state = SinkState(self.route.name, self._sink_state.server, unanswered=self._unanswered, bucket=bucket)
-            found = self._buckets[bucket] = _Place(sink, state, HeldRequests())
-        return found
-
-    async def _close_buckets(self) -> None:
-        for place in self._buckets.values():
-            await place.sink.close()
+            return OneWay(lane(self._places.default, transfer.settle))
+        return Lanes(self._places, lane, transfer.settle, transfer.unsettled_bytes, self._clock)
 
     async def _end(self) -> None:
         """Set the last state: a run that was stopped before its end is interrupted."""
@@ -358,7 +311,6 @@ class _Transfer:
         self._ledger = Ledger()
         self._buckets = buckets
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
-        self._settled = asyncio.Event()
         self._is_over = False
         self.has_reached_end = False
         self._fault: Stopped | None = None
@@ -396,8 +348,11 @@ class _Transfer:
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
         await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)
         self._ledger.settle(job, self._intervals(job))
-        self._settled.set()
         self._may_acknowledge.set()
+
+    def unsettled_bytes(self) -> int:
+        """Return the bytes of payloads that are read and not settled."""
+        return self._ledger.unsettled_bytes
 
     def _intervals(self, job: Job) -> Sequence[PlanInterval]:
         ledger = self._route.ledger
@@ -437,7 +392,7 @@ class _Transfer:
                     emit(log, logging.ERROR, "source.stopped", **fields)  # what is in flight may take long
                 break
             if batch is None:
-                self._status.state = "idle" if outlet.is_idle else "running"
+                self._status.state = "running" if outlet.in_flight else "idle"
                 reading = tasks.create_task(self._read(after_seconds=idle))
                 idle = min(idle * 2, _IDLE_SECONDS[1])
                 continue
@@ -545,10 +500,7 @@ class _Transfer:
             self._ledger.begin(job)
             if not rendered.lines:
                 await self.settle(job)
-            if self._route.bucket_sink is None:
-                await outlet.add(job, tasks)
-            else:
-                await self._add(job, outlet, tasks)
+            await outlet.add(job, tasks)
             done += len(part.messages)
             if done < len(batch.messages) and (self._stop.requested.is_set() or self._run.change.is_offered.is_set()):
                 return batch.part(done, len(batch.messages))
@@ -564,14 +516,6 @@ class _Transfer:
         status.skipped += len(rendered.skipped)
         status.empty += len(rendered.empty)
         status.count_fallback(self._route.mapping, rendered.fallback)
-
-    async def _add(self, job: Job, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
-        """Add a batch, and wait while too much that was read is not settled: other buckets send on."""
-        await outlet.add(job, tasks)
-        while self._ledger.unsettled_bytes > MOST_UNSETTLED_BYTES:
-            await outlet.flush(tasks)
-            self._settled.clear()
-            await self._settled.wait()
 
     # Acknowledging
 

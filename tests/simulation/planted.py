@@ -350,17 +350,15 @@ PLANTED = [
     Planted(
         "a dead bucket stalls the others",
         f"{_RUNNER}.lanes",
-        "            await lane.add(share, tasks)\n",
-        "            await lane.add(share, tasks)\n"
-        "            await lane.flush(tasks)\n"
-        "            await lane.finish()\n",
+        "            lane.add(share, tasks)\n",
+        "            lane.add(share, tasks)\n            lane.flush(tasks)\n            await lane.finish()\n",
         size="buckets",
     ),
     Planted(
         "a point is sent to the wrong bucket",
         f"{_RUNNER}.lanes",
-        "        found.setdefault(bucket, []).append(index)\n",
-        "        found.setdefault(rendered.buckets[0], []).append(index)\n",
+        '        found.setdefault("" if bucket == usual_bucket else bucket, []).append(index)\n',
+        "        found.setdefault((job.rendered.buckets or [bucket])[0], []).append(index)\n",
         size="buckets",
     ),
     Planted(
