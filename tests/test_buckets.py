@@ -10,11 +10,19 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shell import iggyflux
 from transports.raw_server import NO_CONTENT, RawServer, Reply, Request, http
 
+from iggyflux.mapping import parse_mapping
 from iggyflux.pipeline import parse_pipeline
+from iggyflux.records import Batch, Partition, Rendered
 from iggyflux.runner import Status, Stop, Summary, lanes, run_pipeline
+from iggyflux.runner.bucket_guard import BucketGuard
+from iggyflux.runner.lanes import shares_of
+from iggyflux.runner.ledger import Job
+from iggyflux.runner.places import BucketSink
 from iggyflux.runner.reload import Documents, Reload
 
 MAPPING = """\
@@ -43,6 +51,11 @@ class Buckets:
     def reply(self, request: Request) -> Reply:
         """Return the answer to a request."""
         parts = urlsplit(request.target)
+        if parts.path == "/api/v2/buckets":
+            seconds = {"ab": 3600}.get(parse_qs(parts.query)["name"][0], 0)
+            return http(
+                200, json.dumps({"buckets": [{"retentionRules": [{"type": "expire", "everySeconds": seconds}]}]})
+            )
         if parts.path != "/api/v2/write":
             return http(404, "{}")
         (bucket,) = parse_qs(parts.query)["bucket"]
@@ -52,15 +65,22 @@ class Buckets:
         return NO_CONTENT
 
 
+def append(folder: Path, names: list[str]) -> None:
+    """Append a message for each of these buckets to the log."""
+    messages = [{"yield": name, "class": number, "at": 1_700_000_000 + number} for number, name in enumerate(names)]
+    lines = "".join(json.dumps(each) + "\n" for each in messages)
+    assert iggyflux("log", "append", str(folder / "data"), "while/def", stdin=lines).code == 0
+
+
 class Running:
     """A run of a log to these buckets, inside the event loop."""
 
-    def __init__(self, folder: Path, server: Buckets, names: list[str], **settings: object) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, server: Buckets, names: list[str], *, until_end: bool = True, **settings: object
+    ) -> None:
+        self.folder, self._until_end = folder, until_end
         (folder / "m.yaml").write_text(MAPPING)
-        messages = [{"yield": name, "class": number, "at": 1_700_000_000 + number} for number, name in enumerate(names)]
-        lines = "".join(json.dumps(each) + "\n" for each in messages)
-        assert iggyflux("log", "append", str(folder / "data"), "while/def", stdin=lines).code == 0
+        append(folder, names)
         section = {"url": server.raw.url, "bucket": "usual", "org": "o", "buckets": ["dead", "a*"], "linger": "10ms"}
         section |= {"retry_backoff": "10ms", "max_retry_backoff": "50ms", "gzip": "off", "batch_size": 50, **settings}
         text = json.dumps(
@@ -80,7 +100,12 @@ class Running:
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(
             run_pipeline(
-                self.pipeline, until_end=True, stop=self.stop, status=self.status, only=(), reloading=self._reloading
+                self.pipeline,
+                until_end=self._until_end,
+                stop=self.stop,
+                status=self.status,
+                only=(),
+                reloading=self._reloading,
             )
         )
         return self
@@ -122,7 +147,7 @@ def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
                 status = running.status.routes[0]
                 await running.until(lambda: status.waiting_for is not None and "'dead'" in status.waiting_for)
                 assert status.acknowledged <= 100
-                assert status.dead_letters == 0
+                assert (status.dead_letters, status.is_away) == (0, True)
                 server.answer = None
                 summary = await running.end()
         return server, summary
@@ -136,7 +161,8 @@ def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
     assert {name: sorted(set(lines)) for name, lines in server.stored.items() if lines} == {
         name: sorted(lines) for name, lines in expected.items()
     }
-    assert (summary.exit_code, summary.routes[0].acknowledged) == (0, 1001)
+    assert (summary.exit_code, summary.routes[0].acknowledged, summary.routes[0].is_away) == (0, 1001, False)
+    assert summary.routes[0].sent_bytes >= sum(len(line) + 1 for each in expected.values() for line in each) - 99
 
 
 @pytest.mark.parametrize("bound", ["bytes", "requests"])
@@ -154,6 +180,7 @@ def test_what_is_read_ahead_of_a_dead_bucket_is_bounded(bound, tmp_path, monkeyp
                 while read != status[0].read:
                     read = status[0].read
                     await asyncio.sleep(0.5)
+                await running.until(lambda: len(server.stored["a"]) == names[:read].count("a"))
                 server.answer = None
                 return read, await running.end()
 
@@ -213,9 +240,7 @@ def test_a_change_of_the_mapping_does_not_wait_for_a_bucket_that_is_away(tmp_pat
 def documents(folder: Path, server: Buckets, names: list[str], *, to: str = "influxdb") -> Path:
     """Write a mapping, a pipeline and a log with a message for each bucket."""
     (folder / "m.yaml").write_text(MAPPING)
-    messages = [{"yield": name, "class": number, "at": 1_700_000_000 + number} for number, name in enumerate(names)]
-    lines = "".join(json.dumps(each) + "\n" for each in messages)
-    assert iggyflux("log", "append", str(folder / "data"), "while/def", stdin=lines).code == 0
+    append(folder, names)
     section = {"url": server.raw.url, "bucket": "usual", "org": "o", "buckets": ["dead", "a*"], "gzip": "off"}
     section |= {"retry_backoff": "10ms", "max_retry_backoff": "50ms", "on_unavailable": "dead_letter", "max_retries": 1}
     tree = {"iggyflux": 1, "from": f"log:{folder / 'data'}", "to": to, "influxdb": section, "dead_letters": "dead"}
@@ -247,3 +272,128 @@ def test_what_would_lose_the_bucket_is_refused(command, tmp_path):
     assert found.code == (1 if command == "run" else 2)
     assert ("IFX828" if command == "run" else "chooses the bucket of each point") in found.err
     assert not (tmp_path / "points.lp").exists()
+
+
+def test_an_unused_bucket_is_closed_and_opened_again(tmp_path, monkeypatch):
+    """While the run goes on; a bucket whose line waits is not closed."""
+    monkeypatch.setattr("iggyflux.runner.lanes.UNUSED_SECONDS", 0.3)
+    closed: list[str | None] = []
+    close = BucketSink.close
+
+    async def noted(sink: BucketSink) -> None:
+        if sink.is_connected or sink._sink is not None:
+            closed.append(sink._state.bucket)
+        await close(sink)
+
+    monkeypatch.setattr(BucketSink, "close", noted)
+
+    async def main():
+        server = Buckets(NOT_THERE)
+        with server.raw:
+            async with Running(tmp_path, server, ["ab", "dead", "a"], until_end=False) as running:
+                await running.until(lambda: sorted(closed) == ["a", "ab"])
+                await asyncio.to_thread(append, tmp_path, ["a"])
+                await running.until(lambda: len(server.stored["a"]) == 2 and closed.count("a") == 2)
+                before, server.answer = closed.copy(), None
+                await running.until(lambda: running.status.routes[0].acknowledged == 4)
+                sent = running.status.routes[0].sent_bytes
+        return server, before, sent
+
+    server, before, sent = asyncio.run(main())
+    assert "dead" not in before
+    assert {name: len(lines) for name, lines in server.stored.items() if lines} == {"a": 2, "ab": 1, "dead": 1}
+    assert sent >= sum(len(line) for lines in server.stored.values() for line in lines)
+
+
+def test_each_bucket_has_its_own_retention(tmp_path):
+    """Points too old for theirs are counted before they are sent; `ab` keeps an hour, the others keep all."""
+
+    async def main():
+        server = Buckets(None)
+        with server.raw:
+            async with Running(tmp_path, server, ["ab", "a", "a", "ab", "ab"]) as running:
+                return await running.end()
+
+    status = asyncio.run(main()).routes[0]
+    assert status.too_old == 3
+    assert {name: each["retention_seconds"] for name, each in status.buckets.items()} == {"a": 0, "ab": 3600}
+
+
+@given(
+    buckets=st.lists(st.sampled_from(["", "a", "b", "c"]), max_size=30), usual=st.sampled_from(["", "a", "b", "other"])
+)
+def test_each_line_is_in_one_share_in_order(buckets, usual):
+    """And what the pipeline names is one place by both its names: its requests keep the order of its points."""
+    lines = [f"line {number}" for number in range(len(buckets))]
+    shares = dict(
+        shares_of(Job(Batch(Partition("s", "t", 0), ()), Rendered(lines, buckets=buckets), len(lines)), usual)
+    )
+
+    place = {bucket: "" if bucket == usual else bucket for bucket in buckets}
+    assert {name: list(share.lines) for name, share in shares.items()} == {
+        name: [line for line, bucket in zip(lines, buckets, strict=True) if place[bucket] == name]
+        for name in place.values()
+    }
+    assert all([lines[index] for index in share.indices] == list(share.lines) for share in shares.values())
+
+
+@given(
+    batches=st.lists(
+        st.lists(st.sampled_from(["", *(f"{first}{number}" for first in "ab" for number in range(5))])), max_size=8
+    ),
+    most=st.integers(1, 6),
+)
+def test_no_route_has_more_buckets_than_it_may(batches, most):
+    """Each line is kept or failed, and what a bucket is worth does not change later: the first ones stay."""
+    kept: set[str] = set()
+    refused: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iggyflux.runner.bucket_guard.MOST_BUCKETS", most)
+        guard = BucketGuard(["a?", "never"])
+        for buckets in batches:
+            made = Rendered([f"line {n}" for n in range(len(buckets))], list(range(len(buckets))), buckets=buckets)
+            found = guard.admit(made)
+            assert sorted([*found.origins, *(each.index for each in found.failures)]) == list(range(len(buckets)))
+            kept |= {*found.buckets} - {""}
+            refused |= {buckets[each.index] for each in found.failures}
+    assert len(kept) <= most
+    assert kept.isdisjoint(refused)
+    assert all(each.startswith("a") for each in kept)
+
+
+def test_the_expression_is_part_of_the_plan_identity():
+    """So letters, events and the ledger tell points of another bucket."""
+    texts = [MAPPING, MAPPING.replace("yield", "nonlocal"), MAPPING.replace("to: {bucket: yield}\n", "")]
+    assert len({parse_mapping(text, name="m").identity() for text in texts}) == 3
+
+
+def test_who_shows_lines_shows_their_buckets(tmp_path):
+    """A dry run, and a comparison of two versions; the same point in two buckets is two points."""
+    (tmp_path / "m.yaml").write_text(MAPPING)
+    (tmp_path / "n.yaml").write_text(MAPPING.replace("{bucket: yield}", "{bucket: {const: other}}"))
+    samples = "".join(json.dumps({"yield": name, "class": 1, "at": 1}) + "\n" for name in ("a", "b", "a"))
+    (tmp_path / "samples").write_text(samples)
+    dry = iggyflux("dry-run", str(tmp_path / "m.yaml"), str(tmp_path / "samples"), "--format", "json")
+    *shown, summary = map(json.loads, dry.out.splitlines())
+    assert [each["buckets"] for each in shown] == [["a"], ["b"], ["a"]]
+    assert summary["summary"]["collisions"] == 1
+
+    found = iggyflux(
+        "diff", *(str(tmp_path / name) for name in ("m.yaml", "n.yaml")), "--samples", str(tmp_path / "samples")
+    )
+    assert found.code == 1
+    assert "+ lambda class=1.0 1000000000  # bucket: other" in found.out
+    assert "a/lambda" in found.out
+
+
+def test_check_looks_for_each_bucket_that_is_named(tmp_path):
+    """A glob names none; a bucket that is missing is a fault."""
+    server = Buckets(NOT_THERE)
+    server.raw.probe = None
+    with server.raw:
+        path = documents(tmp_path, server, ["a"])
+        found = iggyflux("check", str(path))
+        server.answer = None
+        again = iggyflux("check", str(path))
+    assert (found.code, again.code) == (1, 0), again.out + again.err
+    assert 'bucket "dead" not found' in found.out
