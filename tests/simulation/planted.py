@@ -59,7 +59,7 @@ PLANTED = [
     Planted(
         "forget the refused lines of a batch",
         f"{_RUNNER}.ledger",
-        "        self.refusals += (\n",
+        "        self.job.refusals += (\n",
         "        _ = (\n",
     ),
     Planted(
@@ -71,7 +71,7 @@ PLANTED = [
     Planted(
         "take a changed mapping before everything in flight is settled",
         f"{_RUNNER}.writer_run",
-        "        answering = tasks.create_task(sender.until_answered())\n",
+        "        answering = tasks.create_task(outlet.until_answered())\n",
         "        answering = tasks.create_task(asyncio.sleep(0))\n",
     ),
     Planted(
@@ -355,6 +355,13 @@ PLANTED = [
         size="buckets",
     ),
     Planted(
+        "acknowledge a batch of several buckets before all of them have it",
+        f"{_RUNNER}.lanes",
+        "            lane.add(share, tasks)\n",
+        "            lane.add(share, tasks)\n            job.unsettled_lines = len(share.lines)\n",
+        size="buckets",
+    ),
+    Planted(
         "a point is sent to the wrong bucket",
         f"{_RUNNER}.lanes",
         '        found.setdefault("" if bucket == usual_bucket else bucket, []).append(index)\n',
@@ -370,7 +377,7 @@ PLANTED = [
     Planted(
         "have any number of writes in flight, if no number is configured",
         f"{_RUNNER}.request_sender",
-        "self._route.sink.in_flight or _DEFAULT_IN_FLIGHT",
+        "self._sink.in_flight or _DEFAULT_IN_FLIGHT",
         "Bounds.exactly(1000)",
     ),
     Planted(
