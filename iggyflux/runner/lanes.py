@@ -134,12 +134,12 @@ class Lane:
         self._send_on(tasks)
 
     def _send_on(self, tasks: asyncio.TaskGroup) -> None:
-        if self._pump is None or self._pump.done():
+        has_work = self.waiting or self._is_flushing
+        if has_work and (self._pump is None or self._pump.done()):
             self._pump = tasks.create_task(self._send(tasks))
 
     async def _send(self, tasks: asyncio.TaskGroup) -> None:
         """Send what waits, in its order, as the pace of this place allows."""
-        await self.place.prepare()
         while (request := self._next()) is not None:
             await self.sender.send(request, tasks)
 

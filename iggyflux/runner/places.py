@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from iggyflux.delivery.held import HeldRequests
@@ -39,12 +38,6 @@ class Place:
         """Forget what waited for this place: it is read again."""
         self.held.forget()
         self.state.queued = 0
-
-    async def prepare(self) -> None:
-        """Connect to a bucket, so that its retention is known before a line is sent; what fails, deliveries find."""
-        if isinstance(self.sink, BucketSink) and not self.sink.is_connected:
-            with suppress(NotConnected):
-                await self.sink.connect()
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the part of the status that is about this bucket, without words of a server."""

@@ -85,9 +85,9 @@ class RequestSender:
             self._status.collisions += footprint.collisions()
         if wrong := footprint.implausible_times(self._route.unit_ns):
             self._report_implausible(wrong)
-        self._count_too_old(footprint)
+        is_counted = self._count_too_old(footprint)
         async with self._sending:
-            await self._start(request, footprint, tasks)
+            await self._start(request, footprint, tasks, is_counted=is_counted)
 
     async def finish(self) -> None:
         """Wait for the requests in flight, then settle those that are held: no request will follow."""
@@ -99,7 +99,13 @@ class RequestSender:
         await self._settle_all(self._held.finished())
 
     async def _start(
-        self, request: Request, footprint: Footprint, tasks: asyncio.TaskGroup, *, again: int | None = None
+        self,
+        request: Request,
+        footprint: Footprint,
+        tasks: asyncio.TaskGroup,
+        *,
+        again: int | None = None,
+        is_counted: bool = True,
     ) -> None:
         pace, ready = self._pace(), self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
@@ -107,7 +113,7 @@ class RequestSender:
         pace.held_up(self._clock.monotonic() - ready)
         if before := [task for task, other in self._in_flight.items() if footprint.overlaps(other)]:
             await asyncio.wait(before)
-        delivery = tasks.create_task(self._deliver(request, tasks, again))
+        delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint
         delivery.add_done_callback(self._in_flight.pop)
         await asyncio.sleep(0)
@@ -128,17 +134,23 @@ class RequestSender:
             emit(log, logging.WARNING, "times.implausible", **fields)
         self._status.implausible += len(times)
 
-    def _count_too_old(self, footprint: Footprint) -> None:
-        """Count the times that are beyond the retention, and log the first one; the server decides what it refuses."""
+    def _count_too_old(self, footprint: Footprint) -> bool:
+        """Count the times that are beyond the retention, and log the first one; the server decides what it refuses.
+
+        Return whether the retention is known: a bucket is connected, and asked, by its first request.
+        """
         retention, unit = self._state.retention, self._route.unit_ns
-        oldest = None if retention is None else retention.oldest_ns(time.time())
+        if retention is None:
+            return False
+        oldest = retention.oldest_ns(time.time())
         if oldest is None or not (times := footprint.times_before(oldest // unit)):
-            return
+            return True
         if not self._status.too_old:
             example = format_rfc3339(int(times[0]) * unit)
             fields = {"route": self._route.name, "lines": len(times), "example": example, "kept": str(retention)}
             emit(log, logging.WARNING, "times.too_old", **fields, hint=_TOO_OLD_HINT)
         self._status.too_old += len(times)
+        return True
 
     async def _try_again(self, tasks: asyncio.TaskGroup) -> None:
         """Send the held requests again whenever no request began for the largest backoff, until none is held."""
@@ -154,8 +166,13 @@ class RequestSender:
                     for number, request in self._held.again():
                         await self._start(request, Footprint(request.lines), tasks, again=number)
 
-    async def _deliver(self, request: Request, tasks: asyncio.TaskGroup, again: int | None) -> None:
-        """Deliver a request, and settle what its end settles; `again` is the number of one that was held."""
+    async def _deliver(
+        self, request: Request, tasks: asyncio.TaskGroup, again: int | None, uncounted: Footprint | None
+    ) -> None:
+        """Deliver a request, and settle what its end settles; `again` is the number of one that was held.
+
+        The times in `uncounted` are compared with the retention afterwards.
+        """
         self._status.in_flight += 1
         self._began_at = self._clock.monotonic()
         route, number = self._route, self._held.begin() if again is None else again
@@ -171,6 +188,8 @@ class RequestSender:
             traced=request.traced,
         )
         self._status.in_flight -= 1
+        if uncounted is not None:
+            self._count_too_old(uncounted)
         ended = self._held.ended(number, request, len(request.lines), refusals)
         if not ended and again is None:
             lines, words = len(request.lines), self._held.words
