@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import Self
@@ -36,7 +37,8 @@ points:
   timestamp: {expr: at, format: unix_s}
 """
 NOT_THERE = http(404, '{"code":"not found","message":"bucket \\"dead\\" not found"}')
-UNAUTHORIZED = http(401, '{"code":"unauthorized","message":"unauthorized access"}')
+CANARY = "n0t-t0-be-sh0wn"
+UNAUTHORIZED = http(401, json.dumps({"code": "unauthorized", "message": f"unauthorized access with {CANARY}"}))
 FULL = http(503, '{"code":"unavailable","message":"no space left on device"}')
 
 
@@ -135,19 +137,21 @@ NAMES = ["ab", "dead", "a", "usual"]
 
 
 @pytest.mark.parametrize("answer", [NOT_THERE, UNAUTHORIZED, FULL], ids=["404", "401", "503"])
-def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
+def test_a_dead_bucket_stalls_no_other(answer, tmp_path, caplog):
     """The others have everything, nothing after its first line is acknowledged, and in the end all is stored."""
+    caplog.set_level(logging.INFO)
     names = ["ab", "a"] * 50 + ["dead"] + ["ab", "a"] * 450
 
     async def main():
         server = Buckets(answer)
         with server.raw:
-            async with Running(tmp_path, server, names) as running:
+            async with Running(tmp_path, server, names, token=CANARY) as running:
                 await running.until(lambda: len(server.stored["a"]) + len(server.stored["ab"]) >= 1000)
                 status = running.status.routes[0]
                 await running.until(lambda: status.waiting_for is not None and "'dead'" in status.waiting_for)
                 assert status.acknowledged <= 100
                 assert (status.dead_letters, status.is_away) == (0, True)
+                assert CANARY not in json.dumps(running.status.as_dict())
                 server.answer = None
                 summary = await running.end()
         return server, summary
@@ -161,6 +165,8 @@ def test_a_dead_bucket_stalls_no_other(answer, tmp_path):
     assert {name: sorted(set(lines)) for name, lines in server.stored.items() if lines} == {
         name: sorted(lines) for name, lines in expected.items()
     }
+    assert "delivery.away" in caplog.text
+    assert CANARY not in caplog.text
     assert (summary.exit_code, summary.routes[0].acknowledged, summary.routes[0].is_away) == (0, 1001, False)
     assert summary.routes[0].sent_bytes >= sum(len(line) + 1 for each in expected.values() for line in each) - 99
 

@@ -16,7 +16,7 @@ from iggyflux.records import Batch, Message, Partition, Position, Rendered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # payloads are not for a log, where an internal error would show them
 class Job:
     """A batch in flight: its lines, how many of them are not settled, and which were refused."""
 
