@@ -978,7 +978,7 @@ def test_after_a_death_the_server_is_looked_for_before_lines_are_sent() -> None:
     machine.receive(Unavailable("reset", connection_died=True), 0, 0)
 
     assert machine.next(0) == Probe()
-    machine.probed("still away", 0, 0.5)
+    machine.probed(Unavailable("still away"), 0, 0.5)
     assert machine.next(0) == Wait(1.0, 2, "still away", away=False)
     assert machine.next(1.0) == Probe()
     machine.probed(None, 1.0, 0)
@@ -1198,7 +1198,7 @@ def test_whatever_a_server_answers_the_machine_ends_and_loses_nothing(data: st.D
                     settled |= {index for line, index in enumerate(action.lines) if line not in named}
             machine.receive(found, now, 0.5)
         elif isinstance(action, Probe):
-            machine.probed(data.draw(st.sampled_from([None, None, "away"])), now, 0.5)
+            machine.probed(data.draw(st.sampled_from([None, None, Unavailable("away")])), now, 0.5)
         elif isinstance(action, Wait):
             now += action.seconds
         else:

@@ -7,12 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cli.output import unstyled
@@ -20,12 +22,14 @@ from iggyflux.cli.progress import summary_lines
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.machine import Machine, Send, Wait
 from iggyflux.delivery.outage import Outage
+from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.retry import Policy, Retry
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, SchemaConflict, Unavailable, Verdict
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.records import Batch, Message, Partition, Position, Rendered
 from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.deliver import SinkState, deliver
 from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
@@ -163,7 +167,7 @@ def test_one_outage_row_by_row() -> None:
         return outage.steps, outage.not_before
 
     def ask(until: float, jitter_seconds: float) -> tuple[float, float]:
-        outage.asked(until, jitter_seconds)
+        outage.asked(until, jitter_seconds, "busy")
         return outage.asked_until, outage.not_before
 
     assert (outage.is_on, outage.episode, outage.steps, outage.not_before) == (False, 0, 0, 0.0)
@@ -276,6 +280,92 @@ def test_a_server_that_stays_away_is_asked_by_the_backoff(jitters: list[float]) 
 
         assert outage.not_before - now == pytest.approx(backoff_seconds(attempt, jitter, first=1.0, cap=30.0))
         now = outage.not_before
+
+
+class Asking(Server):
+    """A server that follows a script in the order in which requests end, whatever is asked; then all is well.
+
+    A step is how long the answer takes, whether the request fails, and how long the server then asks to wait; 0 for a
+    connection that breaks.
+    """
+
+    script: list[tuple[float, bool, float]]
+    until = 0.0
+    told_at = -1.0
+
+    async def _fails(self) -> Unavailable | None:
+        seconds, fails, asks = self.script.pop(0) if self.script else (0.01, False, 0.0)
+        await self.clock.sleep(seconds)
+        if not fails:
+            return None
+        if not asks:
+            return Unavailable("reset", connection_died=True)
+        self.until, self.told_at = max(self.until, self.clock.monotonic() + asks), self.clock.monotonic()
+        return Unavailable("slow down", 429, asks)
+
+    async def connect(self) -> None:
+        if failure := await self._fails():
+            raise NotConnected(failure.reason, retry_after_seconds=failure.retry_after_seconds)
+
+    async def retention(self) -> Retention:
+        failure = await self._fails()
+        return Retention(0) if failure is None else Retention(None, "x", 0.0, failure.retry_after_seconds)
+
+    async def write(self, lines: Sequence[str]) -> Verdict:
+        now = self.clock.monotonic()
+        self.attempts.append((now, self.told_at < now < self.until))
+        return await self._fails() or Accepted()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.01, 0.5, 3.0]), st.booleans(), st.sampled_from([0.0, 5.0, 90.0])), max_size=9
+    ),
+    st.integers(1, 3),
+    st.integers(1, 8),
+)
+def test_no_write_is_made_before_the_time_that_a_server_asked_for_in_any_answer(
+    script: list[tuple[float, bool, float]], routes: int, in_flight: int
+) -> None:
+    clock = ImmediateClock()
+    server = Asking(clock)
+    server.script = list(script)
+    run(clock, *(route(f"r{each}", server, partition=each, max_in_flight=in_flight) for each in range(routes)))
+
+    assert [now for now, is_early in server.attempts if is_early] == []
+    assert len(server.attempts) >= 8 * routes
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.01, 0.5, 3.0]), st.booleans(), st.sampled_from([0.0, 5.0, 90.0])), max_size=9
+    ),
+    st.integers(1, 5),
+)
+@example([(0.01, True, 0.0), (3.0, True, 5.0)], 2)  # the first may send alone when the second is answered
+def test_a_write_that_another_one_delayed_waits_as_the_server_asked_meanwhile(
+    script: list[tuple[float, bool, float]], deliveries: int
+) -> None:
+    """After a connection broke, requests are made one at a time: an answer comes while others wait for it."""
+    state, early = SinkState(), []
+
+    class Knowing(Asking):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            early.extend([lines] if self.clock.monotonic() < state.shared.outage.asked_until else [])
+            return await super().write(lines)
+
+    server = Knowing(ImmediateClock())
+
+    async def main() -> None:
+        server.script = list(script)
+        lines = [[f"for if={number} {number}"] for number in range(deliveries)]
+        await asyncio.gather(*(deliver(server, each, Policy(), server.clock, state=state) for each in lines))
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert early == []
+    assert [now for now, is_early in server.attempts if is_early] == []
 
 
 # --- events and status ---
@@ -432,6 +522,62 @@ def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) ->
             unanswered.warn(now)
 
             assert len(events(caplog, "server.no_answer")) == known
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["tcp://from", "http://to"]),
+            st.tuples(st.integers(0, 5), st.sampled_from(["answer", "refusal", "silence"])),
+            st.sampled_from([1.0, 7.0, 16.0]),
+        ),
+        max_size=30,
+    )
+)
+@example(["http://to", 16.0, "http://to", (1, "answer"), 1.0, (0, "silence"), 1.0, "http://to", (0, "answer"), 1.0])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_late_answer_that_was_logged_has_an_end(
+    caplog: pytest.LogCaptureFixture, steps: list[str | tuple[int, str] | float]
+) -> None:
+    """A server is back when its last request was answered, and none of which a warning was logged still waits."""
+    unanswered, now = Unanswered("lambda"), 0.0
+    open_requests: list[tuple[str, float, ExitStack, Any]] = []
+    late: set[str] = set()
+    last: dict[str, bool] = {}
+    caplog.clear()
+    expected: list[tuple[str, str]] = []
+    with caplog.at_level(logging.INFO):
+        for step in steps:
+            if isinstance(step, str):
+                stack = ExitStack()
+                open_requests.append((step, now, stack, stack.enter_context(unanswered.attempt(now, "a poll", step))))
+            elif isinstance(step, tuple) and open_requests:
+                server, _, stack, request = open_requests.pop(step[0] % len(open_requests))
+                request.is_answered = step[1] != "refusal"
+                with suppress(TimeoutError), stack:
+                    if step[1] == "silence":
+                        raise TimeoutError
+                last[server] = step[1] == "answer"
+            elif isinstance(step, float):
+                now += step
+                for server, began, *_ in open_requests:
+                    if now - began >= 15 > now - step - began:
+                        expected.append(("server.no_answer", server))
+                        late.add(server)
+                        last[server] = False
+                known = {server for server, began, *_ in open_requests if now - began >= 15}
+                back = {server for server in late - known if last.get(server)}
+                expected += [("server.answered", server) for server in sorted(back)]
+                late -= back
+                unanswered.warn(now)
+        logged = [(record.event, record.fields["server"]) for record in caplog.records]  # type: ignore[attr-defined]
+        for *_, stack, _ in open_requests:
+            stack.close()
+
+    assert sorted(logged) == sorted(expected)
+    assert [each for each in logged if each[0] == "server.no_answer"] == [
+        each for each in expected if each[0] == "server.no_answer"
+    ]
 
 
 @pytest.mark.parametrize(("own", "named"), [(None, "tcp://from:8090"), ("tcp://other:8090", "tcp://other:8090")])

@@ -46,6 +46,8 @@ FOUND = {
     720001869: "a member that joined while the connected ones were counted hid a ghost",
     780001515: "a route waited for two backoffs after the last fault: one end was connected before, and gone since",
     780002979: "a route that had stopped, while another one finished, counted as one that makes no progress",
+    820000438: "the time that a server asked for in its answer to a probe was forgotten",
+    810000493: "a status that was late since Iggy had been slow counted as silent as soon as Iggy was quick again",
     750000690: "lines that were dropped, and whose offsets were about to be stored, counted as held",
 }
 """Seeds of short worlds that found a fault of the code or of the world, while what a seed draws stays the same."""

@@ -195,12 +195,12 @@ class Machine:
         """Whether this delivery failed, and the server has not answered since: one of these tries at a time."""
         return self._retry.is_retrying
 
-    def probed(self, reason: str | None, now: float, jitter: float) -> None:
-        """Take the outcome of the last `Probe`: None if the server answered, else the reason."""
-        if reason is None:
+    def probed(self, failure: Unavailable | None, now: float, jitter: float) -> None:
+        """Take the outcome of the last `Probe`: None if the server answered as it should."""
+        if failure is None:
             self._retry.must_probe = False
         else:
-            self._wait(Unavailable(reason), now, jitter)
+            self._wait(failure, now, jitter)
 
     def _enter(
         self, phase: Phase, *, suspects: int = 0, window: int | None = None, is_of_failing: bool = False

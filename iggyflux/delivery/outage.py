@@ -8,8 +8,8 @@ Pure: times are seconds of the caller's clock.
 |                                                       | the backoff of that step                              |
 | a failure during a wait (of a request that was in     | nothing changes: that delivery joins the wait         |
 | flight, or of a delivery that did not fail before)    |                                                       |
-| a failure with the time that the server asked for     | all deliveries wait at least so long, and also after  |
-|                                                       | an answer to another request                          |
+| the time that the server asked for, in whatever       | all deliveries wait at least so long, and also after  |
+| answer: to a write, a probe, a connecting route       | an answer to another request                          |
 | an answer to a request that began after the failure   | the outage is over: no delivery waits                 |
 | an answer to a request that began before the failure  | nothing: it does not show that the server is back     |
 | a line that is suspected of the failures              | the next backoff is the first one again               |
@@ -52,8 +52,9 @@ class Outage:
         self._level += 1
         self.not_before = now + backoff_seconds(self._level, jitter, first=first, cap=cap)
 
-    def asked(self, until: float, jitter_seconds: float) -> None:
+    def asked(self, until: float, jitter_seconds: float, reason: str) -> None:
         """Take the time that the server asked for: no request before `until`, and the next attempts not all at once."""
+        self.reason = reason
         self.asked_until = max(self.asked_until, until)
         self.not_before = max(self.not_before, until + jitter_seconds)
 

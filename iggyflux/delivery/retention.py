@@ -24,12 +24,14 @@ _UNITS = (604_800, 86_400, 3_600, 60, 1)
 class Retention:
     """How long a server keeps points: `seconds` is 0 without a limit, and None if it is unknown; `why` says why.
 
-    `ahead_seconds` is how far the clock of the server is before ours.
+    `ahead_seconds` is how far the clock of the server is before ours, `retry_after_seconds` how long the server asks to
+    wait instead of an answer.
     """
 
     seconds: int | None
     why: str = ""
     ahead_seconds: float = 0.0
+    retry_after_seconds: float | None = None
 
     def oldest_ns(self, now: float) -> int | None:
         """Return the time before which points are too old at `now` (seconds since the epoch); None without a limit."""
@@ -44,7 +46,7 @@ class Retention:
         if not self.seconds:
             return "without limit"
         days, rest = divmod(self.seconds, 86_400)
-        if days and not rest:
+        if not rest:
             return f"for {counted(days, 'day')}"
         return f"for {self.seconds / 3600:g} {'hour' if self.seconds == 3600 else 'hours'}"
 

@@ -136,7 +136,7 @@ class Retry:
         outage.failed(verdict.reason, now, jitter, first=first, cap=cap)
         if verdict.retry_after_seconds is not None:
             asked = min(verdict.retry_after_seconds, policy.max_retry_after_seconds)
-            outage.asked(now + asked, jitter * first)
+            outage.asked(now + asked, jitter * first, verdict.reason)
         if joined:
             self._episode = outage.episode
             self._steps_before = outage.steps - 1

@@ -8,6 +8,8 @@ repeats a request to a line sink.  Clock and randomness are arguments, so that t
 | Send             | no failure is known              | sends, beside the others                                       |
 |                  | it failed, and another delivery  | waits for the end of that attempt                              |
 |                  | that failed tries again          |                                                                |
+|                  | requests are sent one at a time, | waits so long, then as before                                  |
+|                  | and the server asks for none     |                                                                |
 |                  | no answer for 5 s, for 15 s      | the status shows it; `server.no_answer` is logged              |
 | Probe            | as Send                          | asks whether the server is there                               |
 | Wait             | the backoff passes, or another   | asks the machine again                                         |
@@ -176,16 +178,18 @@ async def _deliver(
                 with shared.attempt(is_retry=machine.is_retrying):
                     async with state.gate.turn(alone=machine.wants_to_be_alone):
                         began = clock.monotonic()
+                        if not isinstance(machine.next(began), Send):
+                            continue  # the server asked for no requests while another one was sent alone
                         what = f"a write of {len(indices)} lines"
                         with (
-                            state.unanswered.request(began, what, state.server),
+                            state.unanswered.attempt(began, what, state.server) as request,
                             traced.attempt(len(indices)) as answer,
                         ):
                             verdict = await sink.write(_selected(lines, indices))
                             answer.received(verdict)
+                            request.is_answered = is_answered = not isinstance(verdict, Unavailable)
                     now = clock.monotonic()
                     machine.receive(verdict, now, random(), began=began)
-                    is_answered = not isinstance(verdict, Unavailable)
                     shared.has_given_up = not is_answered and (is_last or shared.has_given_up)
                 if state.pace is not None:
                     state.pace.ended(len(indices), began, now, is_answered=is_answered)
@@ -196,10 +200,11 @@ async def _deliver(
             case Probe():
                 is_last = stop.is_set()
                 with shared.attempt(is_retry=True):
-                    with state.unanswered.request(clock.monotonic(), "a probe", state.server):
-                        reason = await _probe(sink)
-                    machine.probed(reason, clock.monotonic(), random())
-                    if is_last and reason is not None:
+                    with state.unanswered.attempt(clock.monotonic(), "a probe", state.server) as request:
+                        failure = await _probe(sink)
+                        request.is_answered = failure is None
+                    machine.probed(failure, clock.monotonic(), random())
+                    if is_last and failure is not None:
                         shared.has_given_up = True
             case Wait() as wait:
                 _log_wait(state, wait)
@@ -237,12 +242,12 @@ def _selected(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
     return [lines[index] for index in indices]
 
 
-async def _probe(sink: LineSink) -> str | None:
-    """Return why the sink is unavailable, or None."""
+async def _probe(sink: LineSink) -> Unavailable | None:
+    """Return why the sink is unavailable, and how long it asks to wait; None if it is there."""
     try:
         await sink.connect()
     except NotConnected as error:
-        return str(error)
+        return Unavailable(str(error), retry_after_seconds=error.retry_after_seconds)
     return None
 
 

@@ -163,7 +163,8 @@ class OneWay(Outlet):
 
     async def add(self, job: Job, tasks: asyncio.TaskGroup) -> None:
         """Send the requests that are full."""
-        for request in self._lane.builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines)))):
+        lines = job.rendered.lines
+        for request in self._lane.builder.add(Share(job, lines, range(len(lines)), job.rendered.times)):
             await self._lane.sender.send(request, tasks)
 
     async def flush(self, tasks: asyncio.TaskGroup) -> None:
@@ -248,8 +249,9 @@ class Lanes(Outlet):
 
 def shares_of(job: Job, usual_bucket: str) -> Iterator[tuple[str, Share]]:
     """Yield the buckets of a batch with their lines, in their order; "" is the one of the pipeline, by any name."""
-    lines, found = job.rendered.lines, dict[str, list[int]]()
+    lines, times, found = job.rendered.lines, job.rendered.times, dict[str, list[int]]()
     for index, bucket in enumerate(job.rendered.buckets or [""] * len(lines)):
         found.setdefault("" if bucket == usual_bucket else bucket, []).append(index)
     for bucket, indices in found.items():
-        yield bucket, Share(job, [lines[index] for index in indices], indices)
+        times_of = None if times is None else [times[index] for index in indices]
+        yield bucket, Share(job, [lines[index] for index in indices], indices, times_of)

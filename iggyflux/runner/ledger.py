@@ -44,11 +44,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The lines of a batch that go to one bucket; `indices` says which lines of the batch they are."""
+    """The lines of a batch that go to one bucket, with their times; `indices` says which of the batch they are."""
 
     job: Job
     lines: Sequence[str]
     indices: Sequence[int]
+    times: Sequence[int] | None = None
 
     def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
         """Settle the lines `[start, stop)` of this share; `refusals` count from `start`."""

@@ -118,8 +118,10 @@ class BucketSink(LineSink):
             await sink.connect()
         except Stopped as error:
             raise NotConnected(error.reason) from error
-        await read_retention(sink, self._state)
+        found = await read_retention(sink, self._state)
         self.is_connected = True
+        if found is not None and found.retry_after_seconds:
+            raise NotConnected(found.why, retry_after_seconds=found.retry_after_seconds)
 
     async def write(self, lines: Sequence[str]) -> Verdict:
         """Return the verdict of the sink; it is connected first where it is not."""

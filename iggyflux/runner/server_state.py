@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
+from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS
 from iggyflux.delivery.outage import Outage
 
 
@@ -30,6 +31,15 @@ class ServerState:
         self.is_trying = False
         """Whether a delivery that had failed tries again now."""
         self._change = asyncio.Event()
+
+    def asked(self, seconds: float | None, now: float, reason: str) -> None:
+        """Let all deliveries wait for `seconds`, if the server asks for it in an answer to something else than a write.
+
+        `reason` is what it said, for people.
+        """
+        if seconds:
+            self.outage.asked(now + min(seconds, MAX_RETRY_AFTER_SECONDS), 0.0, reason)
+            self.failure = "it asked to wait"
 
     @contextmanager
     def attempt(self, *, is_retry: bool) -> Iterator[None]:

@@ -202,6 +202,7 @@ class WriterRun:
             with self._unanswered.request(self._clock.monotonic(), "connecting", self._sink_state.server):
                 await self.route.sink.connect()
         except NotConnected as error:
+            self._sink_state.shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
             self._sink_failures += 1
             if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
                 end = policy.still_away(error.named)
@@ -215,6 +216,7 @@ class WriterRun:
         with self._unanswered.request(self._clock.monotonic(), "asking for the retention", self._sink_state.server):
             found = await read_retention(self.route.sink, self._sink_state)
         if found is not None:
+            self._sink_state.shared.asked(found.retry_after_seconds, self._clock.monotonic(), found.why)
             self.status.retention_seconds = found.seconds
 
     def take_change(self) -> Route:

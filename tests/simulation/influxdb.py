@@ -89,6 +89,8 @@ class Influx:
         """The largest number of writes at once of each sink."""
         self.wrong: list[str] = []
         self.retries = Retries(self, 0.5 + retry_seconds)
+        self.asked: dict[Process | None, tuple[float, float]] = {}
+        """Until when a process was asked to write nothing, and since when it knows: all its routes obey."""
         self.answered = 0
         self._journal: list[Written] | None = None
         self._store_rows = self.store.write
@@ -270,8 +272,6 @@ class Client:
         self._max_lines, self._max_bytes = settings.batch_size, settings.batch_bytes
         self._name = name
         self._most_at_once = server.most_in_flight(settings.max_in_flight)
-        self._not_before = 0.0
-        self._known_at = 0.0
         self._timeout_seconds = settings.timeout_seconds
         self._under_way: dict[Ticket, None] = {}
         self.retention_seconds = server.retention_seconds
@@ -339,9 +339,10 @@ class Client:
         self._check_bytes(exchange.process)
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
-        is_known = server.loop.time() > self._known_at  # not in the moment in which the answer ends
-        if is_known and server.loop.time() < self._not_before and not server.is_stopping(exchange.process):
-            asked = f"before {self._not_before:.3f} s, as the server asked"
+        until, known_at = server.asked.get(exchange.process, (0.0, 0.0))
+        is_known = server.loop.time() > known_at  # not in the moment in which the answer ends
+        if is_known and server.loop.time() < until and not server.is_stopping(exchange.process):
+            asked = f"before {until:.3f} s, as the server asked"
             server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
 
     def _check_bytes(self, process: Process | None) -> None:
@@ -383,8 +384,8 @@ class Client:
         drip = begun.faults.of("drip")
         if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
             return exchange.failure()
-        if until > self._not_before:  # known to the client when it has the whole answer
-            self._not_before, self._known_at = until, server.loop.time()
+        if self._name and until > server.asked.get(exchange.process, (0.0, 0.0))[0]:
+            server.asked[exchange.process] = until, server.loop.time()  # known when the client has the whole answer
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))

@@ -82,7 +82,7 @@ STALLED_SECONDS = 15.0
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
 SLOW_SECONDS = 12.0
-"""How much later a status may say so while Iggy is slow."""
+"""How much later a status may say so if Iggy was slow meanwhile."""
 HEARTBEAT_SECONDS = 10.0
 """A server that hears nothing from a client for so long may end its connection."""
 IDLE_SECONDS = 5.0
@@ -240,6 +240,8 @@ class World:
         self.checked: dict[tuple[str, str], float] = {}
         """When `check` was run for a group and a topic."""
         self.checking: list[asyncio.Task[None]] = []
+        self.slow_at = -1.0
+        """When Iggy was slow last."""
         self.counts: Counter[str] = Counter()
         self.timeline: list[str] = []
         self.is_told = is_told
@@ -560,6 +562,8 @@ class World:
             await asyncio.sleep(1.0)
             self._is_alive()
             self.iggy.tick(1.0)
+            if self.iggy.slow > 1:
+                self.slow_at = self.loop.time()
             for spec in self.scenario.routes:
                 waiting = self.unsettled(spec, visible=True)
                 self._look_at(spec, waiting)
@@ -592,7 +596,7 @@ class World:
             is_explained = not statuses or self._is_explained(statuses, topic, partition)
             if is_less or not waiting or is_joined or is_explained:
                 known.since = now
-            elif now - known.since > SILENT_SECONDS + (SLOW_SECONDS if self.iggy.slow > 1 else 0):
+            elif now - known.since > SILENT_SECONDS + (SLOW_SECONDS if self.slow_at >= known.since else 0):
                 self.truth.wrong.append(
                     f"{spec.name} {topic}/{partition}: {waiting} messages wait for {now - known.since:.0f} s,"
                     f" and no status says why: {[each.as_dict() for each in statuses]}"

@@ -193,7 +193,9 @@ class InfluxLineSink(InfluxConnection):
 
         try:
             found = admin.retention(self.flavor, self._settings, ask)
-        except (NotConnected, Stopped) as error:
+        except NotConnected as error:
+            found = Retention(None, str(error), retry_after_seconds=error.retry_after_seconds)
+        except Stopped as error:
             found = Retention(None, str(error))
         return replace(found, why=plain_words(found.why, self._scrub), ahead_seconds=dates[-1])
 
