@@ -69,12 +69,13 @@ class Outlet(ABC):
 
     async def until_answered(self) -> None:
         """Wait until each request is settled or held."""
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):  # one may be closed meanwhile
             await lane.until_answered()
 
     async def finish(self) -> None:
         """Wait until everything is settled: no batch will follow."""
-        await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
+        for lane in list(self._lanes.values()):
+            await lane.finish()
 
     @property
     def in_flight(self) -> int:
