@@ -6,6 +6,7 @@ counts.  The sink of a bucket connects for its first line, and again after `clos
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ class BucketSink(LineSink):
         self._state = state
         self._sink: LineSink | None = None
         self._sent_before = 0
+        self._connecting: asyncio.Task[None] | None = None
         self.is_connected = False
 
     @property
@@ -112,7 +114,12 @@ class BucketSink(LineSink):
         return self._sent_before + (self._sink.sent_bytes if isinstance(self._sink, Counting) else 0)
 
     async def connect(self) -> None:
-        """Connect.  Raise `NotConnected`, also where a person must act."""
+        """Connect, once for all who ask meanwhile.  Raise `NotConnected`, also where a person must act."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+        await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> None:
         sink = self._opened()
         try:
             await sink.connect()
@@ -137,6 +144,8 @@ class BucketSink(LineSink):
         """Close the sink; the next line connects a new one."""
         self._sent_before, sink = self.sent_bytes, self._sink
         self._sink, self.is_connected = None, False
+        if self._connecting is not None:
+            self._connecting.cancel()
         if sink is not None:
             await sink.close()
 
