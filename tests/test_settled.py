@@ -24,7 +24,9 @@ from iggyflux.delivery import settled
 from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets, count_of_others, gaps
 from iggyflux.delivery.verdicts import Accepted, Verdict
 from iggyflux.mapping import OnError
+from iggyflux.pipeline import load_pipeline
 from iggyflux.records import Message, Partition, Position
+from iggyflux.runner import Status, Stop, run_pipeline
 from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
 from iggyflux.runner.writer_run import WriterRun
 from iggyflux.state.sqlite import SqliteState
@@ -360,6 +362,33 @@ def test_a_ledger_that_was_locked_is_written_later(tmp_path: Path, caplog: pytes
         state.commit(SettledOffsets().record())
     asyncio.run(try_it())
     assert [record.message.split(" ")[0] for record in caplog.records] == ["ledger.unusable"]
+
+
+def test_a_run_without_new_messages_writes_down_the_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written at most so often, and not only when something else is acknowledged."""
+    for module in ("settled_ledger", "writer_run"):
+        monkeypatch.setattr(f"iggyflux.runner.{module}.EVERY_SECONDS", 4.0)
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    stop, status = Stop(), Status()
+
+    def last() -> int | None:
+        found = ledger()
+        return found["intervals"][-1]["last"] if found and found["intervals"] else None
+
+    async def try_it() -> None:
+        pipeline = load_pipeline(tmp_path / "pipeline.yaml")
+        running = asyncio.create_task(run_pipeline(pipeline, until_end=False, stop=stop, status=status))
+        for end in (3, 4):
+            async with asyncio.timeout(60):
+                while await asyncio.to_thread(last) != end:
+                    await asyncio.sleep(0.01)
+            with closing(Log.open(tmp_path / "data")) as log:
+                log.append("coast", "gauges", [Message(PAYLOADS[0])])
+        stop.requested.set()
+        await running
+
+    asyncio.run(try_it())
 
 
 def test_a_locked_ledger_holds_up_no_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

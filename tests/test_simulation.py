@@ -60,6 +60,13 @@ def test_a_fault_that_a_world_found_is_not_made_again(seed: int) -> None:
     assert run(dataclasses.replace(scenario, events=found_with)).wrong == []
 
 
+@pytest.mark.parametrize("first", range(0, 20, 10))
+def test_a_bucket_that_is_missing_stalls_no_other(first: int) -> None:
+    for seed in range(first, first + 10):
+        result = run_seed(seed, SIZES["buckets"])
+        assert result.wrong == [], f"make simulate SEED={seed} SIZE=buckets"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 10, 5))
 def test_nothing_is_lost_and_the_status_is_right_in_worlds(first: int) -> None:

@@ -35,7 +35,7 @@ from iggyflux.transports.base import Worker
 KIND: Final = "ledger"
 BUSY_SECONDS: Final = 0.2
 """How long a route waits for a locked ledger: less than any stop may take."""
-_EVERY_SECONDS: Final = 1.0
+EVERY_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 5.0
 
 log = logging.getLogger("iggyflux.runner")
@@ -82,6 +82,11 @@ class SettledLedger:
             self._settled.add(partition, plan, interval)
             self._is_changed = True
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether something was added that is not written."""
+        return self._settled is not None and self._is_changed
+
     def cut(self, ends: Mapping[Partition, int]) -> None:
         """Forget these offsets and all after them: they are read again, or are not there any more."""
         for partition, offset in ends.items():
@@ -98,7 +103,7 @@ class SettledLedger:
             self._writing.result()  # a mistake of ours stops the route
             self._writing = None
         if now >= self._due and (self._is_changed or self._settled is None):
-            self._due = now + _EVERY_SECONDS
+            self._due = now + EVERY_SECONDS
             self._writing = asyncio.create_task(self._read_or_write(now))
 
     async def close(self) -> None:

@@ -89,8 +89,10 @@ class Influx:
         """The largest number of writes at once of each sink."""
         self.wrong: list[str] = []
         self.retries = Retries(self, 0.5 + retry_seconds)
-        self.asked: dict[Process | None, tuple[float, float]] = {}
+        self.asked: dict[tuple[Process | None, str], tuple[float, float]] = {}
         """Until when a process was asked to write nothing, and since when it knows: all its routes obey."""
+        self.asks_each_sink = False
+        """Whether only the sink that was asked obeys: each bucket has its own backoff."""
         self.answered = 0
         self._journal: list[Written] | None = None
         self._store_rows = self.store.write
@@ -339,7 +341,7 @@ class Client:
         self._check_bytes(exchange.process)
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
-        until, known_at = server.asked.get(exchange.process, (0.0, 0.0))
+        until, known_at = server.asked.get(self._asked_by(exchange), (0.0, 0.0))
         is_known = server.loop.time() > known_at  # not in the moment in which the answer ends
         if is_known and server.loop.time() < until and not server.is_stopping(exchange.process):
             asked = f"before {until:.3f} s, as the server asked"
@@ -384,14 +386,20 @@ class Client:
         drip = begun.faults.of("drip")
         if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
             return exchange.failure()
-        if self._name and until > server.asked.get(exchange.process, (0.0, 0.0))[0]:
-            server.asked[exchange.process] = until, server.loop.time()  # known when the client has the whole answer
+        if self._name and until > server.asked.get(self._asked_by(exchange), (0.0, 0.0))[0]:
+            server.asked[self._asked_by(exchange)] = (
+                until,
+                server.loop.time(),
+            )  # known when the client has the whole answer
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))
         for each in written:
             each.is_acknowledged = begun.faults.of("status") is None
         return Answer(found.status, names, whole, True)
+
+    def _asked_by(self, exchange: _Exchange) -> tuple[Process | None, str]:
+        return exchange.process, self._name if self._server.asks_each_sink else ""
 
     def _asked_seconds(self, retry_after: str) -> float:
         """Return how long the server asks to wait: a date is of its own clock."""
