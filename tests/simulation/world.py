@@ -33,7 +33,6 @@ from iggyflux.runner.change import SETTLE_SECONDS
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.reload import Reload
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
-from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
@@ -55,6 +54,7 @@ from tests.simulation.reader import (
     OutgoingBytes,
     ReaderTruth,
     State,
+    WatchedLedger,
     cursor_of,
     reader_mapping,
     reader_plan,
@@ -346,10 +346,10 @@ class World:
             topic=OUT,
         )
 
-    def _ledger(self, spec: RouteSpec, number: int) -> SettledLedger:
+    def _ledger(self, spec: RouteSpec, number: int) -> WatchedLedger:
         """Return the ledger of a route, in which each new claim is checked."""
         state = self.ledgers.setdefault((number, spec.name), LedgerState(self.state, partial(self._claimed, spec.name)))
-        return SettledLedger(spec.name, OnError(spec.on_error), state)
+        return WatchedLedger(spec.name, OnError(spec.on_error), state)
 
     def _claimed(self, route: str, positions: Iterable[Position]) -> None:
         """Check offsets that a ledger claims for the first time."""
@@ -519,10 +519,6 @@ class World:
         """Check an offset when it is stored."""
         self.truth.passed(consumer, f"{topic}/{partition}", offset)
         self.counts["acknowledgements"] += 1
-        process = current_process()
-        for (number, name), ledger in self.ledgers.items():
-            if name == consumer and process is not None and process.name == f"p{number}":
-                ledger.stored(Partition(STREAM, topic, partition))
 
     def unsettled(self, spec: RouteSpec, *, visible: bool = False) -> dict[tuple[str, int], int]:
         """Return how many messages of each partition of a route are not settled.
