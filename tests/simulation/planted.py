@@ -223,7 +223,7 @@ PLANTED = [
     Planted(
         "trust a log whose offsets are used again",
         f"{_IGGY}.source",
-        "        if cursor.end <= offset:\n            return False\n",
+        "        if end <= offset:\n            return False\n",
         "        return True\n",
     ),
     Planted(
