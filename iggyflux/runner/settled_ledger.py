@@ -69,9 +69,8 @@ class SettledLedger:
         self._writing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        """Read what is stored; idempotent.  Call `compare` when the source is connected."""
-        self._source = None
-        if self._settled is None and self._writing is None:
+        """Read what is stored, before the source is connected for the first time; idempotent.  Call `compare` then."""
+        if self._settled is None and self._writing is None and self._source is None:
             await self._read_or_write(None)
 
     def intervals_of(self, job: Job, plan: str) -> Sequence[PlanInterval]:
