@@ -87,6 +87,7 @@ lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 	$(LOCK) pyproject.toml --group dev --all-extras -o requirements.lock
 	$(LOCK) --constraint requirements.lock pyproject.toml --extra fast -o requirements-runtime.lock
 	$(LOCK) --constraint requirements.lock --group build -o requirements-build.lock
+	$(LOCK) --group release -o requirements-release.lock
 
 editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do not)
 	@sh codemirror/build.sh

@@ -45,8 +45,10 @@ run:
 """
 RUN = """\
 import asyncio, json, os, sys, time
+from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner import Stop, run_pipeline
+keep_freed_memory()  # as `iggyflux run` does
 pipeline, seconds = load_pipeline(sys.argv[1]), float(sys.argv[2])
 async def main():
     stop = Stop()

@@ -6,9 +6,10 @@ iggyflux` is fast.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # `typing` takes longer than the rest of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from iggyflux.errors import (
         DecodeError,
         DocumentError,

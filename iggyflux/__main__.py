@@ -1,5 +1,15 @@
-"""`python -m iggyflux` is the `iggyflux` command."""
+"""The `iggyflux` command as a process, also as `python -m iggyflux`."""
 
-from iggyflux.cli import main
+from iggyflux.interrupts import leave_on_interrupt
 
-main()
+
+def main() -> None:
+    """Run the command and exit."""
+    leave_on_interrupt()
+    from iggyflux.cli import main as run  # after the line above, since it takes a while
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

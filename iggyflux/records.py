@@ -52,12 +52,15 @@ class LazyMessages(Sequence[Message]):
     @overload
     def __getitem__(self, index: int) -> Message: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Message]: ...
-    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
         if self._made is not None:
             return self._made[index]
+        make = self._make
+        if isinstance(index, int):
+            return make(range(len(self.payloads))[index])
         chosen = range(len(self.payloads))[index]
-        return self._make(chosen) if isinstance(chosen, int) else [self._make(each) for each in chosen]
+        return LazyMessages(self.payloads[index], lambda number: make(chosen[number]))
 
     def __iter__(self) -> Iterator[Message]:
         if self._made is None:
@@ -188,7 +191,7 @@ class Rendered:
     was not true, `empty` those whose `for_each` gave no element.  Every message has lines, failures or both, or is in
     `skipped` or `empty`.  `fallback` names a fault of generated code, after which the reference plan rendered the
     batch; None if there was none.  `omitted` says which bad values are missing in `lines` because of
-    `on_bad_value: omit`, and why.
+    `on_bad_value: omit`, and why.  `times[i]` is the time at the end of `lines[i]`; None if they were not kept.
     """
 
     lines: Sequence[str] = ()
@@ -198,6 +201,7 @@ class Rendered:
     empty: Sequence[int] = ()
     fallback: str | None = None
     omitted: Sequence[Failure] = ()
+    times: Sequence[int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

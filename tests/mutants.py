@@ -58,6 +58,14 @@ import pytest
 from hypothesis import Phase, settings
 
 SUITES: dict[str, list[str]] = {
+    "audit.again": ["test_audit.py"],
+    "audit.check": ["test_audit.py"],
+    "audit.letters": ["test_audit.py"],
+    "audit.points": ["test_audit.py"],
+    "audit.sorting": ["test_audit.py"],
+    "audit.sources": ["test_audit.py"],
+    "audit.stored": ["test_audit.py"],
+    "audit.window": ["test_audit.py"],
     "delivery.answers": [
         "test_delivery.py",
         "test_hostile_answers.py",
@@ -78,19 +86,27 @@ SUITES: dict[str, list[str]] = {
     ],
     "delivery.outage": ["test_outages.py", "test_deliver.py"],
     "delivery.pace": ["test_pace.py", "test_deliver.py"],
+    "delivery.retention": ["test_retention.py"],
     "delivery.retry": ["test_delivery.py", "test_outages.py", "test_deliver.py", "test_pipeline.py"],
+    "delivery.series": ["test_series_limit.py"],
+    "delivery.settled": ["test_settled.py"],
     "delivery.verdicts": ["test_delivery.py", "test_deliver.py", "transports/test_influxdb.py"],
     "delivery.windows": ["test_windows.py", "test_reader_route.py", "test_cursors.py"],
+    "runner.change": ["test_change.py", "test_reload.py"],
     "runner.deliver": ["test_deliver.py", "test_outages.py", "test_runner.py"],
-    "runner.failures": ["test_failures.py", "test_runner.py", "test_reader_route.py"],
+    "runner.documents": ["test_reload.py"],
+    "runner.failures": ["test_failures.py", "test_runner.py", "test_reader_route.py", "test_bounds.py"],
     "runner.ledger": ["test_runner.py"],
-    "runner.prefetch": ["test_runner.py", "test_reader_route.py"],
-    "runner.publish": ["test_reader_route.py", "test_session.py"],
+    "runner.prefetch": ["test_reader_route.py"],
+    "runner.publish": ["test_publish.py", "test_reader_route.py", "test_session.py"],
     "runner.reader_run": ["test_reader_route.py", "test_session.py"],
+    "runner.reload": ["test_reload.py", "test_service_manager.py"],
     "runner.request_sender": ["test_runner.py", "test_deliver.py", "test_held_requests.py"],
     "runner.send_gate": ["test_deliver.py", "test_runner.py"],
     "runner.server_state": ["test_outages.py", "test_deliver.py", "test_runner.py"],
+    "runner.service_manager": ["test_service_manager.py"],
     "runner.session": ["test_session.py", "test_runner.py", "test_reader_route.py"],
+    "runner.settled_ledger": ["test_settled.py"],
     "runner.unanswered": ["test_deliver.py", "test_runner.py", "test_outages.py"],
     "runner.writer_run": [
         "test_runner.py",
@@ -345,7 +361,7 @@ def _messages(
     with suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child)
     os.close(writing)
-    buffer, under_way, end = b"", "the start", time.monotonic() + (600 if limit else 1e9)
+    buffer, under_way, end = b"", "the start", time.monotonic() + (600 if limit else 1e6)
     try:
         while True:
             if not ready.poll(max(end - time.monotonic(), 0.0) * 1000):

@@ -163,8 +163,7 @@ def test_an_interrupt_ends_with_130(mapping: Path, tmp_path: Path) -> None:
         code = running.wait(60)
         said = running.stderr.read().decode()
 
-    assert code == 130
-    assert "Traceback" not in said
+    assert (code, said) == (130, "\n")  # the command itself ended, and removed its temporary files
 
 
 def on_a_terminal(*args: str, env: dict[str, str] | None = None) -> str:

@@ -19,7 +19,8 @@ from required_servers import not_found
 from ruamel.yaml import YAML
 from shell import process
 
-from iggyflux.pipeline import Pipeline, parse_pipeline
+from iggyflux.mapping import WriterMapping, load_mapping
+from iggyflux.pipeline import Pipeline, TopicAddress, load_pipeline, parse_pipeline
 from iggyflux.sim import SimServer
 from iggyflux.telemetry.metrics import METRICS
 from iggyflux.telemetry.server import Deadlines
@@ -181,7 +182,7 @@ def test_the_whole_plant_in_one_file_uses_what_is_there() -> None:
         volume.split(":")[0] for each in services.values() for volume in each.get("volumes", ()) if volume[0] in "./"
     ]
 
-    assert set(services) == {"iggy", "influxdb2", "influxdb3", "iggyflux", "prometheus", "grafana"}
+    assert set(services) == {"iggy", "influxdb2", "influxdb3", "topics", "iggyflux", "prometheus", "grafana"}
     assert [path for path in mounted if not (DEPLOY / path).exists()] == []
     assert services["prometheus"]["network_mode"] == "service:iggyflux"
     assert services["iggyflux"]["image"].islower(), "else Docker refuses to build it"
@@ -189,6 +190,65 @@ def test_the_whole_plant_in_one_file_uses_what_is_there() -> None:
     ports = [port for each in services.values() for port in each.get("ports", ())]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     assert (services["iggyflux"]["read_only"], services["iggyflux"]["cap_drop"]) == (True, ["ALL"])
+
+
+def test_the_whole_plant_makes_the_topics_of_its_pipeline_first_and_keeps_its_state() -> None:
+    (tree,) = load_all(DEPLOY / "compose.yaml")
+    topics, run = tree["services"]["topics"], tree["services"]["iggyflux"]
+    variables = {key: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for key, value in run["environment"].items()}
+    pipeline = load_pipeline(FACTORY / "pipeline.yaml", environ=variables)
+    [volume] = [volume.split(":")[1] for volume in run["volumes"] if volume.startswith("iggyflux:")]
+    needed = set()
+    for route in pipeline.routes:
+        mapping = load_mapping(route.mapping)
+        assert isinstance(mapping, WriterMapping)
+        assert isinstance(route.dead_letters, TopicAddress)
+        needed |= {f"{mapping.writer.source.stream}/{topic}" for topic in mapping.writer.source.topics}
+        needed.add(f"{route.dead_letters.stream}/{route.dead_letters.topic}")
+    made = re.sub(r"\$\{\w+:-(.*)\}", r"\1", topics["command"]).split()
+
+    assert {each.partition(":")[0] for each in made} == needed
+    assert run["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
+    assert topics["image"] == run["image"]
+    assert isinstance(pipeline.state, Path)
+    assert pipeline.state.is_relative_to(volume)
+    assert pipeline.names_state
+
+
+STAND_IN = """\
+import json
+
+class IggyClient:
+    def __init__(self, config): self.made = {"quay": {"berths"}}
+    async def connect(self): pass
+    async def get_stream(self, stream): return self.made.get(stream)
+    async def create_stream(self, stream): self.made[stream] = set()
+    async def get_topic(self, stream, topic): return topic if topic in self.made[stream] else None
+    async def create_topic(self, stream, topic, partitions): print("made", stream, topic, partitions + 0)
+    async def logout_user(self): pass
+
+class AutoLogin:
+    username_password = staticmethod(lambda *given: given)
+
+def TcpConfig(**given): print(json.dumps(given))
+"""
+
+
+def test_topics_that_are_missing_are_made_and_others_are_left_alone(tmp_path: Path) -> None:
+    """With a stand-in for the SDK: `send.py` makes the same calls on a real server."""
+    (tmp_path / "apache_iggy.py").write_text(STAND_IN)
+    variables = {"PYTHONPATH": str(tmp_path), "IGGY_ADDRESS": "iggy:8090", "IGGY_PASSWORD": "x"}
+    command = [sys.executable, DEPLOY / "topics.py", "quay/berths:4", "quay/tides:2", "dead/letters:1"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout.splitlines()
+
+    assert made == [
+        '{"server_address": "iggy:8090", "auto_login": ["iggy", "x"]}',
+        "quay/berths is there",
+        "made quay tides 2",
+        "quay/tides is there",
+        "made dead letters 1",
+        "dead/letters is there",
+    ]
 
 
 def test_the_unit_file_gives_a_run_time_to_end() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
+import itertools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +21,11 @@ from hypothesis import strategies as st
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.errors import Stopped
 from iggyflux.mapping import OnError
-from iggyflux.records import DeadLetter, Failure, Message
-from iggyflux.runner.failures import FailureHandler, reasons_by_record
+from iggyflux.records import DeadLetter, Failure, Message, Reason
+from iggyflux.runner import failures
+from iggyflux.runner.failures import FailureHandler, bounded, reasons_by_record
 from iggyflux.runner.status import RouteStatus
+from iggyflux.transports.base import Removed
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters
 
 FAILURES = st.lists(
@@ -41,7 +47,8 @@ def handler(on_error: OnError, letters: list[DeadLetter] | None = None) -> tuple
         assert letters is not None, "nothing is kept"
         letters.extend(found)
 
-    route: Any = SimpleNamespace(name="lambda", mapping="m", plan_identity="0123", on_error=on_error)
+    names = {"name": "lambda", "mapping": "m", "plan_identity": "0123", "dead_letters": None}
+    route: Any = SimpleNamespace(**names, on_error=on_error)
     status = RouteStatus("lambda")
     return FailureHandler(route, status, put, record="row"), status
 
@@ -63,9 +70,9 @@ def test_each_kind_is_logged_once_and_every_reason_is_kept(
             failing.report_failures(failures, lambda index: f"here@{index}")
     asyncio.run(failing.keep(reasons_by_record(failures), message))
 
-    kinds = list(dict.fromkeys((failure.code, failure.location) for failure in failures))
+    kinds = list(dict.fromkeys((failure.code, failure.location or None) for failure in failures))
     logged = [getattr(record, "fields", {}) for record in caplog.records]
-    assert [(each["code"], each.get("location", "")) for each in logged] == kinds[:20]
+    assert [(each["code"], each.get("location")) for each in logged] == kinds[:20]
     assert status.failed == 2 * len(failures)
     indices = sorted({failure.index for failure in failures})
     assert [letter.message for letter in letters] == [message(index) for index in indices]
@@ -98,15 +105,42 @@ def test_rule_21_fail_stops_at_the_first_record(failures: list[Failure]) -> None
     assert error.value.hint.endswith("the row is read again")
 
 
-def test_refused_lines_are_logged_once_for_each_message_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
-    failing, _ = handler(OnError.DEAD_LETTER)
-    refusals = [Refusal(line, f"no {line}", 400) for line in range(60)]
-    with caplog.at_level(logging.INFO, "iggyflux.runner"):
-        failing.report_refusals(refusals, lambda refusal: f"here@{refusal.line // 2}")
+REFUSED = st.lists(
+    st.builds(
+        Refusal,
+        line=st.integers(0, 500),
+        reason=st.builds(
+            "type of {}{}".format,
+            st.sampled_from([f"field{number}" for number in range(25)]),
+            st.sampled_from(["", " dropped=1", " dropped=13"]),
+        ),
+        code=st.sampled_from(["IFX601", "IFX609"]),
+    ),
+    max_size=60,
+)
 
-    assert [record.getMessage().split()[:3:2] for record in caplog.records] == [
-        ["line.refused", f"at=here@{number}"] for number in range(20)
-    ]
+
+@given(st.lists(REFUSED, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_cause_of_refused_lines_is_logged_once_with_the_number_of_lines(
+    caplog: pytest.LogCaptureFixture, batches: list[list[Refusal]]
+) -> None:
+    """Servers count lines in their words, so these differ for one cause.  At most 20 causes are logged."""
+    failing, _ = handler(OnError.DEAD_LETTER)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        for refusals in batches:
+            failing.report_refusals(refusals, lambda refusal: f"here@{refusal.line}")
+
+    expected: dict[tuple[str, str], list[object]] = {}
+    for refusals in batches:
+        of_batch: dict[tuple[str, str], list[object]] = {}
+        for each in refusals:
+            found = of_batch.setdefault((each.code, each.reason.split(" dropped")[0]), [f"here@{each.line}", 0])
+            found[1] += 1  # type: ignore[operator]
+        expected |= {cause: found for cause, found in of_batch.items() if cause not in expected}
+    logged = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    assert [[each["at"], each["lines"]] for each in logged] == list(expected.values())[:20]
 
 
 @pytest.mark.parametrize("on_error", list(OnError))
@@ -123,6 +157,55 @@ def test_values_left_out_are_counted_and_logged_once_whatever_on_error_says(
     assert events == [("value.omitted", "/points/fields/0"), ("value.omitted", "/points/fields/1")]
     assert status.omitted == 24
     assert status.failed == 0
+
+
+TEXTS = st.text("aé", max_size=4)
+REASONS = st.lists(
+    st.builds(
+        Reason,
+        st.sampled_from(["IFX301", "IFX340"]),
+        TEXTS,
+        TEXTS,
+        line=st.none() | TEXTS,
+        status=st.sampled_from([None, 400, 422]),
+    ),
+    max_size=8,
+)
+
+
+@given(REASONS, st.integers(1, 6), st.integers(0, 30))
+def test_a_letter_keeps_the_first_reasons_and_counts_the_others(reasons: list[Reason], most: int, room: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(failures, "_MOST_REASONS", most)
+        patch.setattr(failures, "_MOST_CHARACTERS", room)
+        found = bounded(reasons)
+
+    sizes = itertools.accumulate(len(f"{each.reason}{each.location}{each.line or ''}") for each in reasons)
+    fits = min(most, sum(size <= room for size in sizes))
+    rest = reasons[fits:]
+    assert list(found[:fits]) == reasons[:fits]
+    assert len(found) == fits + bool(rest)
+    if rest:
+        last, codes = found[-1], sorted(Counter(each.code for each in rest).items())
+        assert (last.code, last.location, last.status) == (rest[0].code, rest[0].location, rest[0].status)
+        assert last.line is None
+        assert last.reason.startswith(f"and {len(rest)} more reason")
+        assert last.reason.endswith(f": {', '.join(f'{count} {code}' for code, count in codes)}")
+
+
+@pytest.mark.parametrize(("kind", "at"), [("writer", "s/t/0@7"), ("reader", "s/t, row of 1970-01-01T00:00:01Z")])
+def test_the_status_has_what_was_kept_last_and_what_retention_removed(kind: str, at: str) -> None:
+    failing, status = handler(OnError.DEAD_LETTER, [])
+    status.about = dataclasses.replace(status.about, kind=kind)
+    failing.refresh()
+    assert (status.removed_replayed, status.removed_letters) == (0, 0)
+    failing.route.dead_letters = SimpleNamespace(removed=Removed(3, 5))
+    failing.refresh()
+    assert (status.removed_replayed, status.removed_letters) == (3, 5)
+    kept = Message(b"", "s", "t", 0, 7, timestamp_us=10**6)
+    for _ in range(2):
+        asyncio.run(failing.keep({0: [Reason("IFX340", "no")]}, lambda _: kept))
+    assert [(each.at, each.code) for each in status.newest] == [(at, "IFX340")] * 2
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
@@ -152,11 +235,15 @@ def test_letters_that_are_written_while_the_route_is_cut_off_are_counted(is_kept
         keeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await keeping
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         may_write.set()
         await sink.close()
+        gc.collect()
         return status.dead_letters
 
+    unheard: list[dict[str, Any]] = []
     counted = asyncio.run(main())
+    assert not unheard
 
     written = list((tmp_path / "letters").glob("*.ndjson")) if is_kept else []
     lines = sum(len(each.read_bytes().splitlines()) for each in written)

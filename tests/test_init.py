@@ -109,7 +109,7 @@ def test_nothing_that_exists_is_overwritten_without_force() -> None:
 
     refused, other = iggyflux("init"), iggyflux("init", "other.yaml")
 
-    assert (refused.code, other.code, Path("mapping.yaml").read_text(), schema.read_text()) == (1, 0, "mine", "{}")
+    assert (refused.code, other.code, Path("mapping.yaml").read_text(), schema.read_text()) == (2, 0, "mine", "{}")
     init("--force")
     assert (Path("mapping.yaml").read_text() != "mine", schema.read_text() != "{}") == (True, True)
 

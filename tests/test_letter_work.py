@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import logging
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -13,7 +16,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +27,7 @@ from hypothesis import strategies as st
 from shell import iggyflux
 
 from iggyflux.cli.letters import FolderMarks
+from iggyflux.cli.output import attached
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Retention
 from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
@@ -340,6 +346,140 @@ def test_locked_marks_hold_up_no_letter(tmp_path: Path, caplog: pytest.LogCaptur
         await sink.close()
 
     drive(main())
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.1, 25.0, 70.0])), min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_what_a_limit_removes_is_one_event_a_minute_and_nothing_is_left_out(
+    steps: list[tuple[int, float]],
+) -> None:
+    """Each letter of these is too large for the rest: every one removes a file."""
+    logged: list[tuple[float, int, int]] = []
+    now = 1_000_000.0
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if found := re.fullmatch(r"deadletters\.removed .* files=(\d+) .* not_replayed=(\d+)", record.getMessage()):
+                logged.append((now, int(found[1]), int(found[2])))
+
+    async def main(folder: Path) -> tuple[int, int]:
+        nonlocal now
+        sink = RetainingDeadLetters(folder, Retention(max_bytes=2000), seconds=lambda: now)
+        count = 0
+        for letters, pause in steps:
+            for _ in range(letters):
+                await sink.put([letter(count)])
+                count += 1
+            now += pause
+        await sink.close()
+        return count - sum(1 for _ in read_dead_letters(folder)), sink.removed.others
+
+    with TemporaryDirectory() as folder, attached(Listening(), logging.WARNING):
+        gone, counted = drive(main(Path(folder)))
+
+    assert sum(letters for _, _, letters in logged) == gone == counted
+    times = [time for time, _, _ in logged]
+    assert all(later - time >= 60 for time, later in pairwise(times[:-1]))  # the last one may be that of the end
+    assert all(files >= 1 for _, files, _ in logged)
+
+
+RULES = [None, Retention(keep_seconds=86400.0), Retention(max_bytes=10**6), Retention(86400.0, 10**6)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(["begin", "put", "put", "end"]), st.sampled_from(RULES)),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_runs_that_share_a_folder_have_one_retention(
+    steps: list[tuple[int, str, Retention | None]], is_there: bool
+) -> None:
+    """The first run decides, until all have ended: another rule would remove letters of the others."""
+
+    async def main(folder: Path) -> None:
+        if is_there:
+            folder.mkdir()
+        runs: dict[int, tuple[DirectoryDeadLetters, Retention | None]] = {}
+        users: set[int] = set()
+        kept = 0
+        for number, step, rules in steps:
+            if number not in runs:
+                sink = DirectoryDeadLetters(folder) if rules is None else RetainingDeadLetters(folder, rules)
+                runs[number] = sink, rules
+            sink, rules = runs[number]
+            if step == "end":
+                await sink.close()
+                del runs[number]
+                users.discard(number)
+                continue
+            code = None
+            try:
+                await (sink.connect() if step == "begin" else sink.put([letter(kept)]))
+            except Stopped as error:
+                code = error.code
+            await asyncio.sleep(0)
+            await sink._worker.call(lambda: None)  # its first look for old letters is over
+            assert code in (None, "IFX829")
+            is_refused = code is not None
+            is_user = step == "put" or folder.exists()
+            assert is_refused is (is_user and any(runs[other][1] != rules for other in users))
+            if is_user and not is_refused:
+                users.add(number)
+            kept += step == "put" and not is_refused
+        for sink, _ in runs.values():
+            await sink.close()
+        assert not kept or sum(1 for _ in read_dead_letters(folder)) == kept
+
+    with TemporaryDirectory() as folder:
+        drive(main(Path(folder) / "letters"))
+
+
+def test_a_folder_that_another_run_made_is_not_pruned_by_other_rules(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run with the retention began before the folder was made."""
+    folder, now = tmp_path / "letters", 1_000_000.0
+
+    async def main() -> None:
+        sink = RetainingDeadLetters(folder, Retention(keep_seconds=16.0), seconds=lambda: now)
+        await sink.connect()
+        await asyncio.sleep(0)
+        other = DirectoryDeadLetters(folder)
+        await other.put([letter(1)])
+        os.utime(dead_letter_files(folder)[0], (1, 1))
+        await sink._worker.call(sink._apply)
+        await other.close()
+        assert sum(1 for _ in read_dead_letters(folder)) == 1
+        await sink._worker.call(sink._apply)
+        await sink.close()
+
+    drive(main())
+    assert "code=IFX829" in caplog.text
+    assert not dead_letter_files(folder)
+
+
+def test_prune_asks_marks_before_it_locks_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay may have the marks for half a minute, and every route waits for the folder."""
+    put(tmp_path, [letter(number) for number in range(9)], 400)
+    with_marks(tmp_path, [2, 3, 7])
+    asked = 0
+    when = Marks.when
+
+    def while_free(marks: Marks, digest: bytes) -> int | None:
+        nonlocal asked
+        asked += 1
+        with (tmp_path / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as a route that keeps a letter
+        return when(marks, digest)
+
+    monkeypatch.setattr(Marks, "when", while_free)
+    done = iggyflux("dead-letters", "prune", str(tmp_path), "--replayed", "--yes")
+
+    assert (done.code, asked >= 9) == (0, True), done.err
+    assert [each.message.offset for each in read_dead_letters(tmp_path)] == [0, 1, 4, 5, 6, 8]
 
 
 def _broken(*_given: object) -> None:

@@ -18,6 +18,9 @@ from iggyflux.cli.reports import FORMS, problem_lines
 from iggyflux.cli.validate import check_file
 from iggyflux.documents import load_schema
 from iggyflux.documents.line_masking import hidden_in_lines
+from iggyflux.documents.pipeline_keys import vocabulary
+from iggyflux.errors import PipelineError
+from iggyflux.pipeline import parse_pipeline
 
 SCHEMA = load_schema("pipeline")
 CANARY = "Qx7vK2wZ9"
@@ -407,6 +410,29 @@ def test_keys_of_the_schema_are_shown_where_a_secret_is_the_same_word(tmp_path: 
 
     assert "(at/iggy/address)" in shown
     assert re.search(r"\|iggy:\{username:'?password'?,password:'?\*\*\*'?,address:'h:\*\*\*'\}", shown), shown
+
+
+PROBLEMS = """\
+iggyflux: 1
+iggy: {{username: u, password: ['{secret}'], transport: fax}}
+from: log:data
+to: {{bucket: b, retries: 5}}
+influxdb: {{url: http://h, token: '{secret}', flavour: 3, precision: nss}}
+run: [{{mapping: env.yaml, batchsize: x}}]
+"""
+
+
+@given(st.sampled_from(sorted(vocabulary().words - {""})))
+def test_what_a_problem_expects_is_shown_where_a_secret_is_one_of_its_words(word: str) -> None:
+    """It is the same whatever the secret is, and a word that is missing in it would tell the secret."""
+
+    def fixed(secret: str) -> list[tuple[str, str | None, str | None]]:
+        with pytest.raises(PipelineError) as error:
+            parse_pipeline(PROBLEMS.format(secret=secret))
+        said = [(each.code, each.message, each.expected, each.hint) for each in error.value.problems]
+        return [(message if code == "IFX111" else code, *more) for code, message, *more in said]
+
+    assert fixed(word) == fixed(CANARY)
 
 
 def test_tags_of_a_pipeline_are_shown_unless_a_secret_gives_them(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,11 @@ def test_only_what_fails_or_is_late_alone_too_is_noticed(
 def test_a_process_that_ends_in_another_way_ends_the_run(run: Callable[[Sequence[str], mutants.Tell], None]) -> None:
     with pytest.raises(mutants.BrokenRun):
         mutants.outcome(run, ["a"], mutants.Ranking({}))
+
+
+def test_a_process_without_a_limit_is_waited_for() -> None:
+    with closing(mutants._messages(lambda tell: tell("passed", ""))) as messages:
+        assert next(messages) == ("passed", "")
 
 
 def test_the_functions_that_a_test_runs_are_recorded(tmp_path: Path) -> None:

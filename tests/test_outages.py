@@ -7,12 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cli.output import unstyled
@@ -520,6 +522,62 @@ def test_each_late_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) ->
             unanswered.warn(now)
 
             assert len(events(caplog, "server.no_answer")) == known
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["tcp://from", "http://to"]),
+            st.tuples(st.integers(0, 5), st.sampled_from(["answer", "refusal", "silence"])),
+            st.sampled_from([1.0, 7.0, 16.0]),
+        ),
+        max_size=30,
+    )
+)
+@example(["http://to", 16.0, "http://to", (1, "answer"), 1.0, (0, "silence"), 1.0, "http://to", (0, "answer"), 1.0])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_late_answer_that_was_logged_has_an_end(
+    caplog: pytest.LogCaptureFixture, steps: list[str | tuple[int, str] | float]
+) -> None:
+    """A server is back when its last request was answered, and none of which a warning was logged still waits."""
+    unanswered, now = Unanswered("lambda"), 0.0
+    open_requests: list[tuple[str, float, ExitStack, Any]] = []
+    late: set[str] = set()
+    last: dict[str, bool] = {}
+    caplog.clear()
+    expected: list[tuple[str, str]] = []
+    with caplog.at_level(logging.INFO):
+        for step in steps:
+            if isinstance(step, str):
+                stack = ExitStack()
+                open_requests.append((step, now, stack, stack.enter_context(unanswered.attempt(now, "a poll", step))))
+            elif isinstance(step, tuple) and open_requests:
+                server, _, stack, request = open_requests.pop(step[0] % len(open_requests))
+                request.is_answered = step[1] != "refusal"
+                with suppress(TimeoutError), stack:
+                    if step[1] == "silence":
+                        raise TimeoutError
+                last[server] = step[1] == "answer"
+            elif isinstance(step, float):
+                now += step
+                for server, began, *_ in open_requests:
+                    if now - began >= 15 > now - step - began:
+                        expected.append(("server.no_answer", server))
+                        late.add(server)
+                        last[server] = False
+                known = {server for server, began, *_ in open_requests if now - began >= 15}
+                back = {server for server in late - known if last.get(server)}
+                expected += [("server.answered", server) for server in sorted(back)]
+                late -= back
+                unanswered.warn(now)
+        logged = [(record.event, record.fields["server"]) for record in caplog.records]  # type: ignore[attr-defined]
+        for *_, stack, _ in open_requests:
+            stack.close()
+
+    assert sorted(logged) == sorted(expected)
+    assert [each for each in logged if each[0] == "server.no_answer"] == [
+        each for each in expected if each[0] == "server.no_answer"
+    ]
 
 
 @pytest.mark.parametrize(("own", "named"), [(None, "tcp://from:8090"), ("tcp://other:8090", "tcp://other:8090")])

@@ -168,7 +168,10 @@ def test_other_tags_are_another_plan(folder, monkeypatch):
     }
 
     shown = iggyflux("explain", "m.yaml", "--pipeline", "p.yaml").out
-    assert [f"plan {each}" in shown for each in plans] == [True]
+    assert [f"plan {each}: dialect v2, precision ns, the tags of p.yaml\n" in shown for each in plans] == [True]
+    alone = iggyflux("explain", "m.yaml").out
+    assert [each in alone for each in plans] == [False]
+    assert "dialect v2, precision ns, no tags (--pipeline FILE: those of a run)\n" in alone
     assert "IFX718" not in iggyflux("replay", "dead", "--pipeline", "p.yaml", "--dry-run").err
     monkeypatch.setenv("SITE", "süd")
     assert "IFX718" in iggyflux("replay", "dead", "--pipeline", "p.yaml", "--dry-run").err

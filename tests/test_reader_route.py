@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cursors import CursorStore, Deduplicator, cursor_state
@@ -625,30 +627,110 @@ def test_the_next_window_of_the_past_is_fetched_while_one_is_sent(tmp_path: Path
     assert len(set(world.database.fetched)) == len(world.database.fetched), "each window once"
 
 
-def test_a_window_that_was_fetched_in_vain_is_closed() -> None:
-    database = Database(points(5), Clock())
-    first, second, third = (Read(time, time + 1, "backfill", time, time + 1) for time in range(3))
+class Slow(Database):
+    """A database that needs a second and a half for a query."""
 
-    async def main() -> list[int]:
-        took: list[float] = []
-        prefetcher, opened = Prefetcher(database, database.clock.monotonic, took.append), []
-        for read in (second, first):
-            prefetcher.prefetch(first)
-            for _ in range(5):
-                await asyncio.sleep(0)
-            window = await (await prefetcher.fetch(read)).task
-            opened.append(database.open_windows)
+    async def fetch(self, start: int, stop: int) -> MemoryWindow:
+        window = await super().fetch(start, stop)
+        self.clock.now += 1.5
+        return window
+
+
+class Fetches:
+    """A `Prefetcher`, with a model of what it fetches: of each source the spans, and how many queries ended."""
+
+    def __init__(self, failing: set[int]) -> None:
+        """The queries with these numbers fail."""
+        self.clock = Clock()
+        self.clock.now = 100.0
+        self.failing, self.number = failing, 0
+        self.faults = Faults(*(("fetch", number, NotConnected("reset")) for number in failing))
+        self.sources = [Slow(points(3, step=1, first=0), self.clock, self.faults)]
+        self.spans: list[list[tuple[int, int]]] = [[]]
+        self.took: list[float] = []
+        now = itertools.count(1).__next__
+        self.prefetcher = Prefetcher(self.sources[0], self.clock.monotonic, self.took.append, now)
+        self.ahead: Read | None = None
+        self.is_new = False
+        """Whether nothing ran since what is ahead was asked for."""
+
+    async def prefetch(self, read: Read) -> None:
+        self.prefetcher.prefetch(read)
+        self.prefetcher.prefetch(None)
+        if self.ahead is None:
+            self.ahead, self.is_new = read, True
+            self.begin(read)
+
+    async def fetch(self, read: Read) -> None:
+        fetch = await self.prefetcher.fetch(read)
+        if self.ahead is not None and (self.ahead.start, self.ahead.stop) == (read.start, read.stop):
+            self.ahead = None
+        else:
+            if self.ahead is not None and self.ahead.lane == read.lane:
+                self.drop()
+            self.begin(read)
+        assert fetch.task.done() or fetch.ended == 0
+        with contextlib.suppress(NotConnected):
+            window = await fetch.task
+            assert [row.columns["time"] for row in window.found] == [read.start]
             window.close()
-        prefetcher.prefetch(third)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        await prefetcher.cancel()
-        assert len(took) == 4
-        return opened
+        await self.rest()
+        assert 0 < fetch.began < fetch.ended
 
-    assert asyncio.run(main()) == [1, 1]
-    assert database.fetched == [(0, 1), (1, 2), (0, 1), (2, 3)]
-    assert database.open_windows == 0
+    async def cancel(self, _: Read) -> None:
+        await self.prefetcher.cancel()
+        self.drop()
+
+    async def use(self, _: Read) -> None:
+        if self.ahead is None:
+            self.sources.append(Slow(self.sources[0].points, self.clock, self.faults))
+            self.spans.append([])
+            self.prefetcher.use(self.sources[-1])
+
+    async def rest(self, _: Read | None = None) -> None:
+        for _ in range(9):
+            await asyncio.sleep(0)
+        self.is_new = False
+        assert sum(each.open_windows + each.fetching for each in self.sources) <= (self.ahead is not None)
+
+    def begin(self, read: Read) -> None:
+        self.number += 1
+        if self.number not in self.failing:
+            self.spans[-1].append((read.start, read.stop))
+
+    def drop(self) -> None:
+        if self.ahead is not None and self.is_new:
+            if self.number not in self.failing:
+                self.spans[-1].pop()
+            self.number -= 1
+        self.ahead = None
+
+
+READS = st.builds(
+    lambda time, lane: Read(time, time + 1, lane, 0, 9), st.integers(0, 2), st.sampled_from(["tail", "backfill"])
+)
+CALLS = st.lists(st.tuples(st.sampled_from(["prefetch", "fetch", "cancel", "use", "rest"]), READS), max_size=16)
+
+
+@given(CALLS, st.sets(st.integers(1, 8)))
+@example([(call, Read(0, 1, "tail", 0, 9)) for call in ("prefetch", "rest")], set())
+def test_one_window_is_fetched_ahead_once_and_closed_if_it_was_in_vain(
+    calls: list[tuple[str, Read]], failing: set[int]
+) -> None:
+    """The window of another lane stays; what is cancelled before its end says nothing of how long queries take."""
+    fetches = Fetches(failing)
+
+    async def main() -> None:
+        for call, read in calls:
+            await getattr(fetches, call)(read)
+        await fetches.prefetcher.cancel()
+        fetches.drop()
+        await fetches.rest()
+
+    asyncio.run(main())
+    assert [each.fetched for each in fetches.sources] == fetches.spans
+    assert len(fetches.took) == fetches.number
+    assert set(fetches.took) <= {0.0, 1.5, 3.0}
 
 
 def test_what_is_fetched_ahead_is_cancelled_when_the_connection_is_lost(tmp_path: Path) -> None:

@@ -232,14 +232,18 @@ def test_a_save_is_one_change_whether_it_is_good_or_broken(name: str) -> None:
     pipeline = load_pipeline(Path("pipeline.yaml"))
     prepared = prepare_routes(pipeline)
     broken = document("o").replace("fields: {a: a}", "fields: {a: lenght(a)}")
+    elsewhere = Path("pipeline.yaml").read_text().replace(name, "moved.yaml")
+    Path("moved.yaml").write_text(broken)
+    saves = [(name, text) for text in (document("m"), broken, document("m"), broken + "# again\n", document("m"))]
+    saves += [("pipeline.yaml", elsewhere), ("moved.yaml", document("m")), ("moved.yaml", broken)]
     counted = []
 
     async def follow() -> None:
         status, clock = Configuration(), Ticks()
         reload = Reload(PipelineDocuments(pipeline, prepared, None), watch=True)
         following = asyncio.create_task(reload.follow((), status, clock))
-        for text in (document("m"), broken, document("m"), broken + "# again\n", document("m")):
-            replace(name, text)
+        for file, text in saves:
+            replace(file, text)
             after = clock.count + 20
             while clock.count < after:
                 await asyncio.sleep(0.001)
@@ -249,7 +253,8 @@ def test_a_save_is_one_change_whether_it_is_good_or_broken(name: str) -> None:
 
     asyncio.run(follow())
 
-    assert [(each["accepted"], each["refused"]) for each in counted] == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
+    changes = [(each["accepted"], each["refused"]) for each in counted]
+    assert changes == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4)]
 
 
 @pytest.mark.parametrize(("code", "is_solved_by_a_restart"), [("IFX830", True), ("IFX203", False)])

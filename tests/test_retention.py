@@ -198,12 +198,19 @@ def test_a_server_that_does_not_answer_is_not_waited_for_long():
     assert (found.seconds, "within 0.3 s" in found.why) == (None, True)
 
 
-@given(st.lists(st.integers(0, 10_000), min_size=3, max_size=3))
-def test_a_span_is_read_as_the_server_writes_it(parts):
-    """Hours, minutes and seconds, none of them left out before the first one."""
-    hours, minutes, seconds = parts
+SECONDS = {"w": 7 * 24 * HOUR, "d": 24 * HOUR, "h": HOUR, "m": 60, "s": 1}
 
-    assert parse_span(f"{hours}h{minutes}m{seconds}s") == hours * HOUR + minutes * 60 + seconds
+
+@given(st.dictionaries(st.sampled_from(list(SECONDS)), st.integers(0, 10_000), min_size=1))
+def test_a_span_is_read_as_the_server_writes_it(parts):
+    """The server writes hours, minutes and seconds."""
+    text = "".join(f"{parts[unit]}{unit}" for unit in SECONDS if unit in parts)
+
+    assert parse_span(text) == sum(number * SECONDS[unit] for unit, number in parts.items())
+
+
+def test_a_span_is_at_most_what_a_number_of_seconds_may_be():
+    assert (parse_span(f"{2**63 - 1}s"), parse_span(f"{2**63}s")) == (2**63 - 1, None)
 
 
 @pytest.mark.parametrize("text", ["", "None", "1", "h", "-1h", "1h1h", "5s5h"])
@@ -220,7 +227,7 @@ def test_the_times_before_another_one_are_found(times, first):
     """Whatever their lengths and signs, in the order of the lines."""
     lines = [f"m v=1 {time}" for time in times]
 
-    assert list(Footprint(lines).times_before(first)) == [f" {time}" for time in times if time < first]
+    assert list(Footprint(lines).times_before(first)) == [time for time in times if time < first]
 
 
 @given(st.integers(1, 10**9), st.floats(-1e5, 1e5), st.floats(0, 4e9))
@@ -229,6 +236,7 @@ def test_a_point_is_too_old_by_the_clock_of_the_server_and_by_a_margin(seconds, 
     oldest = Retention(seconds, ahead_seconds=ahead).oldest_ns(now)
 
     assert oldest == pytest.approx((now + ahead - seconds - MARGIN_SECONDS) * 1e9, abs=1e3)
+    assert Retention(seconds).oldest_ns(now) == Retention(seconds, ahead_seconds=0.0).oldest_ns(now)
     assert Retention(0).oldest_ns(now) is None
     assert Retention(None).oldest_ns(now) is None
 
@@ -279,12 +287,15 @@ def test_an_unknown_retention_is_said_once_and_counts_nothing(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
+        (None, "unknown"),
+        (0, "without limit"),
         (3600, "for 1 hour"),
         (7200, "for 2 hours"),
         (5400, "for 1.5 hours"),
         (86_400, "for 1 day"),
+        (90_000, "for 25 hours"),
         (172_800, "for 2 days"),
     ],
 )
-def test_one_hour_and_one_day_are_singular(seconds: int, words: str) -> None:
+def test_a_retention_is_said_in_days_or_hours_and_one_is_singular(seconds: int | None, words: str) -> None:
     assert str(Retention(seconds)) == words

@@ -26,11 +26,21 @@ FIRST, CAP = 0.5, 30.0
 class Scripted:
     """A session whose connections fail as scripted; then the work returns."""
 
-    def __init__(self, *script: Step, error: Exception | None = None) -> None:
+    def __init__(
+        self, *script: Step, error: Exception | None = None, max_retries: int | None = None, is_patient: bool = True
+    ) -> None:
         self.script = list(script)
         self.error = error or NotConnected("reset")
         self.clock, self.stop, self.status = ImmediateClock(), Stop(), RouteStatus("None")
-        self.session = Session("None", self.status, self.stop, self.clock, random=lambda: 1.0)
+        self.session = Session(
+            "None",
+            self.status,
+            self.stop,
+            self.clock,
+            max_retries=max_retries,
+            is_patient=is_patient,
+            random=lambda: 1.0,
+        )
         self.progress = 0
         self.connects = 0
 
@@ -64,6 +74,8 @@ STEPS: list[Step] = ["not connected", "lost at once", "lost after progress", "lo
 
 @given(st.lists(st.sampled_from(STEPS), max_size=20))
 @example(["not connected", "lost at once"] * 10)
+@example(["lost at once", "not connected", "lost at once"])
+@example(["not connected", "lost at once", "lost after progress", "not connected", "lost at once"])
 def test_waits_double_up_to_the_cap_and_start_anew_after_progress(script: list[Step]) -> None:
     """Once also when it is connected after it could not be: what was connected before the other end may be gone."""
     scripted = Scripted(*script)
@@ -138,20 +150,24 @@ def test_the_wait_is_the_one_that_the_server_asked_for() -> None:
     assert scripted.clock.slept == [7.0 + FIRST]
 
 
-def test_the_status_says_what_is_waited_for_until_it_is_connected() -> None:
-    scripted = Scripted("not connected")
-    seen: list[str | None] = []
+def test_the_status_says_what_is_waited_for_and_until_when_until_it_is_connected() -> None:
+    scripted = Scripted("not connected", "not connected")
+    seen: list[tuple[str | None, float | None]] = []
     sleep = scripted.clock.sleep
 
     async def noting(seconds: float) -> None:
-        seen.append(scripted.status.waiting_for)
+        until = scripted.status.retry_at
+        seen.append((scripted.status.waiting_for, until and until - scripted.clock.monotonic()))
         await sleep(seconds)
 
+    async def work() -> None:
+        seen.append((scripted.status.waiting_for, scripted.status.retry_at))
+
     scripted.clock.sleep = noting  # type: ignore[method-assign]
+    scripted.work = work  # type: ignore[method-assign]
     drive(scripted.run())
 
-    assert seen == ["reset"]
-    assert scripted.status.waiting_for is None
+    assert seen == [("reset", 0.5), ("reset", 1.0), (None, None)]
 
 
 def test_the_third_failure_in_a_row_is_logged_with_a_hint(caplog: pytest.LogCaptureFixture) -> None:
@@ -164,16 +180,12 @@ def test_the_third_failure_in_a_row_is_logged_with_a_hint(caplog: pytest.LogCapt
 
 def test_the_hint_says_how_often_the_route_tries(caplog: pytest.LogCaptureFixture) -> None:
     """As often as it then does: the limit holds until it was connected once."""
-    first, later = Scripted(*["not connected"] * 5), Scripted("lost after progress", *["not connected"] * 5)
-    unknown = Scripted(*["not connected"] * 3)
-    for scripted, limits in (
-        (first, {"max_retries": 4}),
-        (later, {"max_retries": 4}),
-        (unknown, {"is_patient": False}),
-    ):
-        scripted.session = Session("r", scripted.status, scripted.stop, scripted.clock, **limits)  # type: ignore[arg-type]
+    first = Scripted(*["not connected"] * 5, max_retries=4)
+    later = Scripted("lost after progress", *["not connected"] * 5, max_retries=4)
+    unknown = Scripted(*["not connected"] * 3, is_patient=False)
     with pytest.raises(Stopped, match="after 4 retries"):
         drive(first.run())
+    assert first.connects == 5
     drive(later.run())
     drive(unknown.run())
 
@@ -259,8 +271,11 @@ def test_a_requested_stop_ends_the_session_at_any_time(moment: Callable[[Scripte
 
 
 def sending(failures: int, *, stop_at: int | None = None) -> tuple[Scripted, int, BaseException | None]:
-    """Send with so many failures; a stop is requested during the attempt with this number."""
-    scripted, attempts = Scripted(), 0
+    """Send with so many failures; a stop is requested during the attempt with this number.
+
+    The limit of retries is one of the first connection only.
+    """
+    scripted, attempts = Scripted(max_retries=1), 0
 
     async def send() -> None:
         nonlocal attempts
@@ -277,15 +292,42 @@ def sending(failures: int, *, stop_at: int | None = None) -> tuple[Scripted, int
     return scripted, attempts, None
 
 
-def test_a_send_is_repeated_until_it_is_confirmed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_send_is_repeated_until_it_is_confirmed(failures: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "iggyflux.runner"):
-        scripted, attempts, _ = sending(3)
+        scripted, attempts, _ = sending(failures)
 
-    assert attempts == 4
-    assert scripted.status.retries == 3
-    assert scripted.clock.slept == [0.5, 1.0, 2.0]
+    assert attempts == failures + 1
+    assert scripted.status.retries == failures
+    assert scripted.clock.slept == [0.5, 1.0, 2.0][:failures]
     assert scripted.status.waiting_for is None
     assert caplog.records[-1].getMessage() == "delivery.back route=None"
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_the_status_says_that_the_sink_is_away_from_the_first_failure_to_send_until_it_is_back(is_away: bool) -> None:
+    """Who connects the sink says it of a failure to connect: the sink may be there and the source not."""
+    scripted, shown = Scripted("not connected"), list[bool]()
+    scripted.status.is_away = is_away
+    sleep = scripted.clock.sleep
+
+    async def noting(seconds: float) -> None:
+        shown.append(scripted.status.is_away)
+        await sleep(seconds)
+
+    async def send() -> None:
+        shown.append(scripted.status.is_away)
+        if len(shown) < 5:
+            raise NotConnected("away")
+
+    async def work() -> None:
+        await scripted.session.until_confirmed(send)
+        shown.append(scripted.status.is_away)
+
+    scripted.clock.sleep = noting  # type: ignore[method-assign]
+    scripted.work = work  # type: ignore[method-assign]
+    drive(scripted.run())
+    assert shown == [is_away, is_away, True, True, True, True, False]
 
 
 def test_a_send_that_is_confirmed_at_once_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -328,22 +370,29 @@ def test_everything_is_closed_in_order_although_closing_fails() -> None:
     assert closed == ["work", "class", "in", "lambda"]
 
 
-@pytest.mark.parametrize("away", [[], ["class"], ["class", "yield"]])
-def test_each_end_is_connected_although_others_are_away(away: list[str]) -> None:
+@pytest.mark.parametrize("asked", [None, 2.0])
+@pytest.mark.parametrize("away", [[], ["class"], ["class", "lambda"]])
+def test_each_end_is_connected_although_others_are_away(away: list[str], asked: float | None) -> None:
+    """One error of several has the names of all, and waits as long as any of them asks for."""
     tried: list[str] = []
+    errors = {name: NotConnected("reset", retry_after_seconds=asked and asked + len(name)) for name in away}
+    for name, error in errors.items():
+        error.server = name
 
     async def connect(name: str) -> None:
         tried.append(name)
-        if name in away:
-            raise NotConnected(name, retry_after_seconds=2.0 + len(tried))
+        if name in errors:
+            raise errors[name]
 
-    names = ["class", "while", "yield"]
+    names = ["class", "while", "lambda"]
     with pytest.raises(NotConnected) if away else nullcontext() as raised:
         drive(connect_all(*(partial(connect, name) for name in names)))
 
     assert tried == names
     if raised is not None:
-        assert (str(raised.value), raised.value.retry_after_seconds) == ("; ".join(away), 5.0 if away[1:] else 3.0)
+        assert raised.value.named == "; ".join(f"{name}: reset" for name in away)
+        assert raised.value.retry_after_seconds == (asked and asked + len(away[-1]))
+        assert (raised.value is errors[away[0]]) == (len(away) == 1)
 
 
 def test_what_needs_a_person_is_found_although_another_end_is_away() -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from iggyflux.cli.status import _ledger
 from iggyflux.delivery import settled
 from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets, count_of_others, gaps
 from iggyflux.delivery.verdicts import Accepted, Verdict
@@ -72,6 +73,7 @@ BATCHES = st.lists(
 
 
 @given(BATCHES, st.integers(0, 30), st.integers(0, 30))
+@example([Drawn("new", {4: (0, True, False, False), 7: (1, False, False, True)})], 0, 9)
 def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn], first: int, last: int) -> None:
     offsets, model = SettledOffsets(), dict[str, dict[int, tuple[int, bool, bool, bool]]]()
     for each in drawn:
@@ -94,7 +96,9 @@ def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn],
     everything = {at for facts in model.values() for at in facts}
     assert offsets.lasts() == ({HERE: (max(everything), arrived(max(everything)))} if everything else {})
     assert all(offsets.claims(Position(HERE, at)) == (at in everything) for at in range(30))
-    shown = {at for a, b in gaps(each for all_of in found.values() for each in all_of) for at in range(a, b + 1)}
+    between = gaps(each for all_of in found.values() for each in all_of)
+    assert all(first <= last for first, last in between)
+    shown = {at for first, last in between for at in range(first, last + 1)}
     assert shown == (set(range(min(everything), max(everything))) - everything if everything else set())
     others = everything - set(model.get("new", ()))
     assert count_of_others(found, "new", HERE, first, last) == len(others & set(range(first, last + 1)))
@@ -102,7 +106,8 @@ def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn],
 
 def test_the_oldest_of_too_many_intervals_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settled, "MOST_INTERVALS", 3)
-    offsets = SettledOffsets()
+    offsets = SettledOffsets.of(None)
+    assert offsets.forgotten == 0
     for offset in range(0, 20, 2):
         offsets.add(HERE, "p", Interval(offset, offset))
 
@@ -140,8 +145,10 @@ def test_what_is_cut_is_not_claimed_and_the_rest_is(drawn: list[Drawn], offset: 
         assert intervals
         for each in intervals:
             (whole,) = (one for one in before.intervals()[place] if one.first == each.first)
-            assert each == whole or each.points * whole.messages <= whole.points * each.messages
-            assert each.last_us == (arrived(each.last) if each == whole else 0)
+            counts = (whole.points, whole.dead_letters, whole.dropped, whole.skipped)
+            share = (count * each.messages // whole.messages for count in counts)
+            at = arrived(each.last) if each.last == whole.last else 0
+            assert each == Interval(each.first, each.last, *share, at)
     for each in drawn:  # what is settled again is counted anew
         for interval in offsets.new(HERE, each.plan, each.batch()):
             offsets.add(HERE, each.plan, interval)
@@ -153,7 +160,7 @@ def test_an_interval_that_overlaps_another_is_left_out() -> None:
     offsets.add(HERE, "p", Interval(5, 9, points=5))
     offsets.add(HERE, "p", Interval(0, 5, points=6))
 
-    assert offsets.intervals() == {(HERE, "p"): (Interval(5, 9, points=5),)}
+    assert offsets.intervals() == {(HERE, "p"): (Interval(5, 9, 5, 0, 0, 0),)}
 
 
 # --- on disk ---
@@ -228,6 +235,21 @@ def test_intervals_are_in_the_order_of_offsets_whatever_plan_settled_them(
     for order in (kept, backwards):
         monkeypatch.setattr(SettledOffsets, "intervals", order)
         assert [each["first"] for each in (ledger() or {})["intervals"]] == [0, 4, 5, 6]
+
+
+def test_intervals_and_gaps_are_in_the_order_of_partitions_as_numbers() -> None:
+    offsets = SettledOffsets()
+    for partition in (10, 9, 2):
+        for first in (8, 0):
+            offsets.add(Partition("coast", "gauges", partition), "p", Interval(first, first + 3))
+    shown = _ledger(offsets.record(), ())
+
+    assert [(each["partition"], each["first"], each["last"]) for each in shown["gaps"]] == [
+        (at, 4, 7) for at in (2, 9, 10)
+    ]
+    assert [(each["partition"], each["first"]) for each in shown["intervals"]] == [
+        (at, first) for at in (2, 9, 10) for first in (0, 8)
+    ]
 
 
 def test_dead_letters_that_cannot_be_counted_are_an_error_beside_the_rest(

@@ -137,14 +137,39 @@ def test_what_cannot_be_written_is_named_with_what_to_do(command: list[str], fil
     assert "File too large\n    hint: raise the limit of the size of a file" in outcome.err
 
 
-def test_a_file_that_exists_is_kept_and_the_hint_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("command", "exists", "remedy"),
+    [
+        (["init", "x.yaml"], "x.yaml", "choose another name, or replace it with --force"),
+        (["infer", "numbers", "--output", "x.yaml"], "x.yaml", "choose another name, or replace it with --force"),
+        ([*EXPORT, "x"], "x", "choose another name"),
+        ([*EXPORT, "x", "--as", "letters"], "x", "choose another name"),
+        ([*EXPORT, "x", "--as", "payloads"], "x", "choose another name"),
+        ([*EXPORT, "z", "--as", "payloads"], "z/000001_", "choose another name"),
+        ([*EXPORT, "x", "--as", "log"], "x", "choose another name"),
+        ([*EXPORT, "none/x"], None, "directory none does not exist"),
+        (["init", "none/x.yaml"], None, "directory none does not exist"),
+        (["infer", "numbers", "-o", "none/x.yaml"], None, "directory none does not exist"),
+    ],
+)
+def test_a_file_that_exists_is_kept_and_named_with_what_to_do(
+    command: list[str], exists: str | None, remedy: str
+) -> None:
+    """In every command that writes a file, this is wrong usage."""
     letters()
-    outcome = iggyflux(*EXPORT, "samples")
+    Path("numbers").write_text('{"v": 1.5}\n{"v": 2.5}\n')
+    if exists == "z/000001_":
+        assert iggyflux(*command).code == 0
+        (exists,) = map(str, Path("z").iterdir())
+    if exists is not None:
+        Path(exists).write_text("mine")
+    before = sorted(Path().rglob("*"))
+    outcome = iggyflux(*command)
 
-    assert (outcome.code, outcome.err) == (
-        3,
-        "error: samples: File exists\n    hint: remove it, or choose another name\n",
-    )
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1] == f"Error: {f'{exists} already exists: ' if exists else ''}{remedy}"
+    assert sorted(Path().rglob("*")) == before
+    assert exists is None or Path(exists).read_text() == "mine"
 
 
 def test_a_document_that_cannot_be_replaced_is_named() -> None:

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import click
 
 from iggyflux import __version__
 from iggyflux.cli.output import ExitCode, exit_code_of, flush_results, leave_at_once, result_line, silence_closed_pipes
 from iggyflux.errors import closest
+from iggyflux.interrupts import INTERRUPT_CODE, leave_on_interrupt, raise_on_interrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class CommandLine(click.Group):
         if entry is None:
             return None
         command: click.Command = getattr(import_module(f"iggyflux.cli.{entry.module}"), entry.attribute)
+        raise_on_interrupt()
         return command
 
     def resolve_command(
@@ -139,9 +141,14 @@ def command_line() -> None:
 
 def main() -> NoReturn:
     """Run the `iggyflux` command as a process."""
+    # jsonschema imports it where it is installed, which takes 0.8 s, for a check of formats that is not made here.
+    sys.modules.setdefault("rfc3987_syntax", cast(Any, None))
     try:
         command_line.main()
+    except KeyboardInterrupt:  # a second one, while the first ends the command
+        leave_at_once(INTERRUPT_CODE)
     except SystemExit as leaving:
+        leave_on_interrupt()
         if "apache_iggy" in sys.modules:  # its threads sometimes abort a process that shuts down
             leave_at_once(leaving.code if isinstance(leaving.code, int) else ExitCode.OK)
         raise

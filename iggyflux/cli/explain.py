@@ -55,8 +55,11 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
         _print(_reader_lines(document, document.reader, document.identity()))
     else:
         identity = document.identity(dialect=dialect, precision=precision, tags=tags)
-        _print(_writer_lines(document, document.writer, precision, tags, identity))
-        title = f"code (dialect {dialect}, precision {precision})"
+        whose = f"dialect {dialect}, precision {precision}"
+        of_tags = f"the tags of {pipeline}" if pipeline else "no tags (--pipeline FILE: those of a run)"
+        about = f"  plan {identity}: {whose}, {of_tags}"
+        _print(_writer_lines(document, document.writer, precision, tags, about))
+        title = f"code ({whose})"
     result_line("")
     if plan.source:
         result_line(Styled(title, bold=True))
@@ -90,10 +93,11 @@ def _aligned(rows: Iterable[Row], indent: str = "  ") -> Iterator[str]:
 
 
 def _writer_lines(
-    mapping: Mapping, writer: Writer, precision: str, tags: dict[str, str], identity: str
+    mapping: Mapping, writer: Writer, precision: str, tags: dict[str, str], about_plan: str
 ) -> Iterator[str | Line]:
     source = writer.source
-    yield _heading(mapping.name, f"  writer, {mapping.document.file}, plan {identity}")
+    yield _heading(mapping.name, f"  writer, {mapping.document.file}")
+    yield about_plan
     yield ""
     yield _heading("reads")
     yield f"  stream {source.stream}, topic {', '.join(source.topics)}, payload {source.payload.format}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from iggyflux.cli.letters import (
     opened_letters,
     report_others,
 )
+from iggyflux.cli.new_files import new_files
 from iggyflux.cli.output import ExitCode, plural, result, talk, warn
 from iggyflux.cli.send_again import message_name
 from iggyflux.disk import file_name, make_folder, named, open_private, replace_file, write_whole
@@ -81,7 +83,8 @@ def command(
     with opened_letters(path, pipeline) as place:
         letters = Letters(place, chosen)
         selected = islice(letters.scan(), limit)
-        count, code = _WRITERS[form](selected, out)
+        with nullcontext() if out is None else new_files(out):
+            count, code = _WRITERS[form](selected, out)
         talk(f"{plural(count, 'dead letter')} of {name_of_place(path)} exported" + (f" to {out}" if out else ""))
         if not letters.count:
             report_others(letters, place.path)

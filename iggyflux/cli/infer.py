@@ -17,8 +17,8 @@ from iggyflux.cli.init import write_schema
 from iggyflux.cli.inputs import INPUT_FILE, MAPPING_FILE, STDIN, input_name, open_input, stdin_is_terminal
 from iggyflux.cli.log import TopicName
 from iggyflux.cli.logs import Origin, open_log
+from iggyflux.cli.new_files import write_text
 from iggyflux.cli.output import ExitCode, note, plural, result, talk, warn
-from iggyflux.disk import named
 from iggyflux.errors import DocumentError, Location, Problem
 from iggyflux.records import Message
 
@@ -227,16 +227,7 @@ def _write(text: str, output: Path | None, force: bool, *, toml: bool) -> int:
         result(text)
         return ExitCode.OK
     reference = f"#:schema ./{_SCHEMA}\n" if toml else f"# yaml-language-server: $schema=./{_SCHEMA}\n"
-    try:
-        with named(output), output.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
-            file.write(reference + text)
-    except FileExistsError:
-        talk(f"{output} already exists; use --force to overwrite it")
-        return ExitCode.PROBLEMS
-    except FileNotFoundError as error:
-        if output.parent.is_dir():
-            raise
-        raise click.UsageError(f"directory {output.parent} does not exist") from error
+    write_text(output, reference + text, force=force)
     talk(f"wrote {output}")
     write_schema("mapping", output.parent / _SCHEMA, force)
     talk(f"try: iggyflux test {output}")

@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from iggyflux.authoring.samples import Coordinates
+from iggyflux.cli.new_files import write_text
 from iggyflux.cli.output import ExitCode, note, result, talk
 from iggyflux.disk import named
 from iggyflux.documents import read_document, read_schema, read_source
@@ -105,16 +106,7 @@ def _write_file(path: Path | None, pipeline: bool, reader: bool, mapping: str | 
     if is_printed:
         result(text)
         return ExitCode.OK
-    try:
-        with named(path), path.open("w" if force else "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError:
-        talk(f"{path} already exists; use --force to overwrite it")
-        return ExitCode.PROBLEMS
-    except FileNotFoundError as error:
-        if path.parent.is_dir():
-            raise
-        raise click.UsageError(f"directory {path.parent} does not exist") from error
+    write_text(path, text, force=force)
     talk(f"wrote {path}")
     write_schema(kind, path.parent / _schema(kind), force)
     if pipeline:

@@ -25,9 +25,10 @@ _EVERY_SECONDS: Final = 0.25
 _FALLBACK: Final = (80, 24)
 _ENDS: Final = {
     "configuration.accepted": ("configuration.refused",),
-    "delivery.back": ("delivery.away", "route.not_connected"),
+    "delivery.back": ("delivery.away", "route.not_connected", "server.no_answer"),
     "plan.changed": ("plan.waiting",),
-    "route.connected": ("route.not_connected",),
+    "route.connected": ("route.not_connected", "server.no_answer"),
+    "server.answered": ("server.no_answer",),
 }
 """By event: the warnings and errors whose state it ends."""
 

@@ -24,6 +24,7 @@ import click
 from iggyflux.disk import named, remedy
 from iggyflux.errors import DocumentError, IggyfluxError, NotConnected, Problem, Stopped, counted
 from iggyflux.escapes import escaped, escaped_lines, json_text
+from iggyflux.interrupts import INTERRUPT_CODE
 
 __all__ = [
     "ExitCode",
@@ -65,7 +66,7 @@ class ExitCode(IntEnum):
     PROBLEMS = 1
     USAGE = 2
     STOPPED = 3
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPT_CODE
     CLOSED_PIPE = 141
 
 

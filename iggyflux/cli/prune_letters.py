@@ -6,6 +6,9 @@ What is removed is counted first and asked for.  A letter that is kept meanwhile
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -21,7 +24,7 @@ from iggyflux.cli.letters import (
     report_others,
 )
 from iggyflux.cli.output import ExitCode, Styled, ask, plural, result_line, talk
-from iggyflux.transports.local.deadletters import dead_letter_files, letter_digest, letter_in, read_kept
+from iggyflux.transports.local.deadletters import dead_letter_files, letter_digest, read_kept
 from iggyflux.transports.local.letter_removal import rewrite
 
 
@@ -105,24 +108,38 @@ def _print(counted: Counter[tuple[str, str]]) -> None:
 
 
 def _remove(place: LettersOnDisk, chosen: LetterFilter, count: int) -> tuple[int, int]:
-    """Remove the oldest `count` of the chosen letters; return their number and their bytes."""
-    removed = size = 0
+    """Remove the oldest `count` of the chosen letters; return their number and their bytes.
 
-    def goes(line: bytes, where: str) -> bool:
+    Each file is read before the folder is locked: the marks may be locked for long, and routes wait for the folder.
+    """
+    removed = size = 0
+    going: Counter[bytes] = Counter()
+
+    def goes(line: bytes, _where: str) -> bool:
         nonlocal removed, size
         digest = letter_digest(line)
-        if removed == count or not chosen.takes(KeptLetter(letter_in(line, where), digest, place.marks.when(digest))):
+        if not going[digest]:
             return False
+        going[digest] -= 1
         removed, size = removed + 1, size + len(line)
         return True
 
     folder = place.path if place.path.is_dir() else place.path.parent
     for file in dead_letter_files(place.path):
-        if removed < count:
-            rewrite(folder, file, goes)
+        going = Counter(islice(_chosen(place, file, chosen), count - removed))
+        if going:
+            with suppress(FileNotFoundError):  # retention removed it
+                rewrite(folder, file, goes)
     if dead_letter_files(folder):
         place.marks.forget_others(digest for _, digest in read_kept(folder, torn=_ignore, too_large=_ignore))
     return removed, size
+
+
+def _chosen(place: LettersOnDisk, file: Path, chosen: LetterFilter) -> Iterator[bytes]:
+    """Yield the digests of the chosen letters of a file."""
+    for letter, digest in read_kept(file, torn=_ignore, too_large=_ignore):
+        if chosen.takes(KeptLetter(letter, digest, place.marks.when(digest))):
+            yield digest
 
 
 def _ignore(_file: Path, _line: int) -> None:

@@ -14,6 +14,7 @@ import click
 
 from iggyflux.authoring.acceptance import acceptance_problems
 from iggyflux.authoring.contract import Database
+from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
@@ -84,6 +85,7 @@ def command(
       iggyflux run pipeline.yaml --watch
     """
     loaded = open_pipeline(pipeline)
+    keep_freed_memory()
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, watch, quiet))
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
     code = summary.exit_code or (ExitCode.PROBLEMS if count else ExitCode.OK)

@@ -141,13 +141,15 @@ def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
             }
             for each in all_of
         ]
+    between = [
+        {"stream": place.stream, "topic": place.topic, "partition": place.partition, "first": first, "last": last}
+        for place, all_of in places.items()
+        for first, last in gaps(all_of)
+    ]
+    order = itemgetter("stream", "topic", "partition", "first")
     return {
-        "intervals": sorted(intervals, key=itemgetter("stream", "topic", "partition", "first")),
-        "gaps": [
-            {"stream": place.stream, "topic": place.topic, "partition": place.partition, "first": first, "last": last}
-            for place, all_of in places.items()
-            for first, last in gaps(all_of)
-        ],
+        "intervals": sorted(intervals, key=order),
+        "gaps": sorted(between, key=order),
         "forgotten": found.forgotten,
     }
 

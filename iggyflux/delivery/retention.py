@@ -46,7 +46,7 @@ class Retention:
         if not self.seconds:
             return "without limit"
         days, rest = divmod(self.seconds, 86_400)
-        if days and not rest:
+        if not rest:
             return f"for {counted(days, 'day')}"
         return f"for {self.seconds / 3600:g} {'hour' if self.seconds == 3600 else 'hours'}"
 

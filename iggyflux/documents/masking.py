@@ -32,8 +32,9 @@ _RUN = re.compile(r"[0-9A-Za-z]{4}")
 _OF_VALUES = re.compile(r"[\"'{}\[\]]")
 """A key with such a character is text that is damaged, with values in it."""
 _AFTER_KEY = re.compile(r"['\"]?[ \t]*+[:=.\]]")
-_FIXED_TEXT = "IFX814"
-"""Its message and hint have no value of the file, and a secret may be one of their words."""
+_FIXED_TEXTS = ("IFX111", "IFX814")
+"""Their messages and hints have no text of the file, and a secret may be one of their words."""
+_PROPOSAL = re.compile(r"did you mean `(.*)`\?")
 _FEWEST = 4
 """Shorter texts are parts of many words."""
 _AROUND = 10_000
@@ -116,7 +117,7 @@ class Mask:
         scrub = self._scrub
         if self._by_line:
             scrub = Scrubber([*self._texts, *self._suspects(problem)])
-        masked = problem if problem.code == _FIXED_TEXT else scrub_texts(problem, scrub)
+        masked = problem if problem.code in _FIXED_TEXTS else scrub_texts(problem, scrub)
         is_changed = problem.caret is not None  # its line is hidden already, and has other columns than the text
         spans = [] if is_changed else self._spans_of(problem)
         return masked.hiding([*spans, *self._without_keys(problem, scrub.spans(problem.source or ""))])
@@ -167,13 +168,18 @@ class Mask:
 
 
 def scrub_texts(problem: Problem, scrub: Scrubber) -> Problem:
-    """Return a problem without the secrets of `scrub` in what it says; its line stays as it is."""
+    """Return a problem without the secrets of `scrub` in what it says of the file; its line stays as it is.
+
+    What is expected, and a word of the schema that is proposed, are the same whatever the file holds: they are shown
+    also if a secret is one of their words.  Hidden there, what is missing from a known list would show it.
+    """
+    proposed = _PROPOSAL.fullmatch(problem.hint or "")
+    is_fixed = proposed is not None and proposed[1] in vocabulary().words
     return dataclasses.replace(
         problem,
         message=scrub(problem.message),
-        expected=problem.expected and scrub(problem.expected),
         found=problem.found and scrub(problem.found),
-        hint=problem.hint and scrub(problem.hint),
+        hint=problem.hint if is_fixed else problem.hint and scrub(problem.hint),
     )
 
 

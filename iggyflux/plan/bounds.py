@@ -58,12 +58,14 @@ class MayBeTooMuch(Exception):
 
 
 class Work:
-    """How much the reference plan has done since the last part ended, in steps."""
+    """How much has been done since the last part ended; the reference plan counts it in steps."""
 
-    __slots__ = ("steps",)
+    __slots__ = ("characters", "steps")
 
     def __init__(self) -> None:
         self.steps = 0
+        self.characters = 0
+        """Of the lines that generated code made."""
 
     def add(self, budget: Budget, records: int) -> None:
         """Add what one message took: the steps of its expressions and its points and failures."""

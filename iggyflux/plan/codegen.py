@@ -150,7 +150,7 @@ class _WriterGenerator:
             out.add()
             out.add(f"empty = without_elements(positions, {found})")
         self._collisions()
-        results = ", ".join(f"(lines_{n}, records_{n})" for n in range(len(self.writer.points)))
+        results = ", ".join(f"(lines_{n}, records_{n}, times_{n})" for n in range(len(self.writer.points)))
         out.add(f"return [{results}], positions, origins, skipped, empty")
         body = "\n".join(_without_unused(out.lines))
         source = "\n".join(
@@ -321,6 +321,7 @@ class _WriterGenerator:
             series += [self._tag(number, position, tag) for position, tag in enumerate(tags)]
         dense, sparse, columns_of_fields = self._field_set(number, spec)
         times = self._times(number, spec.timestamp)
+        out.add(f"time_texts_{number} = integer_texts({times}, odd_{number})")
         head = "".join(_literal(piece.text) if piece.column is None else f"{{{piece.variable}}}" for piece in series)
         series_columns = [(piece.variable, piece.column) for piece in series if piece.column is not None]
         self._check_texts(head, spec, series_columns, columns_of_fields)
@@ -329,7 +330,7 @@ class _WriterGenerator:
             head, series_columns = "{series}", [("series", f"series_{number}")]
 
         def statement(fields: str, pairs: list[tuple[str, str]]) -> str:
-            pairs = [*series_columns, *pairs, ("time", times)]
+            pairs = [*series_columns, *pairs, ("time", f"time_texts_{number}")]
             variables = ", ".join(variable for variable, _ in pairs)
             zipped = ", ".join(column for _, column in pairs)
             variables = variables + "," if len(pairs) == 1 else variables
@@ -368,7 +369,7 @@ class _WriterGenerator:
                 for item, (_, column) in zip(items, fields, strict=True)
                 if item.type not in _SHORT and self._repeats(item.source)
             ]
-        constant = len(head) + sum(len(item.key) + _characters(item) for item in spec.fields)
+        constant = len(head) + sum(len(item.key) + 2 + _characters(item) for item in spec.fields)
         self.out.add(f"check_texts({', '.join([self.scope['elements'], str(constant), *found])})")
 
     def _repeats(self, source: Source) -> bool:
@@ -468,9 +469,10 @@ class _WriterGenerator:
                 body.append(f"{_literal(key)}={_literal(text)}{suffix}")
                 sparse.append(f"({key + '='!r}, [{text!r}] * len({self.scope['elements']}), {suffix!r})")
                 continue
+            quote = '"' if item.type is FieldType.STRING and not item.cast else ""
             column = self._field(number, item)
-            body.append(f"{_literal(key)}={{f{position}}}{suffix}")
-            sparse.append(f"({key + '='!r}, {column}, {suffix!r})")
+            body.append(f"{_literal(key + '=' + quote)}{{f{position}}}{_literal(quote)}{suffix}")
+            sparse.append(f"({key + '=' + quote!r}, {column}, {quote + suffix!r})")
             pairs.append((f"f{position}", column))
         if not spec.field_stars:
             return ",".join(body), f"join_fields([{', '.join(sparse)}], odd_{number})", pairs
@@ -499,6 +501,8 @@ class _WriterGenerator:
         else:
             general = columns.COLUMNS[item.type].__name__
             function = _TYPED.get(item.type, general) if raw.kind == item.type.value else general
+            if item.type is FieldType.STRING:
+                function = "string_contents"  # the quotes are in the text around it
             text = f"{function}({raw.name}, {odd})"
         self.out.add(f"{column} = {text}")
         if item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned:
@@ -511,6 +515,8 @@ class _WriterGenerator:
             default = columns.scalar_text(convert(item.default, item.type, item.cast))
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
+            if item.type is FieldType.STRING and not item.cast:
+                default = default[1:-1]
             self.out.add(f"{column} = with_default({column}, {default!r})")
         elif item.required:
             self.out.add(f"{column} = require({column}, {odd})")

@@ -119,16 +119,28 @@ def _bounded(column: Sequence[JSON], fallback: Fallback, kind: FieldType, low: i
 
 def string_texts(column: Sequence[str | None], fallback: Fallback) -> Column:
     """Return strings with their quotes."""
+    texts = string_contents(column, fallback)
+    quoted = [None if text is None else f'"{text}"' for text in texts]
+    return Texts(quoted) if type(texts) is Texts else quoted  # type: ignore[return-value]
+
+
+def string_contents(column: Sequence[str | None], fallback: Fallback) -> Column:
+    """Return what is between the quotes of strings."""
     try:
         joined = "".join(column)  # type: ignore[arg-type]
     except TypeError:  # a null, or another type
-        return converted_texts(column, fallback, FieldType.STRING, False)
+        return _contents(column, fallback)
     is_short = len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT  # type: ignore[arg-type]
     if is_short and _encodable(joined):
         if '"' not in joined and "\\" not in joined:
-            return [f'"{value}"' for value in column]
-        return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
-    return converted_texts(column, fallback, FieldType.STRING, False)
+            return column if type(column) is list else list(column)  # type: ignore[arg-type]
+        return [escape_string(value) for value in column]  # type: ignore[arg-type]
+    return _contents(column, fallback)
+
+
+def _contents(column: Iterable[JSON], fallback: Fallback) -> Column:
+    texts = converted_texts(column, fallback, FieldType.STRING, False)
+    return _texts([text and text[1:-1] for text in texts])
 
 
 def boolean_texts(column: Sequence[bool | None], fallback: Fallback) -> Column:
@@ -288,17 +300,20 @@ def memo_texts(column: Sequence[JSON], memo: Memo, fallback: Fallback) -> Column
 
     Numbers and booleans become text first, as in tags.  The result is `Texts` if it may contain a null.
     """
-    kinds = set(map(type, column))
-    if not kinds <= _MEMO_KEYS:
-        column = [_as_tag(index, value, fallback) for index, value in enumerate(column)]
+    try:
+        "".join(column)  # type: ignore[arg-type]  # the fastest way to see that all are strings
+    except TypeError:
+        column = [
+            value if type(value) is str else _as_tag(index, value, fallback) for index, value in enumerate(column)
+        ]
+        has_null = None in column
+    else:
+        has_null = False
     try:
         texts = list(map(memo.__getitem__, column))
     except NotMemoized:
         texts = [_remembered(index, value, memo, fallback) for index, value in enumerate(column)]
-    return Texts(texts) if type(None) in kinds else texts
-
-
-_MEMO_KEYS = {str, type(None)}
+    return Texts(texts) if has_null else texts
 
 
 def _as_tag(index: int, value: JSON, fallback: Fallback) -> str | None:

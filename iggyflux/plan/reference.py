@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, chain
 from types import MappingProxyType
 
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
@@ -557,14 +557,16 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     kept = list(parts)
     starts = [0, *accumulate(count for count, _ in kept)]
     placed = [(start, part) for start, (_, part) in zip(starts, kept, strict=False)]
+    times = [part.times for _, part in kept if part.times is not None]
     return Rendered(
-        [line for _, part in placed for line in part.lines],
+        list(chain.from_iterable(part.lines for _, part in kept)),
         [start + origin for start, part in placed for origin in part.origins],
         [replace(failure, index=start + failure.index) for start, part in placed for failure in part.failures],
         [start + index for start, part in placed for index in part.skipped],
         [start + index for start, part in placed for index in part.empty],
         next((part.fallback for _, part in placed if part.fallback is not None), None),
         [replace(value, index=start + value.index) for start, part in placed for value in part.omitted],
+        list(chain.from_iterable(times)) if len(times) == len(kept) else None,
     )
 
 

@@ -166,14 +166,14 @@ async def _deliver(
                             continue  # the server asked for no requests while another one was sent alone
                         what = f"a write of {len(indices)} lines"
                         with (
-                            state.unanswered.request(began, what, state.server),
+                            state.unanswered.attempt(began, what, state.server) as request,
                             traced.attempt(len(indices)) as answer,
                         ):
                             verdict = await sink.write(_selected(lines, indices))
                             answer.received(verdict)
+                            request.is_answered = is_answered = not isinstance(verdict, Unavailable)
                     now = clock.monotonic()
                     machine.receive(verdict, now, random(), began=began)
-                    is_answered = not isinstance(verdict, Unavailable)
                     shared.has_given_up = not is_answered and (is_last or shared.has_given_up)
                 if state.pace is not None:
                     state.pace.ended(len(indices), began, now, is_answered=is_answered)
@@ -183,8 +183,9 @@ async def _deliver(
             case Probe():
                 is_last = stop.is_set()
                 with shared.attempt(is_retry=True):
-                    with state.unanswered.request(clock.monotonic(), "a probe", state.server):
+                    with state.unanswered.attempt(clock.monotonic(), "a probe", state.server) as request:
                         failure = await _probe(sink)
+                        request.is_answered = failure is None
                     machine.probed(failure, clock.monotonic(), random())
                     if is_last and failure is not None:
                         shared.has_given_up = True

@@ -18,6 +18,7 @@ One document that is not good refuses all of them: what runs is always one state
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -60,16 +61,22 @@ class PipelineDocuments:
         self._check = check
         self._started = {each.setup.item.pointer: each for each in prepared}
         self._files = _files_of(pipeline)
+        self._seen: object = None
+        """What was seen of the pipeline file when `_files` was made."""
         self.contents: Mapping[str, str] = {each.setup.name: _content(each.setup) for each in prepared}
 
     def look(self) -> Sequence[object]:
-        """As `Documents.look`."""
+        """As `Documents.look`; a mapping that a changed pipeline names is one of the files before it is read."""
+        path = self._pipeline.path
+        if path is not None and (seen := seen_from_outside(path)) != self._seen:
+            self._seen = seen
+            with suppress(DocumentError):  # `read` says why
+                self._files = _files_of(self._pipeline, load_pipeline(path))
         return [seen_from_outside(file) for file in self._files]
 
     def read(self) -> Mapping[str, Current]:
         """As `Documents.read`."""
         pipeline = self._read_pipeline()
-        self._files = _files_of(self._pipeline, pipeline)  # also if it is refused: a new file may be corrected
         found = {each.setup.item.pointer: each for each in prepare_routes(pipeline)}
         routes = [(before, found[pointer]) for pointer, before in self._started.items()]
         problems = [problem for pair in routes for problem in _fixed_problems(*pair)]
@@ -77,7 +84,7 @@ class PipelineDocuments:
         problems += [each for each in found_by_check if each.severity == "error"]
         if problems:
             raise MappingError(problems)
-        self._pipeline, self._files = pipeline, _files_of(pipeline)
+        self._pipeline = pipeline
         return {new.setup.name: Current(_content(new.setup), partial(_changed, new.setup)) for _, new in routes}
 
     def _read_pipeline(self) -> Pipeline:

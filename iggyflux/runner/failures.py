@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from iggyflux.transports.base import Retains, forget_error
 _MOST_LOGGED = 20
 _MOST_REASONS = 200
 _MOST_CHARACTERS = 1_000_000
+_NUMBER_OF_LINES = re.compile(r" dropped=[0-9]+")
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -73,12 +75,16 @@ class FailureHandler:
                 )
 
     def report_refusals(self, refusals: Sequence[Refusal], place: Callable[[Refusal], object]) -> None:
-        """Log refused lines, one for each record.  Raise `Stopped` if `on_error` is fail."""
+        """Log each cause once, with the first line that it refused and the number of its lines here.
+
+        Raise `Stopped` if `on_error` is fail.
+        """
+        lines = Counter(map(_cause, refusals))
         for refusal in refusals:
-            found = place(refusal)
-            if self._is_new(refusal.code, str(found)):
-                fields = self._event_fields(found, Reason(refusal.code, refusal.reason))
-                emit(log, logging.WARNING, "line.refused", **fields)
+            cause = _cause(refusal)
+            if self._is_new(*cause):
+                fields = self._event_fields(place(refusal), Reason(refusal.code, refusal.reason))
+                emit(log, logging.WARNING, "line.refused", **fields, lines=lines[cause])
 
     async def keep(
         self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message], trace: Trace = NO_TRACE
@@ -139,6 +145,11 @@ class FailureHandler:
             "reason": reason.reason,
             "location": reason.location or None,
         }
+
+
+def _cause(refusal: Refusal) -> tuple[str, str]:
+    """Return what refusals of one cause share: the code, and the server's words without a number of lines."""
+    return refusal.code, _NUMBER_OF_LINES.sub("", refusal.reason)
 
 
 def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:

@@ -8,69 +8,51 @@ the times are compared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
+from contextlib import suppress
 
 from iggyflux.delivery.lines import point_key
 from iggyflux.timestamps import PLAUSIBLE_NS
 
 
-def _times(lines: Sequence[str]) -> tuple[set[str], str]:
-    """Return the times of `lines` as they are written, with the space before them; and their first characters.
-
-    The first characters are "" if the times differ in length.
-    """
-    if not lines:
-        return set(), ""
-    # Usually all of them have one length: then they are cut off without a search for their beginnings.
-    width = len(lines[0]) - lines[0].rfind(" ")
-    ends = set(map(itemgetter(slice(-width, None)), lines))
-    joined, spaces = "".join(ends), " " * len(ends)
-    if len(joined) == width * len(ends) and joined[::width] == spaces and joined.count(" ") == len(ends):
-        return ends, joined[1::width]
-    return {line[line.rfind(" ") :] for line in lines}, ""
-
-
 class Footprint:
-    """The points of one request."""
+    """The points of one request.
 
-    __slots__ = ("_first_digits", "_lines", "_points", "_times", "_width")
+    `times` are those of `lines`, in their unit, if the plan kept them: else they are read from the lines.  A line to
+    which the server gives its time has none.
+    """
 
-    def __init__(self, lines: Sequence[str]) -> None:
+    __slots__ = ("_distinct", "_first", "_last", "_lines", "_points", "_times")
+
+    def __init__(self, lines: Sequence[str], times: Sequence[int] | None = None) -> None:
         self._lines = lines
-        self._times, self._first_digits = _times(lines)
-        self._width = len(lines[0]) - lines[0].rfind(" ") if self._first_digits else 0
+        self._times = _times_of(lines) if times is None else times
+        self._distinct = frozenset(self._times)
+        self._first, self._last = (min(self._times), max(self._times)) if self._times else (0, 0)
         self._points: set[tuple[str, str]] | None = None
 
-    def implausible_times(self, unit_ns: int) -> Sequence[str]:
+    def implausible_times(self, unit_ns: int) -> Sequence[int]:
         """Return the times, one for each line, that are before 1990 or after 2099 in units of `unit_ns`."""
-        first, last = (PLAUSIBLE_NS.start // unit_ns, (PLAUSIBLE_NS.stop - 1) // unit_ns)
-        digits = self._first_digits
-        is_long = digits and self._width == len(str(last)) + 1
-        if is_long and digits.count("1") == len(digits):  # 2001 to 2033: nearly always
+        first, last = PLAUSIBLE_NS.start // unit_ns, (PLAUSIBLE_NS.stop - 1) // unit_ns
+        if first <= self._first and self._last <= last:
             return ()
-        return self._lines_at({time for time in self._times if not first <= int(time) <= last})
+        return [time for time in self._times if not first <= time <= last]
 
-    def times_before(self, first: int) -> Sequence[str]:
+    def times_before(self, first: int) -> Sequence[int]:
         """Return the times, one for each line, that are before `first` in the unit of the lines."""
-        text = f" {first}"
-        if first > 0 and self._width == len(text) and "-" not in self._first_digits and min(self._times) >= text:
-            return ()  # numbers of one length, in the order of their texts: nearly always
-        return self._lines_at({time for time in self._times if int(time) < first})
-
-    def _lines_at(self, times: set[str]) -> Sequence[str]:
-        """Return the times of the lines that have one of `times`."""
-        return [time for line in self._lines if (time := line[line.rfind(" ") :]) in times] if times else ()
+        return [time for time in self._times if time < first] if self._first < first else ()
 
     def collisions(self) -> int:
         """Return the number of lines that overwrite the point of an earlier, different line."""
-        if len(self._times) == len(self._lines):
+        if len(self._distinct) == len(self._lines):
             return 0
         points = self._known_points()
         return 0 if len(points) == len(self._lines) else len(set(self._lines)) - len(points)
 
     def overlaps(self, other: Footprint) -> bool:
         """Return whether both requests write the same point."""
-        if self._times.isdisjoint(other._times):
+        if self._last < other._first or other._last < self._first:
+            return False
+        if self._distinct.isdisjoint(other._distinct):
             return False
         return not self._known_points().isdisjoint(other._known_points())
 
@@ -81,3 +63,11 @@ class Footprint:
                 for line in self._lines
             }
         return self._points
+
+
+def _times_of(lines: Sequence[str]) -> list[int]:
+    times = []
+    for line in lines:
+        with suppress(ValueError):
+            times.append(int(line[line.rfind(" ") :]))
+    return times

@@ -27,7 +27,7 @@ class Prefetcher:
         source: RowSource,
         seconds: Callable[[], float],
         observe: Callable[[float], None],
-        now: Callable[[], int] = lambda: 0,
+        now: Callable[[], int],
     ) -> None:
         """`seconds` is the time of the clock; `observe` gets how long each query took; `now` is what fetches tell."""
         self._source = source

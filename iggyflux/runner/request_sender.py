@@ -86,7 +86,7 @@ class RequestSender:
 
         This is where a slow sink slows reading.
         """
-        footprint = Footprint(request.lines)
+        footprint = Footprint(request.lines, request.times)
         if self._route.count_collisions:
             self._status.collisions += footprint.collisions()
         if wrong := footprint.implausible_times(self._route.unit_ns):
@@ -126,10 +126,10 @@ class RequestSender:
             self._state.pace = Pace(bounds)
         return self._state.pace
 
-    def _report_implausible(self, times: Sequence[str]) -> None:
+    def _report_implausible(self, times: Sequence[int]) -> None:
         """Count times that are hardly meant, and log the first ones."""
         if not self._status.implausible:
-            example = format_rfc3339(int(times[0]) * self._route.unit_ns)
+            example = format_rfc3339(times[0] * self._route.unit_ns)
             fields = {"route": self._route.name, "lines": len(times), "example": example, "hint": _TIMES_HINT}
             emit(log, logging.WARNING, "times.implausible", **fields)
         self._status.implausible += len(times)
@@ -141,7 +141,7 @@ class RequestSender:
         if oldest is None or not (times := footprint.times_before(oldest // unit)):
             return
         if not self._status.too_old:
-            example = format_rfc3339(int(times[0]) * unit)
+            example = format_rfc3339(times[0] * unit)
             fields = {"route": self._route.name, "lines": len(times), "example": example, "kept": str(retention)}
             emit(log, logging.WARNING, "times.too_old", **fields, hint=_TOO_OLD_HINT)
         self._status.too_old += len(times)
@@ -158,7 +158,7 @@ class RequestSender:
             else:
                 async with self._sending:
                     for number, request in self._held.again():
-                        await self._start(request, Footprint(request.lines), tasks, again=number)
+                        await self._start(request, Footprint(request.lines, request.times), tasks, again=number)
 
     async def _deliver(self, request: Request, tasks: asyncio.TaskGroup, again: int | None) -> None:
         """Deliver a request, and settle what its end settles; `again` is the number of one that was held."""

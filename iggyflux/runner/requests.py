@@ -33,6 +33,8 @@ class Request:
     lines: Sequence[str]
     size: int
     """In characters, line feeds included."""
+    times: Sequence[int] | None = None
+    """As `Rendered.times`."""
     traced: Requests = field(default=NO_REQUESTS, compare=False)
     """What is informed each time that it is sent."""
 
@@ -90,6 +92,17 @@ class RequestBuilder:
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
         traced = requests_of([lines.job.trace for lines in self._ranges])
-        request = Request(tuple(self._ranges), self._lines, self._size, traced)
+        request = Request(tuple(self._ranges), self._lines, self._size, _times(self._ranges), traced)
         self._ranges, self._lines, self._size = [], (), 0
         return request
+
+
+def _times(ranges: Sequence[LineRange]) -> Sequence[int] | None:
+    """Return the times of the lines of all ranges; None if those of one are not known."""
+    found: list[int] = []
+    for each in ranges:
+        times = each.job.rendered.times
+        if times is None:
+            return None
+        found += times[each.start : each.stop]
+    return found

@@ -132,6 +132,7 @@ class SeriesGuard:
             lines=[rendered.lines[index] for index in kept],
             origins=[rendered.origins[index] for index in kept],
             failures=[*rendered.failures, *failures],
+            times=None,
         )
 
     def _words(self, line: str) -> str:

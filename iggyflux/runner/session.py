@@ -225,7 +225,7 @@ async def connect_all(*connects: Callable[[], Awaitable[None]]) -> None:
             away.append(error)
     if len(away) > 1:
         seconds = max(error.retry_after_seconds or 0.0 for error in away) or None
-        raise NotConnected("; ".join(error.named for error in away), retry_after_seconds=seconds) from away[0]
+        raise NotConnected("; ".join(error.named for error in away), retry_after_seconds=seconds)
     if away:
         raise away[0]
 

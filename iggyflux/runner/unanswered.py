@@ -1,4 +1,9 @@
-"""Requests of one route that wait for an answer: what the status shows of them, and when to warn.
+"""Requests of one route that wait for an answer: what the status shows of them, and what is logged.
+
+| event              | when                                                                                    |
+|--------------------|-----------------------------------------------------------------------------------------|
+| `server.no_answer` | a request waits for 15 s, once for each                                                 |
+| `server.answered`  | the server answered a request after that, and none of which this was logged still waits |
 
 A request is made inside `request`; `show` and `warn` are called every second.
 """
@@ -21,10 +26,14 @@ log = logging.getLogger("iggyflux.runner")
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
+class Request:
+    """A request to a server: what it asks for, when it began, and what came of it."""
+
     server: str | None
     what: str
     began: float
+    is_answered: bool = True
+    """A failure that raises no exception sets it to false."""
     is_warned: bool = False
 
 
@@ -33,21 +42,34 @@ class Unanswered:
 
     def __init__(self, route: str | None = None) -> None:
         self._route = route
-        self._requests: dict[_Request, None] = {}
+        self._requests: dict[Request, None] = {}
+        self._late: dict[str | None, float] = {}
+        """The servers with a logged request, and when it began, until the end of that is logged."""
+        self._back: set[str | None] = set()
+        """Those whose last request was answered."""
         self._shown: str | None = None
 
     @contextmanager
     def request(self, began: float, what: str, server: str | None = None) -> Iterator[None]:
+        """As `attempt`, where every failure is an exception."""
+        with self.attempt(began, what, server):
+            yield
+
+    @contextmanager
+    def attempt(self, began: float, what: str, server: str | None = None) -> Iterator[Request]:
         """Wait for an answer of `server` to `what` inside the block; a `NotConnected` names the server."""
-        request = _Request(server, what, began)
+        request = Request(server, what, began)
         self._requests[request] = None
         try:
-            yield
-        except NotConnected as error:
-            error.server = error.server or server
+            yield request
+        except BaseException as error:
+            request.is_answered = False
+            if isinstance(error, NotConnected):
+                error.server = error.server or server
             raise
         finally:
             del self._requests[request]
+            (self._back.add if request.is_answered else self._back.discard)(server)
 
     def waiting_for(self, now: float) -> str | None:
         """Return which answer is late, for people; None if none is."""
@@ -66,12 +88,16 @@ class Unanswered:
         self._shown = late
 
     def warn(self, now: float) -> None:
-        """Log a request whose answer is very late, each once."""
+        """Log a request whose answer is very late, each once, and the end of that."""
         for request in self._requests:
             seconds = now - request.began
             if seconds < WARNED_AFTER_SECONDS:
-                return
+                break
             if not request.is_warned:
                 request.is_warned = True
+                self._late.setdefault(request.server, request.began)
                 fields = {"route": self._route, "server": request.server, "request": request.what}
                 emit(log, logging.WARNING, "server.no_answer", **fields, seconds=round(seconds))
+        for server in self._back & self._late.keys() - {each.server for each in self._requests if each.is_warned}:
+            seconds = now - self._late.pop(server)
+            emit(log, logging.INFO, "server.answered", route=self._route, server=server, seconds=round(seconds))

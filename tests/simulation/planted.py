@@ -199,7 +199,7 @@ PLANTED = [
     Planted(
         "send requests of one point side by side",
         f"{_RUNNER}.footprint",
-        "        if self._times.isdisjoint(other._times):\n            return False\n",
+        "        if self._distinct.isdisjoint(other._distinct):\n            return False\n",
         "        return False\n",
     ),
     Planted(

@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,10 +26,12 @@ import msgspec
 from iggyflux.disk import make_folder, open_private
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.escapes import json_escaped
+from iggyflux.pipeline import Retention
 from iggyflux.records import JSON, DeadLetter, OutgoingMessage, Reason
 from iggyflux.transports.base import MessageSink, Worker
 from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile, leads_to
 from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, envelope_of
+from iggyflux.transports.local.letter_rules import FolderRules
 
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
@@ -114,11 +116,13 @@ class DirectoryDeadLetters:
         max_bytes: int = MAX_FILE_BYTES,
         *,
         max_seconds: float | None = None,
+        rules: Retention | None = None,
         seconds: Callable[[], float] = time.time,
     ) -> None:
-        """A file is full after `max_bytes`, or when its first letter is `max_seconds` old; `seconds` is the time since
-        the epoch."""
+        """A file is full after `max_bytes`, or when its first letter is `max_seconds` old; `rules` are those of the
+        folder; `seconds` is the time since the epoch."""
         self.path = path
+        self._rules = FolderRules(path, rules)
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._seconds = seconds
@@ -128,7 +132,11 @@ class DirectoryDeadLetters:
         self._worker = Worker("dead-letters")
 
     async def connect(self) -> None:
-        """As `DeadLetterSink.connect`: the folder is made for the first letter."""
+        """As `DeadLetterSink.connect`: the folder is made for the first letter.
+
+        Raise `Stopped` (IFX829) if other runs keep letters there, and remove them otherwise.
+        """
+        await self._worker.call(self._claim_existing)
 
     async def put(self, letters: Sequence[DeadLetter]) -> str:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
@@ -136,7 +144,16 @@ class DirectoryDeadLetters:
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
-        await self._worker.finish(self._close)
+        await self._worker.finish(self._finish)
+
+    def _finish(self) -> None:
+        self._close()
+        self._rules.release()
+
+    def _claim_existing(self) -> None:
+        with suppress(OSError):  # the first letter needs the folder, and its error says more
+            if self.path.is_dir():
+                self._rules.claim()
 
     def _put(self, letters: Sequence[DeadLetter]) -> str:
         """Keep the letters; return the path of their file."""
@@ -144,7 +161,11 @@ class DirectoryDeadLetters:
         try:
             for _ in range(ATTEMPTS):
                 with folder_lock(self.path, shared=True):
-                    file = self._ready(len(data))
+                    try:
+                        self._rules.claim()
+                        file = self._ready(len(data))
+                    except FileNotFoundError:  # the folder was removed meanwhile
+                        continue
                     end = file.append(data)
                     file.sync()
                     if file.is_at(end):

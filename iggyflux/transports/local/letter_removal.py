@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,7 +39,8 @@ log = logging.getLogger("iggyflux.deadletters")
 _PARTS: Final = 16
 """How many files share the bytes and the time of a retention: what is removed at once is one of them."""
 
-_LONGEST_PAUSE_SECONDS: Final = 600.0
+_REPORT_SECONDS: Final = 60.0
+"""How often removals are logged: with a small limit, every few letters remove a file."""
 _PAUSE_AFTER_FAILURE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.1
 """How long retention waits for marks that a replay has locked: every route of the folder may wait for it."""
@@ -119,6 +121,14 @@ def file_seconds(rules: Retention) -> float | None:
     return None if rules.keep_seconds is None else rules.keep_seconds / _PARTS
 
 
+@dataclass(slots=True)
+class _Gone:
+    """What a limit removed: the names of the files, in order, and the letters."""
+
+    files: dict[str, None] = field(default_factory=dict)
+    letters: Removed = field(default_factory=Removed)
+
+
 class Retaining:
     """Applies a retention to a folder; `removed` counts.
 
@@ -133,13 +143,34 @@ class Retaining:
         self._folder = folder
         self._rules = rules
         self._failed_seconds = -math.inf
+        self._reported_seconds = -math.inf
+        self._unreported: dict[str, _Gone] = {}
         self.removed = Removed()
 
     def apply(self, now_seconds: float) -> None:
-        """Remove what is beyond the limits.
+        """Remove what is beyond the limits, and log what was removed, at most once a minute.
 
         Where that fails, letters stay, a warning is logged, and for a while nothing is tried.
         """
+        self._try(now_seconds)
+        if self._unreported and abs(now_seconds - self._reported_seconds) >= _REPORT_SECONDS:
+            self._reported_seconds = now_seconds
+            self.report()
+
+    def report(self) -> None:
+        """Log what was removed since the last time, an event for each limit."""
+        for limit, gone in self._unreported.items():
+            log.warning(
+                "deadletters.removed folder=%s limit=%s files=%d first=%s last=%s replayed=%d not_replayed=%d",
+                self._folder,
+                limit,
+                len(gone.files),
+                *(next(iter(gone.files)), next(reversed(gone.files))),
+                *(gone.letters.replayed, gone.letters.others),
+            )
+        self._unreported.clear()
+
+    def _try(self, now_seconds: float) -> None:
         if abs(now_seconds - self._failed_seconds) < _PAUSE_AFTER_FAILURE_SECONDS:
             return
         try:
@@ -191,7 +222,7 @@ class Retaining:
         only_replayed: bool,
         still: Callable[[os.stat_result], bool] = lambda _found: True,
     ) -> None:
-        """Remove the letters of a file, or those that were replayed, and say so."""
+        """Remove the letters of a file, or those that were replayed, and count them."""
         gone = Removed()
         marks.when(b"")  # a fault of the marks shows before the folder is locked
 
@@ -207,23 +238,20 @@ class Retaining:
         if gone.replayed or gone.others:
             self.removed.replayed += gone.replayed
             self.removed.others += gone.others
-            log.warning(
-                "deadletters.removed file=%s limit=%s replayed=%d not_replayed=%d",
-                file,
-                limit,
-                gone.replayed,
-                gone.others,
-            )
+            unreported = self._unreported.setdefault(limit, _Gone())
+            unreported.files[file.name] = None
+            unreported.letters.replayed += gone.replayed
+            unreported.letters.others += gone.others
 
 
 class RetainingDeadLetters(DirectoryDeadLetters):
     """A `DeadLetterSink` on a directory with a retention, which is applied after each letter, and from time to time."""
 
     def __init__(self, path: Path, rules: Retention, *, seconds: Callable[[], float] = time.time) -> None:
-        super().__init__(path, file_bytes(rules), max_seconds=file_seconds(rules), seconds=seconds)
+        super().__init__(path, file_bytes(rules), max_seconds=file_seconds(rules), rules=rules, seconds=seconds)
         self._retaining = Retaining(path, rules)
         self._looking: asyncio.Task[None] | None = None
-        self._pause = min(file_seconds(rules) or _LONGEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        self._pause = min(file_seconds(rules) or _REPORT_SECONDS, _REPORT_SECONDS)
 
     @property
     def removed(self) -> Removed:
@@ -232,6 +260,7 @@ class RetainingDeadLetters(DirectoryDeadLetters):
 
     async def connect(self) -> None:
         """As `DeadLetterSink.connect`; begin to look for old letters."""
+        await super().connect()
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
 
@@ -247,13 +276,22 @@ class RetainingDeadLetters(DirectoryDeadLetters):
             self._looking.cancel()
         await super().close()
 
+    def _finish(self) -> None:
+        self._retaining.report()
+        super()._finish()
+
     async def _look(self) -> None:
         while True:
             await self._worker.call(self._apply)
             await asyncio.sleep(self._pause)
 
     def _apply(self) -> None:
-        self._retaining.apply(self._seconds())
+        try:
+            self._claim_existing()
+        except Stopped as error:  # another run made the folder: its letters stay, and ours are refused
+            log.warning("deadletters.not_removed folder=%s code=%s reason=%s", self.path, error.code, error.reason)
+        else:
+            self._retaining.apply(self._seconds())
 
 
 def _is_older(found: os.stat_result, *, seconds: float) -> bool:
