@@ -48,6 +48,10 @@ FOUND = {
     780002979: "a route that had stopped, while another one finished, counted as one that makes no progress",
     820000438: "the time that a server asked for in its answer to a probe was forgotten",
     810000493: "a status that was late since Iggy had been slow counted as silent as soon as Iggy was quick again",
+    335: "a route connected while the server had asked another one for no requests",
+    545: "a ledger was first written at the end of the run, after the server had lost what it claims",
+    820000270: "a ledger claimed offsets of a log that was replaced, until they were read again",
+    820000865: "a process that was started again kept the claims of a log that was replaced",
     750000690: "lines that were dropped, and whose offsets were about to be stored, counted as held",
 }
 """Seeds of short worlds that found a fault of the code or of the world, while what a seed draws stays the same."""

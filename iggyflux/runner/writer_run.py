@@ -82,15 +82,15 @@ from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
-from iggyflux.runner.settled_ledger import EVERY_SECONDS
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Ending, Grouped, Lagging, Worker, server_of
+from iggyflux.transports.base import Comparing, Grouped, Lagging, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
+_LEDGER_SECONDS = 1.0
 _SAY_SECONDS = 5.0
 _HELD = "an accepted line: the server rejected every line of the last request"
 
@@ -192,17 +192,20 @@ class WriterRun:
             source = self.route.source
             with self._unanswered.request(self._clock.monotonic(), "connecting", server_of(source)):
                 await source.connect()
-                if self.route.ledger is not None and isinstance(source, Ending):
-                    self.route.ledger.cut(await source.ends())
+                if self.route.ledger is not None and isinstance(source, Comparing):
+                    await self.route.ledger.compare(source)
             self._is_source_connected = True
 
     async def _connect_sink(self) -> None:
-        policy = self.route.policy
+        policy, shared = self.route.policy, self._sink_state.shared
+        if error := shared.still_asked(self._clock.monotonic()):
+            error.server = self._sink_state.server
+            raise error
         try:
             with self._unanswered.request(self._clock.monotonic(), "connecting", self._sink_state.server):
                 await self.route.sink.connect()
         except NotConnected as error:
-            self._sink_state.shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
+            shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
             self._sink_failures += 1
             if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
                 end = policy.still_away(error.named)
@@ -524,11 +527,7 @@ class _Transfer:
     async def _acknowledge(self) -> None:
         """Acknowledge settled batches, all of them at once and not too often, until the transfer is over."""
         while True:
-            written_down = self._route.ledger
-            if written_down is None or not written_down.is_changed:
-                await self._may_acknowledge.wait()
-            elif not self._may_acknowledge.is_set():
-                await first_of(self._may_acknowledge.wait(), self._clock.sleep(EVERY_SECONDS))
+            await self._until_settled()
             self._may_acknowledge.clear()
             settled, written_down = self._ledger.take(), self._route.ledger
             if settled.positions:
@@ -542,6 +541,14 @@ class _Transfer:
                 return
             if not self._is_over:
                 await self._clock.sleep(_ACK_INTERVAL_SECONDS)
+
+    async def _until_settled(self) -> None:
+        """Wait until a batch is settled; write down meanwhile what was acknowledged last."""
+        ledger = self._route.ledger
+        while ledger is not None and ledger.is_unwritten and not self._may_acknowledge.is_set():
+            await first_of(self._may_acknowledge.wait(), self._clock.sleep(_LEDGER_SECONDS))
+            ledger.write(self._clock.monotonic())
+        await self._may_acknowledge.wait()
 
 
 def _reasons(job: Job) -> dict[int, list[Reason]]:

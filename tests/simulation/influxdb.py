@@ -331,6 +331,7 @@ class Client:
         exchange.is_write, exchange.client = "write" in target, self
         if self._name:
             self._server.retries.begin(exchange)
+            self._check_asked(exchange)
         if not exchange.is_write:
             return
         server = self._server
@@ -341,11 +342,14 @@ class Client:
         self._check_bytes(exchange.process)
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
+
+    def _check_asked(self, exchange: _Exchange) -> None:
+        """Check that no route asks a server that asked for no requests."""
+        server, now = self._server, self._server.loop.time()
         until, known_at = server.asked.get(self._asked_by(exchange), (0.0, 0.0))
-        is_known = server.loop.time() > known_at  # not in the moment in which the answer ends
-        if is_known and server.loop.time() < until and not server.is_stopping(exchange.process):
-            asked = f"before {until:.3f} s, as the server asked"
-            server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
+        is_known = now > known_at  # not in the moment in which the answer ends
+        if is_known and now < until and not server.is_stopping(exchange.process):
+            server.wrong.append(f"a request at {now:.3f} s, not before {until:.3f} s, as the server asked")
 
     def _check_bytes(self, process: Process | None) -> None:
         """Check the sum of the bytes that a process has in flight, over its routes and their writes."""

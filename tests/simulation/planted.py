@@ -57,6 +57,12 @@ PLANTED = [
         "                written_down.note([(job.batch.partition, each) for each in self._intervals(job)])\n",
     ),
     Planted(
+        "claim offsets of a log that was replaced",
+        f"{_RUNNER}.settled_ledger",
+        "            self._is_changed |= settled.cut(place, 0)\n",
+        "            pass\n",
+    ),
+    Planted(
         "forget the refused lines of a batch",
         f"{_RUNNER}.ledger",
         "        self.job.refusals += (\n",
@@ -217,7 +223,7 @@ PLANTED = [
     Planted(
         "trust a log whose offsets are used again",
         f"{_IGGY}.source",
-        "        if cursor.end <= offset:\n            return False\n",
+        "        if end <= offset:\n            return False\n",
         "        return True\n",
     ),
     Planted(

@@ -34,7 +34,6 @@ from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.lanes import MOST_WAITING
 from iggyflux.runner.reload import Reload
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
-from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
@@ -56,6 +55,7 @@ from tests.simulation.reader import (
     OutgoingBytes,
     ReaderTruth,
     State,
+    WatchedLedger,
     cursor_of,
     reader_mapping,
     reader_plan,
@@ -357,10 +357,10 @@ class World:
             topic=OUT,
         )
 
-    def _ledger(self, spec: RouteSpec, number: int) -> SettledLedger:
+    def _ledger(self, spec: RouteSpec, number: int) -> WatchedLedger:
         """Return the ledger of a route, in which each new claim is checked."""
         state = self.ledgers.setdefault((number, spec.name), LedgerState(self.state, partial(self._claimed, spec.name)))
-        return SettledLedger(spec.name, OnError(spec.on_error), state)
+        return WatchedLedger(spec.name, OnError(spec.on_error), state)
 
     def _claimed(self, route: str, positions: Iterable[Position]) -> None:
         """Check offsets that a ledger claims for the first time."""
@@ -538,10 +538,6 @@ class World:
         """Check an offset when it is stored."""
         self.truth.passed(consumer, f"{topic}/{partition}", offset)
         self.counts["acknowledgements"] += 1
-        process = current_process()
-        for (number, name), ledger in self.ledgers.items():
-            if name == consumer and process is not None and process.name == f"p{number}":
-                ledger.stored(Partition(STREAM, topic, partition))
 
     def unsettled(self, spec: RouteSpec, *, visible: bool = False) -> dict[tuple[str, int], int]:
         """Return how many messages of each partition of a route are not settled.
