@@ -333,7 +333,7 @@ class Client:
         exchange.is_write, exchange.client = "write" in target, self
         if self._name:
             self._server.retries.begin(exchange)
-            self._check_asked(exchange)
+            self._check_asked(exchange, has_lines=exchange.is_write and body[:1] not in (b"", b"#"))
         if not exchange.is_write:
             return
         server = self._server
@@ -345,12 +345,12 @@ class Client:
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
 
-    def _check_asked(self, exchange: _Exchange) -> None:
+    def _check_asked(self, exchange: _Exchange, *, has_lines: bool) -> None:
         """Check that no route asks a server that asked for no requests; one that is connecting asks on."""
         server, now = self._server, self._server.loop.time()
         until, known_at = server.asked.get(self._asked_by(exchange), (0.0, 0.0))
         is_known = now > known_at  # not in the moment in which the answer ends
-        if not exchange.is_write and now - self._ended_at < 0.001:
+        if not has_lines and now - self._ended_at < 0.001:
             return  # the next one of several requests, the first of which began before
         if is_known and now < until and not server.is_stopping(exchange.process):
             server.wrong.append(f"a request at {now:.3f} s, not before {until:.3f} s, as the server asked")
