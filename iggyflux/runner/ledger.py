@@ -5,10 +5,12 @@ Pure: no I/O, no clock.  A partition's position moves only over batches that are
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Final
 
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
@@ -60,16 +62,33 @@ class Share:
         )
 
 
+_FEWEST_JOINED: Final = 1_000
+"""So many entries of a partition are kept as they are."""
+
+
 @dataclass(slots=True)
 class _Entry:
     """What an acknowledgement needs of a batch: its messages and lines may go once it is settled."""
 
     last: Position | None
     messages: int
-    arrived_us: int
-    trace: Trace
+    arrivals: array[float]
+    traces: list[Trace]
     is_settled: bool = False
-    intervals: Sequence[PlanInterval] = ()
+    intervals: list[PlanInterval] = field(default_factory=list)
+
+    def take_in(self, after: _Entry) -> None:
+        """Become one entry with the next one; both are settled, and `after` has a position."""
+        self.last = after.last
+        self.messages += after.messages
+        self.arrivals += after.arrivals
+        self.traces += after.traces
+        for plan, interval in after.intervals:
+            before = self.intervals[-1] if self.intervals else None
+            if before is not None and before[0] == plan and before[1].last + 1 == interval.first:
+                self.intervals[-1] = plan, before[1].joined(interval)
+            else:
+                self.intervals.append((plan, interval))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,7 @@ class Settled:
 
     positions: Sequence[Position]
     messages: int
-    arrivals: Sequence[int]
+    arrivals: Sequence[float]
     intervals: Sequence[tuple[Partition, PlanInterval]]
     traces: Sequence[Trace]
 
@@ -90,18 +109,22 @@ class Settled:
 class Ledger:
     """The batches in flight, for each partition in the order in which they were read.
 
-    Of one that is settled it keeps a few numbers: a source that is slow to acknowledge does not stop reading.
+    Of one that is settled it keeps a few numbers: a source that is slow to acknowledge does not stop reading.  Where a
+    batch is not settled for long (a bucket is dead), the settled ones after it become one entry.
     """
 
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[_Entry]] = {}
+        self._join_at: dict[Partition, int] = {}
+        """The length of a queue at which settled entries are joined."""
         self._unsettled: dict[Job, _Entry] = {}
         self.unsettled_bytes = 0
         """The bytes of payloads of batches that are not settled."""
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
-        entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us, job.trace)
+        traces = [] if job.trace is NO_TRACE else [job.trace]
+        entry = _Entry(job.batch.last, len(job.messages), array("d", [job.messages[0].timestamp_us]), traces)
         self._unsettled[job] = entry
         self.unsettled_bytes += job.batch.payload_bytes
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
@@ -112,13 +135,13 @@ class Ledger:
         `intervals` is what is written down of it after its acknowledgement.
         """
         entry = self._unsettled.pop(job)
-        entry.is_settled, entry.intervals = True, intervals
+        entry.is_settled, entry.intervals = True, list(intervals)
         self.unsettled_bytes -= job.batch.payload_bytes
 
     def take(self) -> Settled:
         """Return what may be acknowledged since the last call."""
         positions: list[Position] = []
-        arrivals: list[int] = []
+        arrivals: list[float] = []
         intervals: list[tuple[Partition, PlanInterval]] = []
         traces: list[Trace] = []
         messages = 0
@@ -130,12 +153,26 @@ class Ledger:
             for _ in range(settled):
                 entry = queue.popleft()
                 messages += entry.messages
-                arrivals.append(entry.arrived_us)
-                traces.append(entry.trace)
+                arrivals.extend(entry.arrivals)
+                traces += entry.traces
                 intervals += ((partition, each) for each in entry.intervals)
             if last is not None:
                 positions.append(last)
+            if len(queue) >= self._join_at.get(partition, _FEWEST_JOINED):
+                self._queues[partition] = left = deque(_joined(queue))
+                self._join_at[partition] = max(2 * len(left), _FEWEST_JOINED)
         return Settled(positions, messages, arrivals, intervals, traces)
+
+
+def _joined(entries: Iterable[_Entry]) -> list[_Entry]:
+    """Return the entries, settled ones that follow each other as one; an acknowledgement ends where it could before."""
+    found: list[_Entry] = []
+    for entry in entries:
+        if found and found[-1].is_settled and entry.is_settled and entry.last is not None:
+            found[-1].take_in(entry)
+        else:
+            found.append(entry)
+    return found
 
 
 def _is_settled(entry: _Entry) -> bool:

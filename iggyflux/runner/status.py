@@ -162,7 +162,7 @@ class RouteStatus(DeliveryStatistics):
         until = [each for each in (self.retry_at, sink_until) if each is not None]
         self.backoff_seconds = max(max(until) - now, 0.0) if until else None
 
-    def acknowledge(self, positions: Sequence[Position], messages: int, arrivals: Sequence[int], now: float) -> None:
+    def acknowledge(self, positions: Sequence[Position], messages: int, arrivals: Sequence[float], now: float) -> None:
         """Count `messages` that were acknowledged up to `positions`.
 
         `arrivals` are the times at which the first messages of the batches arrived, in microseconds since the epoch; 0
