@@ -120,6 +120,20 @@ REFUSED = st.lists(
 )
 
 
+def test_rule_21_fail_stops_also_at_a_kind_that_was_logged_before_the_mapping_changed() -> None:
+    """A mapping is changed while its route runs: what was kept until then stops the route."""
+    failing, _ = handler(OnError.DEAD_LETTER)
+    failure, refusal = Failure(0, None, None, "IFX341", "/points/0", "no"), Refusal(0, "bad", 400)
+    failing.report_failures([failure], str)
+    failing.report_refusals([refusal], str)
+    failing.route = SimpleNamespace(**{**vars(failing.route), "on_error": OnError.FAIL})  # type: ignore[assignment]
+
+    with pytest.raises(Stopped):
+        failing.report_failures([failure], str)
+    with pytest.raises(Stopped):
+        failing.report_refusals([refusal], str)
+
+
 @given(st.lists(REFUSED, max_size=4))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_cause_of_refused_lines_is_logged_once_with_the_number_of_lines(

@@ -61,7 +61,7 @@ class FailureHandler:
         for failure in failures:
             self._status.count("failed", failure.code, failure.count)
         for failure in failures:
-            if self._is_new(failure.code, failure.location):
+            if self._stops or self._is_new(failure.code, failure.location):
                 fields = self._event_fields(place(failure.index), reason_of_failure(failure))
                 emit(log, logging.WARNING, "record.failed", **fields)
 
@@ -82,7 +82,7 @@ class FailureHandler:
         lines = Counter(map(_cause, refusals))
         for refusal in refusals:
             cause = _cause(refusal)
-            if self._is_new(*cause):
+            if self._stops or self._is_new(*cause):
                 fields = self._event_fields(place(refusal), Reason(refusal.code, refusal.reason))
                 emit(log, logging.WARNING, "line.refused", **fields, lines=lines[cause])
 
@@ -122,6 +122,11 @@ class FailureHandler:
         of_rows = self._status.about.kind == "reader"
         self._status.newest = with_newest(self._status.newest, letters, time.time(), of_rows=of_rows)
 
+    @property
+    def _stops(self) -> bool:
+        """Whether a failure stops the route, also one of a kind that was logged before the mapping changed."""
+        return self.route.on_error is OnError.FAIL
+
     def _is_new(self, code: str, subject: str) -> bool:
         """Return whether to log a failure of this kind; remember it."""
         if len(self._logged) >= _MOST_LOGGED or (code, subject) in self._logged:
@@ -131,7 +136,7 @@ class FailureHandler:
 
     def _event_fields(self, place: object, reason: Reason) -> dict[str, object]:
         """Return the fields of the event.  Raise `Stopped` if `on_error` is fail."""
-        if self.route.on_error is OnError.FAIL:
+        if self._stops:
             where = f" at {reason.location}" if reason.location else ""
             hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
             raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
