@@ -8,6 +8,7 @@ it says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,14 +83,27 @@ class _SourceLines:
 _COLUMNS = ("elements", "record_messages", "record_roots", "indices")
 """What expressions are evaluated on, one column each."""
 
-_MESSAGES_OF_ELEMENTS = "record_messages = list(map(messages.__getitem__, origins))"
+_COLUMN_OF_MESSAGES = re.compile(r"\brecord_(?:messages|roots)\w*")
+
+
+def _messages_of(number: str, origins: str) -> str:
+    """Return the line that looks up the message of every element; each message is made once, if at all."""
+    return f"record_messages{number} = list(map(list(messages).__getitem__, {origins}))"
 
 
 def _without_unused(lines: list[str]) -> list[str]:
-    """Return `lines` without the one that looks up the message of every element, if no other line uses it."""
-    if any("record_messages" in line and _MESSAGES_OF_ELEMENTS not in line for line in lines):
-        return lines
-    return [line for line in lines if _MESSAGES_OF_ELEMENTS not in line]
+    """Return `lines` without those that make a column of messages, or of their roots, which no other line uses."""
+    own = [line.partition(" = ")[0].strip() for line in lines]
+    used = {
+        name
+        for line, made in zip(lines, own, strict=True)
+        for name in _COLUMN_OF_MESSAGES.findall(line)
+        if name != made
+    }
+    kept = [
+        line for line, made in zip(lines, own, strict=True) if made in used or not _COLUMN_OF_MESSAGES.fullmatch(made)
+    ]
+    return kept if len(kept) == len(lines) else _without_unused(kept)
 
 
 def generate(writer: Writer, dialect: Dialect, precision: Precision, tags: Mapping[str, str] = NO_TAGS) -> Generated:
@@ -219,7 +233,7 @@ class _WriterGenerator:
         self._lists(first, 0, ("roots", "messages", "roots", "repeat(None, len(roots))"), "positions[index]")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
-        out.add(_MESSAGES_OF_ELEMENTS)
+        out.add(_messages_of("", "origins"))
         out.add("record_roots = [roots[origin] for origin in origins]")
         for level, source in enumerate(deeper, 1):
             out.add()
@@ -227,7 +241,7 @@ class _WriterGenerator:
             self._lists(source, level, _COLUMNS, "positions[origins[index]]")
             self._enter("elements", "elements", "indices")
             out.add("origins = [origins[place] for place in outer]")
-            out.add(_MESSAGES_OF_ELEMENTS)
+            out.add(_messages_of("", "origins"))
             out.add("record_roots = [roots[origin] for origin in origins]")
         if deeper:
             out.add("empty = without_elements(positions, origins)")
@@ -310,7 +324,7 @@ class _WriterGenerator:
             out.add(f"records_{number} = {'outer' if is_first else f'[records_{number}[place] for place in outer]'}")
             record = f"records_{number}[index]"
             out.add(f"found_{number} = [origins[record] for record in records_{number}]")
-            out.add(f"record_messages_{number} = [messages[origin] for origin in found_{number}]")
+            out.add(_messages_of(f"_{number}", f"found_{number}"))
             out.add(f"record_roots_{number} = [roots[origin] for origin in found_{number}]")
             self.scope = {name: f"{name}_{number}" for name in _COLUMNS}
 
