@@ -82,6 +82,7 @@ from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
+from iggyflux.runner.settled_ledger import EVERY_SECONDS
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
@@ -90,7 +91,6 @@ from iggyflux.transports.base import Comparing, Grouped, Lagging, Worker, server
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
-_LEDGER_SECONDS = 1.0
 _SAY_SECONDS = 5.0
 _HELD = "an accepted line: the server rejected every line of the last request"
 
@@ -546,7 +546,7 @@ class _Transfer:
         """Wait until a batch is settled; write down meanwhile what was acknowledged last."""
         ledger = self._route.ledger
         while ledger is not None and ledger.is_unwritten and not self._may_acknowledge.is_set():
-            await first_of(self._may_acknowledge.wait(), self._clock.sleep(_LEDGER_SECONDS))
+            await first_of(self._may_acknowledge.wait(), self._clock.sleep(EVERY_SECONDS))
             ledger.write(self._clock.monotonic())
         await self._may_acknowledge.wait()
 
