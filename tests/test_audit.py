@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.audit import sorting
 from iggyflux.audit.again import LinesPlan, StillMissing
 from iggyflux.audit.check import Audit, Report
 from iggyflux.audit.letters import LetterIndex
@@ -503,27 +504,46 @@ def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
 
 
 POINTS = st.lists(
-    st.tuples(st.integers(-5, 5) | st.integers(0, 10**14), st.sampled_from("abc"), st.integers(0, 99), st.just("f=1"))
+    st.tuples(
+        st.integers(-5, 5) | st.integers(3598, 3602) | st.integers(0, 10**14),
+        st.sampled_from("abc"),
+        st.integers(0, 99),
+        st.just("f=1"),
+    )
 )
 
 
-@given(st.lists(POINTS, max_size=6), st.integers(1, 20), st.integers(1, 9))
-def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
-    parts: list[list[Entry]], most_in_memory: int, most: int
-) -> None:
-    sorter = PointSorter(most_in_memory)
-    with closing(sorter):
-        for part in parts:
-            sorter.add("surge", part)
-        windows = list(sorter.windows("surge", most)) if any(parts) else []
+PARTS = st.lists(st.tuples(st.sampled_from(["surge", "ebb"]), POINTS), max_size=6)
 
-    assert [each for window in windows for each in window] == sorted(each for part in parts for each in part)
-    for before, after in itertools.pairwise(windows):
-        assert before[-1][:2] != after[0][:2]
-    for window in windows:
-        times = [entry[0] for entry in window]
-        assert all(b - a <= 3600 * 10**9 for a, b in itertools.pairwise(times))
-        assert len({entry[:2] for entry in window}) <= most
+
+@given(PARTS, st.integers(1, 20), st.integers(1, 9), st.sampled_from([1, 10**9]), st.sampled_from([2, 1000]))
+def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
+    parts: list[tuple[str, list[Entry]]], most_in_memory: int, most: int, unit_ns: int, block: int
+) -> None:
+    """A window ends when it is full, or before a gap of more than an hour."""
+    hour = 3600 * 10**9 // unit_ns
+    sorter = PointSorter(most_in_memory)
+    with pytest.MonkeyPatch.context() as patch, closing(sorter):
+        patch.setattr(sorting, "_BLOCK", block)
+        for name, part in parts:
+            sorter.add(name, list(part))
+            assert sum(map(len, sorter._pending.values())) < most_in_memory
+        assert sorter.count == sum(len(part) for _, part in parts)
+        names = sorter.measurements()
+        assert names == sorted({name for name, part in parts if part or name in names})
+        found = {name: list(sorter.windows(name, most, unit_ns)) for name in names}
+
+    for name in {name for name, part in parts if part}:
+        windows, all_of = found[name], [each for other, part in parts if other == name for each in part]
+        assert [each for window in windows for each in window] == sorted(all_of)
+        for before, after in itertools.pairwise(windows):
+            assert before[-1][:2] != after[0][:2]
+            assert len(before) >= most or after[0][0] - before[-1][0] > hour
+        for window in windows:
+            times = [entry[0] for entry in window]
+            assert all(b - a <= hour for a, b in itertools.pairwise(times))
+            assert len(window) <= most or window[most - 1][:2] == window[-1][:2]
+    assert sorter.measurements() == []
 
 
 @pytest.mark.parametrize("which", ["_sorter", "missing"])
