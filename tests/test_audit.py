@@ -88,6 +88,10 @@ class Case:
     payloads: dict[int, list[bytes]]
     has_others: bool = False
     """Whether the store has points of other writers, with a tag of their own."""
+    unreadable: list[tuple[int, int, bool]] = field(default_factory=list)
+    """Partition and offset of messages that fail to render, and whether a dead letter has them."""
+    empty: int = 0
+    """Messages without a row."""
     stored: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -118,6 +122,11 @@ def cases(draw: st.DrawFn) -> Case:
                     for key, fields, luck in rows
                 ]
             )
+        for kind in draw(st.lists(st.sampled_from(["empty", "failed", "kept"]), max_size=2)):
+            case.empty += kind == "empty"
+            if kind != "empty":
+                case.unreadable.append((partition, len(case.payloads[partition]), kind == "kept"))
+            case.payloads[partition].append(b'{"rows": []}' if kind == "empty" else b"{")
     while any(waiting.values()):
         partition = draw(st.sampled_from([each for each, left in waiting.items() if left]))
         for claim in waiting[partition].pop(0):
@@ -290,44 +299,57 @@ def letters_of(case: Case) -> list[DeadLetter]:
             line = Point(kind, {"pier": pier} if pier else {}, fields, at * 10**9).encode(precision="s")
             message = Message(b"", "coast", "gauges", claim.partition, claim.offset)
             found.append(DeadLetter(message, "tides", "", (Reason("IFX600", "refused", line=line, status=400),)))
-    return found
+    kept = [Message(b"", "coast", "gauges", *place) for *place, is_kept in case.unreadable if is_kept]
+    return found + [DeadLetter(message, "tides", "", (Reason("IFX203", "not JSON"),)) for message in kept]
 
 
-def audit_of(case: Case, window_points: int, most_in_memory: int) -> Audit:
-    audit = made_audit(case, window_points, most_in_memory)
+def audit_of(case: Case, window_points: int, most_in_memory: int, most_named: int = 1000) -> Audit:
+    audit = made_audit(case, window_points, most_in_memory, most_named)
     asyncio.run(audit.run())
     return audit
 
 
-def made_audit(case: Case, window_points: int, most_in_memory: int) -> Audit:
+def made_audit(case: Case, window_points: int, most_in_memory: int, most_named: int = 1000) -> Audit:
     return Audit(
         Messages(case.payloads),
         lambda dialect: tides().plan(dialect=dialect, precision="s"),
         Stored(case),  # type: ignore[arg-type]
         LetterIndex(letters_of(case)),
         unit_ns=10**9,
-        most_named=1000,
+        most_named=most_named,
         window_points=window_points,
         sorter=PointSorter(most_in_memory),
     )
 
 
 @settings(max_examples=150)
-@given(cases(), st.integers(1, 30), st.sampled_from([1, 3, 10**6]))
-def test_each_point_has_the_class_that_the_model_says(case: Case, window_points: int, most_in_memory: int) -> None:
+@given(cases(), st.integers(1, 30), st.sampled_from([1, 3, 10**6]), st.sampled_from([0, 2, 1000]))
+def test_each_point_has_the_class_that_the_model_says(
+    case: Case, window_points: int, most_in_memory: int, most_named: int
+) -> None:
     expected = truth(case)
-    audit = audit_of(case, window_points, most_in_memory)
-    found = {
-        (each.partition.partition, each.offset, (each.measurement, each.tags.get("pier", ""), each.time_ns // 10**9)): (
-            each.kind.value
-        )
-        for each in audit.report.findings
-    }
+    audit = audit_of(case, window_points, most_in_memory, most_named)
+    report, found = audit.report, {}
+    claims = {(claim.partition, claim.offset, claim.key): claim.fields for claim in case.claims}
+    for each in report.findings:
+        key = each.measurement, each.tags.get("pier", ""), each.time_ns // 10**9
+        found[each.partition.partition, each.offset, key] = each.kind.value
+        assert each.fields
+        for name, (value, stored) in each.fields.items():
+            assert value == claims[each.partition.partition, each.offset, key][name]
+            assert stored == case.stored.get(key, {}).get(name)
+            assert not equals(value, stored)
 
-    assert {kind.value: count for kind, count in audit.report.points.items() if count} == dict(
-        Counter(expected.values())
-    )
-    assert found == {place: kind for place, kind in expected.items() if kind in ("missing", "different")}
+    counts = Counter(expected.values())
+    counts["dead_lettered"] += sum(is_kept for *_, is_kept in case.unreadable)
+    assert {kind.value: count for kind, count in report.points.items() if count} == dict(+counts)
+    wrong = {place: kind for place, kind in expected.items() if kind in ("missing", "different")}
+    assert found.items() <= wrong.items()
+    assert len(found) == len(report.findings) == min(len(wrong), most_named)
+    assert report.is_clean == (not wrong)
+    assert (report.total, report.messages) == (sum(map(len, case.payloads.values())),) * 2
+    assert (report.rendered, report.compared) == (len(case.claims),) * 2
+    assert (report.skipped, report.failed) == (case.empty, sum(not is_kept for *_, is_kept in case.unreadable))
 
 
 @settings(max_examples=100)
