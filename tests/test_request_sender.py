@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iggyflux.delivery.held import HeldRequests
 from iggyflux.delivery.pace import Bounds, Pace
-from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, Verdict
+from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, RefusedSome, Verdict
 from iggyflux.records import Rendered
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.footprint import Footprint
@@ -140,3 +140,39 @@ def test_the_pipeline_decides_how_many_requests_are_in_flight_else_the_sink(
     asyncio.run(asyncio.wait_for(main(), 30))
     assert state.pace is not None
     assert state.pace.limit == first
+
+
+def test_what_is_held_is_sent_again_by_one_task_and_never_after_the_end() -> None:
+    class Vague(Sink):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            verdict = await super().write(lines)
+            return RefusedSome("no", 400) if lines[0].startswith("vague") else verdict
+
+    clock, settled = ImmediateClock(), list[Job]()
+    sink = Vague([], clock)
+    made: Any = route(ScriptedSource([]), sink)  # type: ignore[arg-type]
+
+    async def settle(job: Job) -> None:
+        settled.append(job)
+
+    def trying() -> int:
+        names = [each.get_coro().__qualname__ for each in asyncio.all_tasks()]  # type: ignore[union-attr]
+        return names.count("RequestSender._try_again")
+
+    async def main() -> None:
+        held = HeldRequests[Request]()
+        sender = RequestSender(made, RouteStatus("r"), clock, asyncio.Event(), SinkState(), held, settle)
+        async with asyncio.TaskGroup() as tasks:
+            for point in ("a", "vague1", "vague2"):
+                (request,) = RequestBuilder(1, 10**6).add(job_of([point]))
+                await sender.send(request, tasks)
+                await sender.until_answered()
+            assert (sender.is_holding, trying(), len(settled)) == (True, 1, 1)
+            await sender.finish()
+            sent = len(sink.sent)
+            clock.now += 10_000.0
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert (sender.is_holding, trying(), len(settled), len(sink.sent)) == (False, 0, 3, sent)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
