@@ -65,7 +65,7 @@ class HeldUp(Pace):
 
 
 def job_of(points: list[str]) -> Job:
-    lines = [f"{point} v=1 1600000000000000000" for point in points]
+    lines = [f"{point} v={number} 1600000000000000000" for number, point in enumerate(points)]
     return Job(batch([b""] * len(lines)), Rendered(lines, range(len(lines))), len(lines))
 
 
@@ -169,6 +169,8 @@ def test_what_is_held_is_sent_again_by_one_task_and_never_after_the_end() -> Non
                 await sender.until_answered()
             assert (sender.is_holding, trying(), len(settled)) == (True, 1, 1)
             await sender.finish()
+            await asyncio.sleep(0)
+            assert trying() == 0
             sent = len(sink.sent)
             clock.now += 10_000.0
             for _ in range(50):
