@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.audit import sorting
@@ -539,6 +539,8 @@ PARTS = st.lists(st.tuples(st.sampled_from(["surge", "ebb"]), POINTS), max_size=
 
 
 @given(PARTS, st.integers(1, 20), st.integers(1, 9), st.sampled_from([1, 10**9]), st.sampled_from([2, 1000]))
+@example([("surge", [(-1, "a", 0, "f=1"), (3600, "a", 1, "f=1")])], 20, 9, 10**9, 1000)
+@example([("surge", [(0, "a", 0, "f=1"), (3600, "a", 1, "f=1")])], 20, 9, 10**9, 1000)
 def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
     parts: list[tuple[str, list[Entry]]], most_in_memory: int, most: int, unit_ns: int, block: int
 ) -> None:
