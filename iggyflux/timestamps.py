@@ -49,6 +49,10 @@ PLAUSIBLE_NS = range(631_152_000 * SECOND, 4_102_444_800 * SECOND)
 
 # No time is longer. The limits also bound the work of exact arithmetic and of dateutil.
 _LONGEST_NUMBER = 400
+_SHORT_NUMBER = 20
+"""The digits before the point of a number that is usual as a time."""
+_DIGITS_BELOW = {SECOND: 9, 1_000_000: 6, 1_000: 3}
+"""How many digits after the point give whole nanoseconds, by the nanoseconds of the unit."""
 _LONGEST_TEXT = 200
 
 
@@ -115,6 +119,11 @@ def scale_number(value: float | str, ns_per_unit: int) -> int:
 
 
 def _scale_decimal(text: str, ns_per_unit: int) -> int:
+    whole, _, fraction = text.partition(".")
+    places = _DIGITS_BELOW.get(ns_per_unit, 0) - len(fraction)
+    is_usual = places >= 0 and len(whole) < _SHORT_NUMBER and text.isascii() and fraction.isdigit() and whole.isdigit()
+    if is_usual and (whole[0] != "0" or len(whole) == 1):  # what the pattern below takes, without an exponent
+        return _in_range(int(whole + fraction) * 10**places, text)
     found = _NUMBER.fullmatch(text) if len(text) <= _LONGEST_NUMBER else None
     if found is None:
         raise TimestampError(f"expected a number as the time, found {shorten(text)}")

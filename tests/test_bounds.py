@@ -51,6 +51,9 @@ LEAVES = "[" + ",".join(["0"] * 10_000) + "]"
 THOUSAND = json.dumps({"yield": list(range(1000)), "class": "x" * 1000, "quotes": '"' * 1000})
 MANY = '{"yield":[' + ",".join(["{}"] * 90_000) + '],"class":"' + "x" * 30_000 + '"}'
 
+FLAT = MANY.replace("{}", "0")
+"""The same without an object in an array: of many brackets only an exact check could say how deep they are."""
+
 DOUBLED = piped("[@, @]", 40)
 DOUBLED_TOO = piped("[@, @]", 40, "[@]")
 EACH = "root().yield"
@@ -119,6 +122,16 @@ CASES = {
         MANY,
         TOO_MANY,
     ),
+    "tag_of_numbers_in_each": (
+        writer({"x": "@", "y": "index()"}, for_each="yield", tags={"lambda": "root().class"}),
+        FLAT,
+        TOO_MANY,
+    ),
+    "text_of_numbers_in_each": (
+        writer({"*": "root()"}, for_each="yield", tags={"n": "index()"}).replace('"root()"', WHOLE),
+        FLAT,
+        TOO_MANY,
+    ),
     "expression_in_each": (
         writer({"x": "sum(root().yield[*].n)"}, for_each="yield", tags={"n": "index()"}),
         '{"yield":[' + ",".join(['{"n":1}'] * 20_000) + "]}",
@@ -126,7 +139,16 @@ CASES = {
     ),
 }
 
-OF_EACH_KIND = {"doubled_text", "hexadecimal", "flatten", "elements", "elements_of_points", "star_in_each", "equal"}
+OF_EACH_KIND = {
+    "doubled_text",
+    "hexadecimal",
+    "flatten",
+    "elements",
+    "elements_of_points",
+    "star_in_each",
+    "text_of_numbers_in_each",
+    "equal",
+}
 """What is tried in each run of the tests; a case takes a process and some seconds."""
 
 

@@ -74,7 +74,7 @@ def test_an_interrupt_while_a_command_begins_is_silent(folder: Path, name: str) 
     whole = interrupted_after(WHOLE, COMMANDS[name], folder, signal.SIGINT).imports
     assert whole > 50
 
-    @settings(max_examples=12)
+    @settings(max_examples=8)
     @given(st.integers(1, whole), st.sampled_from([signal.SIGINT, signal.SIGINT, signal.SIGTERM]))
     def holds(imports: int, number: int) -> None:
         ended = interrupted_after(imports, COMMANDS[name], folder, number)

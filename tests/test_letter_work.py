@@ -571,7 +571,7 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
             "3 dead letters",
         ),
         (["dead-letters", "export", "dead-letters/looms", "--as", "log"], 2, "needs OUT"),
-        (["dead-letters", "export", "dead-letters/looms", "p.yaml"], 3, "File exists"),
+        (["dead-letters", "export", "dead-letters/looms", "p.yaml"], 2, "p.yaml already exists"),
     ],
 )
 @pytest.mark.usefixtures("mill")

@@ -423,6 +423,8 @@ run: [{{mapping: env.yaml, batchsize: x}}]
 
 
 @given(st.sampled_from(sorted(vocabulary().words - {""})))
+@example("string")
+@settings(max_examples=15)
 def test_what_a_problem_expects_is_shown_where_a_secret_is_one_of_its_words(word: str) -> None:
     """It is the same whatever the secret is, and a word that is missing in it would tell the secret."""
 

@@ -29,7 +29,7 @@ from iggyflux.payloads import (
     OptionError,
     check_json_bytes,
 )
-from iggyflux.payloads.json_ import find_duplicate_key
+from iggyflux.payloads.json_ import find_duplicate_key, is_shallow
 from iggyflux.reads import Reads
 from tests.binary_payloads import TREES, WRITERS, Pairs, evaluate
 
@@ -999,3 +999,50 @@ def test_integers_beyond_64_bits_fail_in_formats_without_them(name: str, value: 
     """No payload is written that could not be read again."""
     with pytest.raises(RecordError, match="needs a JSON value that it can hold"):
         FORMATS[name].encode(value, {})  # type: ignore[arg-type]
+
+
+def exact_depth(text: str) -> int:
+    """The depth of a JSON text, character by character."""
+    deepest = depth = 0
+    in_string = is_escaped = False
+    for character in text:
+        if in_string:
+            in_string = is_escaped or character != '"'
+            is_escaped = not is_escaped and character == "\\"
+        elif character == '"':
+            in_string = True
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+NASTY = st.text(alphabet='[]{}"\\,:a', max_size=6)
+NASTY_TREES = st.recursive(
+    st.one_of(NASTY, st.integers(0, 9), st.none()),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NASTY, inner, max_size=3)),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=600)
+@given(NASTY_TREES, st.integers(0, 6))
+def test_a_payload_that_is_called_shallow_is_so(tree: Any, most: int) -> None:
+    """Whatever brackets, quotes and backslashes its strings have."""
+    text = json.dumps(tree)
+
+    if is_shallow(text.encode(), most):
+        assert exact_depth(text) <= most
+    else:
+        strings_have_brackets = any(each in json.dumps(word) for word in words_of(tree) for each in "[]{}")
+        assert strings_have_brackets or exact_depth(text) > most
+
+
+def words_of(tree: Any) -> list[str]:
+    if isinstance(tree, str):
+        return [tree]
+    if isinstance(tree, dict):
+        return [*tree, *(word for value in tree.values() for word in words_of(value))]
+    return [word for value in tree for word in words_of(value)] if isinstance(tree, list) else []

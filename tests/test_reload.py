@@ -21,10 +21,11 @@ from iggyflux.cli.run import _check
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner.change import Change
+from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.documents import PipelineDocuments
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.reload import Current, Documents, Reload
-from iggyflux.runner.status import Configuration, RouteStatus
+from iggyflux.runner.status import RouteStatus
 
 DOCUMENT = """\
 iggyflux: 1

@@ -21,7 +21,7 @@ from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Partition, Position, Reason, Rendered
 from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
-from iggyflux.runner.ledger import Job
+from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.series_guard import SeriesGuard, series_state
@@ -923,7 +923,11 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     builder = RequestBuilder(max_lines, max_bytes)
     jobs = [Job(FIRST, Rendered(lines, [0] * len(lines)), len(lines)) for lines in batches]
 
-    requests = [request for job in jobs for request in builder.add(job)]
+    requests = [
+        request
+        for job in jobs
+        for request in builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines))))
+    ]
     if len(builder):
         requests.append(builder.take())
 
@@ -931,7 +935,7 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     for request in requests:
         assert 1 <= len(request.lines) <= max_lines
         assert len(request.lines) == 1 or sum(len(line) + 1 for line in request.lines) <= max_bytes
-        assert [line for each in request.ranges for line in each.job.rendered.lines[each.start : each.stop]] == [
+        assert [line for each in request.ranges for line in each.share.lines[each.start : each.stop]] == [
             *request.lines
         ]
 
@@ -1070,11 +1074,11 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     fields = {field.name for field in dataclasses.fields(RouteStatus)}
     inner = {"waiting_briefly", "retry_at", "newest", *HISTOGRAMS}
     fields = fields - inner | {"histograms", "newest_dead_letters"}
-    assert set(tree) == fields - {"reader", "series", "series_limit"}, (
-        "only readers, and writers with a limit, have these"
+    assert set(tree) == fields - {"reader", "series", "series_limit", "buckets"}, (
+        "only readers, and writers with a limit or with buckets, have these"
     )
     assert set(tree["histograms"]) == set(HISTOGRAMS)
-    assert set(RouteStatus("r", reader=ReaderStatus(), series=0).as_dict()) == fields
+    assert set(RouteStatus("r", reader=ReaderStatus(), series=0, buckets={"a": {}}).as_dict()) == fields
 
 
 class _InParts(WriterPlan):

@@ -22,9 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.runner import RouteStatus, Status, Stop
+from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.reload import Current, Reload
 from iggyflux.runner.service_manager import ServiceManager, notifying, states
-from iggyflux.runner.status import About, Configuration
+from iggyflux.runner.status import About
 from iggyflux.transports.local.memory import ImmediateClock
 
 SECONDS = 60.0

@@ -8,21 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 import click
 
 from iggyflux.cli.export_letters import command as export
-from iggyflux.cli.letters import (
-    KeptLetter,
-    LetterFilter,
-    Letters,
-    letter_options,
-    name_of_place,
-    opened_letters,
-    report_others,
-)
+from iggyflux.cli.letters import KeptLetter, LetterFilter, Letters, letter_options, selected_letters
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
 from iggyflux.cli.prune_letters import command as prune
 from iggyflux.cli.send_again import message_name
@@ -82,8 +75,7 @@ def summary(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterF
       iggyflux dead-letters summary iggy:factory/dead-letters --pipeline pipeline.yaml
     """
     found: dict[tuple[str, str], _Kind] = {}
-    with opened_letters(path, pipeline) as place:
-        letters = Letters(place, chosen)
+    with selected_letters(path, pipeline, chosen) as letters:
         for kept in letters.scan():
             _count(found, kept)
         if form == "json":
@@ -91,16 +83,16 @@ def summary(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterF
             result(json_text(tree, indent=True) + "\n")
         else:
             _print_summary(found)
-        _conclude(letters, place.path, path)
+        _conclude(letters)
     return ExitCode.OK
 
 
-def _conclude(letters: Letters, place: Path, path: Path | tuple[str, str], more: str = "") -> None:
+def _conclude(letters: Letters, more: str = "") -> None:
     """Say how many letters were meant, and where others are if there are none."""
     replayed = f", {letters.replayed:,} of them replayed" if letters.replayed else ""
-    talk(f"{plural(letters.count, 'dead letter')} in {name_of_place(path)}{replayed}{more}")
+    talk(f"{plural(letters.count, 'dead letter')} in {letters.name}{replayed}{more}")
     if not letters.count:
-        report_others(letters, place)
+        letters.report_others()
 
 
 def _count(found: dict[tuple[str, str], _Kind], kept: KeptLetter) -> None:
@@ -139,16 +131,14 @@ def _as_json(found: dict[tuple[str, str], _Kind]) -> list[JSON]:
 
 def _print_summary(found: dict[tuple[str, str], _Kind]) -> None:
     width = max((len(f"{kind.count:,}") for kind in found.values()), default=0)
-    shown = None
-    for (mapping, code), kind in _ranked(found):
-        if mapping != shown:
-            result_line(Styled(escaped(mapping), bold=True))
-            shown = mapping
-        meaning = CODES[code].title if code in CODES else ""
-        replayed = f" ({kind.replayed:,} replayed)" if kind.replayed else ""
-        result_line(f"  {kind.count:>{width},}  {code}  {meaning}{replayed}")
-        result_line(f"  {'':{width}}  {_time(kind.first_us)} to {_time(kind.last_us)}")
-        result_line(f"  {'':{width}}  {escaped(kind.example)}: {_short(kind.reason)}")
+    for mapping, kinds in groupby(_ranked(found), key=lambda item: item[0][0]):
+        result_line(Styled(escaped(mapping), bold=True))
+        for (_, code), kind in kinds:
+            meaning = CODES[code].title if code in CODES else ""
+            replayed = f" ({kind.replayed:,} replayed)" if kind.replayed else ""
+            result_line(f"  {kind.count:>{width},}  {code}  {meaning}{replayed}")
+            result_line(f"  {'':{width}}  {_time(kind.first_us)} to {_time(kind.last_us)}")
+            result_line(f"  {'':{width}}  {escaped(kind.example)}: {_short(kind.reason)}")
 
 
 @command.command(name="list")
@@ -169,8 +159,7 @@ def list_command(
       iggyflux dead-letters list dead-letters/factory-env --since 2026-01-01T00:00:00Z
       iggyflux dead-letters list dead-letters/factory-env --format json --limit 5
     """
-    with opened_letters(path, pipeline) as place:
-        letters = Letters(place, chosen)
+    with selected_letters(path, pipeline, chosen) as letters:
         for kept in letters.scan():
             if letters.count > limit:
                 continue
@@ -188,7 +177,7 @@ def list_command(
                 )
         hidden = max(letters.count - limit, 0)
         more = f", {plural(hidden, 'more', 'more')} with --limit" if hidden else ""
-        _conclude(letters, place.path, path, more)
+        _conclude(letters, more)
     return ExitCode.OK
 
 
@@ -214,13 +203,13 @@ def show(
 
     \b
     Example:
-      iggyflux dead-letters show dead-letters/factory-env factory/readings/0@21 --payload
+      iggyflux dead-letters show dead-letters/factory-env factory/readings/1@10 --payload
     """
     if not _PLACE.fullmatch(message):
         raise click.BadParameter(f"{message!r}: expected STREAM/TOPIC/PARTITION@OFFSET", param_hint="MESSAGE")
     count = 0
-    with opened_letters(path, pipeline) as place:
-        for kept in Letters(place, chosen).scan():
+    with selected_letters(path, pipeline, chosen) as letters:
+        for kept in letters.scan():
             name = message_name(kept.letter.message)
             if message not in (name, escaped(name)):
                 continue
@@ -231,7 +220,7 @@ def show(
                 for line in _described(kept, has_payload=has_payload):
                     result_line(line)
     if not count:
-        talk(f"no dead letter of {message} in {name_of_place(path)}")
+        talk(f"no dead letter of {message} in {letters.name}")
     return ExitCode.OK if count else ExitCode.PROBLEMS
 
 

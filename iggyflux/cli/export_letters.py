@@ -16,15 +16,7 @@ import click
 import msgspec
 
 from iggyflux.authoring.adding import add_example
-from iggyflux.cli.letters import (
-    KeptLetter,
-    LetterFilter,
-    Letters,
-    letter_options,
-    name_of_place,
-    opened_letters,
-    report_others,
-)
+from iggyflux.cli.letters import KeptLetter, LetterFilter, letter_options, selected_letters
 from iggyflux.cli.new_files import new_files
 from iggyflux.cli.output import ExitCode, plural, result, talk, warn
 from iggyflux.cli.send_again import message_name
@@ -80,14 +72,13 @@ def command(
     """
     if out is None and form not in ("messages", "letters"):
         raise click.UsageError(f"--as {form} needs OUT")
-    with opened_letters(path, pipeline) as place:
-        letters = Letters(place, chosen)
+    with selected_letters(path, pipeline, chosen) as letters:
         selected = islice(letters.scan(), limit)
         with nullcontext() if out is None else new_files(out):
             count, code = _WRITERS[form](selected, out)
-        talk(f"{plural(count, 'dead letter')} of {name_of_place(path)} exported" + (f" to {out}" if out else ""))
+        talk(f"{plural(count, 'dead letter')} of {letters.name} exported" + (f" to {out}" if out else ""))
         if not letters.count:
-            report_others(letters, place.path)
+            letters.report_others()
     return code
 
 

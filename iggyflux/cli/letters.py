@@ -190,7 +190,14 @@ class LettersOnDisk:
 
 
 @contextmanager
-def opened_letters(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[LettersOnDisk]:
+def selected_letters(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterFilter) -> Iterator[Letters]:
+    """Yield the letters of a path that are `chosen`, as `letter_options` gives all three."""
+    with _opened(path, pipeline) as place:
+        yield Letters(place, chosen, name_of_place(path))
+
+
+@contextmanager
+def _opened(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[LettersOnDisk]:
     """Yield the letters of a path; those of a topic, with their marks, are saved to a temporary folder."""
     if isinstance(path, Path):
         with closing(Marks(path if path.is_dir() else path.parent)) as marks:
@@ -215,9 +222,11 @@ class LetterCounts:
 class Letters:
     """The selected letters of a path."""
 
-    def __init__(self, place: LettersOnDisk, chosen: LetterFilter) -> None:
-        self._place = place
+    def __init__(self, place: LettersOnDisk, chosen: LetterFilter, name: str) -> None:
+        """`name` is that of the path on the command line."""
+        self.place = place
         self.chosen = chosen
+        self.name = name
         self._held: list[KeptLetter] | None = []
         self.counts_by_origin: dict[Origin, LetterCounts] = {}
         self.count = 0
@@ -266,9 +275,19 @@ class Letters:
         chosen = self._held if self._held is not None else filter(self.chosen.takes, self._read(_ignore, _ignore))
         return islice((kept for kept in chosen if origins is None or _origin(kept.letter) in origins), counted)
 
+    def report_others(self) -> None:
+        """Report the dead letters that the options exclude, or the folders below that hold dead letters."""
+        if self.excluded:
+            codes, mappings = ", ".join(sorted(self.known_codes)), ", ".join(sorted(self.known_mappings))
+            note(f"it has {plural(self.excluded, 'other dead letter')}: mapping {mappings}; codes {codes}")
+            return
+        below = [str(entry) for entry in sorted(self.place.path.glob("*/")) if _holds_letters(entry)]
+        if below:
+            note(f"dead letters are in its folders: {', '.join(below)}")
+
     def _read(self, torn: Callable[[Path, int], None], too_large: Callable[[Path, int], None]) -> Iterator[KeptLetter]:
-        when = self._place.marks.when
-        for letter, digest in read_kept(self._place.path, torn=torn, too_large=too_large):
+        when = self.place.marks.when
+        for letter, digest in read_kept(self.place.path, torn=torn, too_large=too_large):
             yield KeptLetter(letter, digest, when(digest))
 
     def _skip_too_large(self, file: Path, line: int) -> None:
@@ -278,17 +297,6 @@ class Letters:
 
 def _origin(letter: DeadLetter) -> Origin:
     return letter.mapping, letter.route
-
-
-def report_others(letters: Letters, path: Path) -> None:
-    """Report the dead letters that the options exclude, or the folders in `path` that hold dead letters."""
-    if letters.excluded:
-        codes, mappings = ", ".join(sorted(letters.known_codes)), ", ".join(sorted(letters.known_mappings))
-        note(f"it has {plural(letters.excluded, 'other dead letter')}: mapping {mappings}; codes {codes}")
-        return
-    below = [str(entry) for entry in sorted(path.glob("*/")) if _holds_letters(entry)]
-    if below:
-        note(f"dead letters are in its folders: {', '.join(below)}")
 
 
 def _holds_letters(folder: Path) -> bool:

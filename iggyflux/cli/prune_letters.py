@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import click
@@ -16,12 +16,10 @@ import click
 from iggyflux.cli.letters import (
     KeptLetter,
     LetterFilter,
-    Letters,
     LettersOnDisk,
     letter_options,
     name_of_place,
-    opened_letters,
-    report_others,
+    selected_letters,
 )
 from iggyflux.cli.output import ExitCode, Styled, ask, plural, result_line, talk
 from iggyflux.transports.local.deadletters import dead_letter_files, letter_digest, read_kept
@@ -63,8 +61,7 @@ def command(
         )
     if chosen == LetterFilter() and not keep and not everything:
         raise click.UsageError("which letters? Choose by --replayed, --reason, … or --keep N, or remove --all")
-    with opened_letters(path, pipeline) as place:
-        letters = Letters(place, chosen)
+    with selected_letters(path, pipeline, chosen) as letters:
         counted: Counter[tuple[str, str]] = Counter()
         selected = Counter[bool]()
         newest: deque[tuple[bool, list[tuple[str, str]]]] = deque()
@@ -76,19 +73,19 @@ def command(
                 counted.update(kinds)
         count = selected.total()
         if not count:
-            talk(f"no dead letters to remove in {name_of_place(path)}")
+            talk(f"no dead letters to remove in {letters.name}")
             if not letters.count:
-                report_others(letters, place.path)
+                letters.report_others()
             return ExitCode.OK
         _print(counted)
         others = f", {selected[False]:,} of them not replayed" if selected[False] else ""
         if dry_run:
-            talk(f"would remove {plural(count, 'dead letter')} of {name_of_place(path)}{others}")
+            talk(f"would remove {plural(count, 'dead letter')} of {letters.name}{others}")
             return ExitCode.OK
         if not yes:
-            ask(f"Remove {plural(count, 'dead letter')} of {name_of_place(path)}{others}?")
-        removed, size = _remove(place, chosen, count)
-        talk(f"removed {plural(removed, 'dead letter')} ({size:,} bytes) of {name_of_place(path)}{others}")
+            ask(f"Remove {plural(count, 'dead letter')} of {letters.name}{others}?")
+        removed, size = _remove(letters.place, chosen, count)
+        talk(f"removed {plural(removed, 'dead letter')} ({size:,} bytes) of {letters.name}{others}")
     return ExitCode.OK
 
 
@@ -99,12 +96,10 @@ def _kinds(kept: KeptLetter) -> list[tuple[str, str]]:
 
 def _print(counted: Counter[tuple[str, str]]) -> None:
     width = max((len(f"{count:,}") for count in counted.values()), default=0)
-    shown = None
-    for (mapping, code), count in sorted(counted.items()):
-        if mapping != shown:
-            result_line(Styled(mapping, bold=True))
-            shown = mapping
-        result_line(f"  {count:>{width},}  {code}")
+    for mapping, kinds in groupby(sorted(counted.items()), key=lambda item: item[0][0]):
+        result_line(Styled(mapping, bold=True))
+        for (_, code), count in kinds:
+            result_line(f"  {count:>{width},}  {code}")
 
 
 def _remove(place: LettersOnDisk, chosen: LetterFilter, count: int) -> tuple[int, int]:

@@ -25,14 +25,11 @@ from iggyflux.cli.letters import (
     LetterCounts,
     LetterFilter,
     Letters,
-    LettersOnDisk,
     Marking,
     Origin,
     kept_lines,
     letter_options,
-    name_of_place,
-    opened_letters,
-    report_others,
+    selected_letters,
 )
 from iggyflux.cli.output import ExitCode, note, plural, result, show_problem, show_stop, talk, warn
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
@@ -89,22 +86,21 @@ def command(
         if chosen.is_replayed:
             raise click.UsageError("letters that were replayed are sent with --again only")
         chosen = dataclasses.replace(chosen, is_replayed=False)
-    with opened_letters(path, pipeline) as place:
-        letters = Letters(place, chosen)
+    with selected_letters(path, pipeline, chosen) as letters:
         letters.count_all()
-        talk(f"{plural(letters.count, 'dead letter')} selected in {name_of_place(path)}")
+        talk(f"{plural(letters.count, 'dead letter')} selected in {letters.name}")
         if letters.excluded_replayed and not again:
             before = plural(letters.excluded_replayed, "letter was", "letters were")
             note(f"{before} replayed before (--again sends them)")
         if not letters.count:
             if letters.excluded != letters.excluded_replayed or not letters.excluded:
-                report_others(letters, place.path)
+                letters.report_others()
             return ExitCode.PROBLEMS if letters.too_large else ExitCode.OK
         if dry_run:
             code = _dry_run(letters, pipeline, mapping_file, as_is)
         else:
             assert pipeline is not None  # noqa: S101
-            code = asyncio.run(_send(letters, place, pipeline, as_is))
+            code = asyncio.run(_send(letters, pipeline, as_is))
         return max(code, ExitCode.PROBLEMS) if letters.too_large else code
 
 
@@ -217,10 +213,10 @@ def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) 
         show_problem(Problem("IFX718", message, place, severity="warning", hint=hint))
 
 
-async def _send(letters: Letters, place: LettersOnDisk, path: Path, as_is: bool) -> int:
+async def _send(letters: Letters, path: Path, as_is: bool) -> int:
     routes_of_letters, code = _routes_of(letters, path, letters.chosen.route)
     again = ReportedFailures()
-    routes = [_replaying(each, letters, place.marking(), again, as_is) for each in routes_of_letters]
+    routes = [_replaying(each, letters, letters.place.marking(), again, as_is) for each in routes_of_letters]
     summary = await send_again(routes)
     for route, status in zip(routes, summary.routes, strict=True):
         counts = f"{plural(status.read, 'message')}, {plural(status.delivered, 'point')} written"
@@ -252,7 +248,7 @@ def _replaying(
     return dataclasses.replace(
         route,
         source=source,
-        plan=_KeptLines() if as_is else route.plan,
+        plan=_KeptLines(route.bucket_sink is not None) if as_is else route.plan,
         dead_letters=_FailedAgain(source, again),
         on_error=OnError.DEAD_LETTER,
         policy=dataclasses.replace(route.policy, on_unavailable=patience),
@@ -260,9 +256,10 @@ def _replaying(
 
 
 def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]]:
-    """Yield messages whose payload is the list of the rejected lines."""
+    """Yield messages whose payload is the list of the rejected lines with their buckets."""
     for kept in letters:
-        if lines := kept_lines(kept.letter):
+        lines = [(reason.bucket or "", reason.line) for reason in kept.letter.reasons if reason.line is not None]
+        if lines:
             message = kept.letter.message
             yield msgspec.structs.replace(message, payload=msgspec.json.encode(lines)), kept.digest
 
@@ -361,13 +358,18 @@ class _FailedAgain:
 
 
 class _KeptLines(WriterPlan):
-    """A plan that returns the rejected lines, which are the payload."""
+    """A plan that returns the rejected lines, which are the payload, for the buckets that rejected them."""
+
+    def __init__(self, has_buckets: bool) -> None:
+        self._has_buckets = has_buckets
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []
+        buckets: list[str] = []
         origins: list[int] = []
         for index, message in enumerate(messages):
-            kept = msgspec.json.decode(message.payload, type=list[str])
-            lines += kept
+            kept = msgspec.json.decode(message.payload, type=list[tuple[str, str]])
+            lines += [line for _, line in kept]
+            buckets += [bucket for bucket, _ in kept]
             origins += [index] * len(kept)
-        return Rendered(lines, origins)
+        return Rendered(lines, origins, buckets=buckets if self._has_buckets else None)

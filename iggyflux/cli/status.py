@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import dead_letter_files
 
 _MOST_GAPS = 10
+_COUNTS = ("messages", "points", "dead_letters", "dropped", "skipped")
 
 
 @click.command(name="status")
@@ -124,25 +126,10 @@ def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
     intervals = []
     for (place, plan), all_of in found.intervals().items():
         places.setdefault(place, []).extend(all_of)
-        intervals += [
-            {
-                "stream": place.stream,
-                "topic": place.topic,
-                "partition": place.partition,
-                "plan": plan,
-                "is_plan_of_today": plan in plans,
-                "first": each.first,
-                "last": each.last,
-                "messages": each.messages,
-                "points": each.points,
-                "dead_letters": each.dead_letters,
-                "dropped": each.dropped,
-                "skipped": each.skipped,
-            }
-            for each in all_of
-        ]
+        whose = {**asdict(place), "plan": plan, "is_plan_of_today": plan in plans}
+        intervals += [{**whose, **{key: getattr(each, key) for key in ("first", "last", *_COUNTS)}} for each in all_of]
     between = [
-        {"stream": place.stream, "topic": place.topic, "partition": place.partition, "first": first, "last": last}
+        {**asdict(place), "first": first, "last": last}
         for place, all_of in places.items()
         for first, last in gaps(all_of)
     ]
@@ -154,34 +141,34 @@ def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
     }
 
 
-_HEADS = ("partition", "offsets", "messages", "points", "dead letters", "dropped", "skipped")
-
-
 def _lines(tree: dict[str, Any]) -> Iterator[Line]:
     yield Styled(tree["route"], bold=True), f"  ({tree['kind']}, mapping {tree['mapping']})"
     if tree["dead_letters"]:
         yield (f"  {plural(tree['dead_letters'], 'dead letter')} kept",)
-    if tree["kind"] == "reader":
-        cursor = tree.get("cursor")
-        if cursor is None:
-            yield ("  nothing is stored",)
-            return
-        yield (f"  read to {cursor['done']}, final to {cursor['final']}",)
-        if cursor["backfill"]:
-            yield (f"  backfill {' to '.join(cursor['backfill'])} is not read yet",)
+    yield from _KINDS[tree["kind"]](tree)
+
+
+def _lines_of_reader(tree: dict[str, Any]) -> Iterator[Line]:
+    cursor = tree.get("cursor")
+    if cursor is None:
+        yield ("  nothing is stored",)
         return
+    yield (f"  read to {cursor['done']}, final to {cursor['final']}",)
+    if cursor["backfill"]:
+        yield (f"  backfill {' to '.join(cursor['backfill'])} is not read yet",)
+
+
+def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
     ledger = tree.get("ledger")
     if ledger is None:
         yield ("  no ledger: name a folder as `state` in the pipeline, and run the route",)
         return
-    rows = [_HEADS, *map(_row, ledger["intervals"])]
+    rows = [("partition", "offsets", *(key.replace("_", " ") for key in _COUNTS)), *map(_row, ledger["intervals"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        place, *counts = row
+    for place, *counts in rows:
         yield (f"  {place.ljust(widths[0])}  " + "  ".join(map(str.rjust, counts, widths[1:])),)
     for gap in ledger["gaps"][:_MOST_GAPS]:
-        place = f"{gap['stream']}/{gap['topic']}/{gap['partition']}"
-        yield Styled("  gap", "yellow"), f" in {place}: offsets {_span(gap)}"
+        yield Styled("  gap", "yellow"), f" in {_place(gap)}: offsets {_span(gap)}"
     if (more := len(ledger["gaps"]) - _MOST_GAPS) > 0:
         yield (f"  … and {plural(more, 'more gap')}",)
     if not all(each["is_plan_of_today"] for each in ledger["intervals"]):
@@ -190,11 +177,16 @@ def _lines(tree: dict[str, Any]) -> Iterator[Line]:
         yield (f"  {plural(ledger['forgotten'], 'older interval')} not kept",)
 
 
+_KINDS = {"reader": _lines_of_reader, "writer": _lines_of_writer}
+
+
 def _row(each: dict[str, Any]) -> tuple[str, ...]:
-    place = f"{each['stream']}/{each['topic']}/{each['partition']}"
-    counts = (each[key] for key in ("messages", "points", "dead_letters", "dropped", "skipped"))
     mark = "" if each["is_plan_of_today"] else "*"
-    return (place, _span(each) + mark, *(f"{count:,}" for count in counts))
+    return (_place(each), _span(each) + mark, *(f"{each[key]:,}" for key in _COUNTS))
+
+
+def _place(each: dict[str, Any]) -> str:
+    return str(Partition(each["stream"], each["topic"], each["partition"]))
 
 
 def _span(each: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from math import isinf
+from typing import Final
 
 import msgspec
 
@@ -86,7 +87,7 @@ def check_json_bytes(payload: bytes) -> None:
             payload.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise not_utf8(exc) from None
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
+    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and not is_shallow(payload, MAX_DEPTH):
         brackets = _STRING.sub(b"", payload).translate(None, _OTHERS)
         if max(accumulate(map(_BRACKETS.__getitem__, brackets)), default=0) > MAX_DEPTH:
             raise too_deep()
@@ -108,6 +109,26 @@ def find_duplicate_key(payload: bytes) -> str | None:
     with suppress(ValueError):
         json.loads(payload.decode(), object_pairs_hook=note, parse_int=str, parse_float=str)
     return found[0] if found else None
+
+
+_AS_ARRAYS: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_OF_SHAPE: Final = bytes(sorted(set(range(256)) - set(b'[]{}"')))
+
+
+def is_shallow(payload: bytes, depth: int) -> bool:
+    """Return whether arrays and objects of JSON are nested at most `depth` levels deep; False if that is not sure.
+
+    A bracket in a string follows an odd number of quotes, so one of them is left when pairs without a bracket between
+    them are removed: then it is not sure.
+    """
+    if b"\\" in payload:
+        payload = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    left = payload.translate(_AS_ARRAYS, _NOT_OF_SHAPE).replace(b'""', b"")
+    for _ in range(depth):
+        if not left:
+            return True
+        left = left.replace(b"[]", b"")  # the innermost level
+    return not left
 
 
 def may_repeat_a_key(payload: bytes) -> bool:

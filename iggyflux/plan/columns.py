@@ -54,13 +54,20 @@ def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
 
     From 2**53 on, an integer may have lost digits when it was decoded: the record needs the reference plan.
     """
-    text = _encode(column)
-    # msgspec and repr write the same digits, but not the same exponents; `n` finds null.
-    if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*column) < EXACT_INTEGERS:  # type: ignore[arg-type]
-        return text[1:-1].decode().split(",") if column else []
+    has_null = None in column
+    values: Sequence[Any] = [0.0 if value is None else value for value in column] if has_null else column
+    text = _encode(values)
+    # msgspec and repr write the same digits, but not the same exponents; `n` finds what is no finite number.
+    if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:
+        texts = text[1:-1].decode().split(",") if values else []
+        return _with_nulls(texts, column) if has_null else texts
     return _texts(
         [None if value is None else _float_text(index, value, fallback) for index, value in enumerate(column)]
     )
+
+
+def _with_nulls(texts: Sequence[str], column: Sequence[object]) -> Texts:
+    return Texts([None if value is None else text for text, value in zip(texts, column, strict=True)])
 
 
 def _texts(texts: list[str | None]) -> Column:
@@ -95,10 +102,10 @@ def _to_float(index: int, value: Any, fallback: Fallback) -> float | None:
 
 def integer_texts(column: Sequence[int | None], fallback: Fallback) -> Column:  # noqa: ARG001  (one signature for all columns)
     """Return the texts of integers that the decoder checked."""
-    text = _encode(column)
-    if b"n" not in text:
-        return text[1:-1].decode().split(",") if column else []
-    return _texts([None if value is None else str(value) for value in column])
+    text = _encode(column)[1:-1].decode()
+    if "n" not in text:
+        return text.split(",") if column else []
+    return Texts([None if each == "null" else each for each in text.split(",")])
 
 
 def any_integer_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
@@ -119,28 +126,37 @@ def _bounded(column: Sequence[JSON], fallback: Fallback, kind: FieldType, low: i
 
 def string_texts(column: Sequence[str | None], fallback: Fallback) -> Column:
     """Return strings with their quotes."""
-    texts = string_contents(column, fallback)
-    quoted = [None if text is None else f'"{text}"' for text in texts]
-    return Texts(quoted) if type(texts) is Texts else quoted  # type: ignore[return-value]
+    joined = _joined_strings(column)
+    if joined is None:
+        return converted_texts(column, fallback, FieldType.STRING, False)
+    if '"' not in joined and "\\" not in joined:
+        return [f'"{value}"' for value in column]
+    return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
 
 
 def string_contents(column: Sequence[str | None], fallback: Fallback) -> Column:
     """Return what is between the quotes of strings."""
+    joined = _joined_strings(column)
+    if joined is None:
+        texts = converted_texts(column, fallback, FieldType.STRING, False)
+        return _texts([None if text is None else text[1:-1] for text in texts])
+    if '"' not in joined and "\\" not in joined:
+        return list(column)  # type: ignore[arg-type]
+    return [escape_string(value) for value in column]  # type: ignore[arg-type]
+
+
+def _joined_strings(column: Sequence[str | None]) -> str | None:
+    """Return all texts as one; None if they have to be converted one by one.
+
+    Raise MayBeTooMuch: several records may have one text.
+    """
     try:
+        check_characters(sum(map(len, column)), MAX_LINE_CHARACTERS)  # type: ignore[arg-type]
         joined = "".join(column)  # type: ignore[arg-type]
     except TypeError:  # a null, or another type
-        return _contents(column, fallback)
+        return None
     is_short = len(joined) < _STRING_LIMIT or len(max(column, key=len)) < _STRING_LIMIT  # type: ignore[arg-type]
-    if is_short and _encodable(joined):
-        if '"' not in joined and "\\" not in joined:
-            return column if type(column) is list else list(column)  # type: ignore[arg-type]
-        return [escape_string(value) for value in column]  # type: ignore[arg-type]
-    return _contents(column, fallback)
-
-
-def _contents(column: Iterable[JSON], fallback: Fallback) -> Column:
-    texts = converted_texts(column, fallback, FieldType.STRING, False)
-    return _texts([text and text[1:-1] for text in texts])
+    return joined if is_short and _encodable(joined) else None
 
 
 def boolean_texts(column: Sequence[bool | None], fallback: Fallback) -> Column:
@@ -174,8 +190,12 @@ COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
 """The column function of each type, for values of any type."""
 
 
-def converted_texts(column: Iterable[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
-    """Return the texts of fields of a type, value by value."""
+def converted_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType, cast: Cast) -> Column:
+    """Return the texts of fields of a type, value by value.
+
+    Raise MayBeTooMuch: several records may have one text.
+    """
+    check_characters(sum([len(value) for value in column if type(value) is str]), MAX_LINE_CHARACTERS)
     texts: list[str | None] = []
     for index, value in enumerate(column):
         if value is None:
@@ -300,20 +320,18 @@ def memo_texts(column: Sequence[JSON], memo: Memo, fallback: Fallback) -> Column
 
     Numbers and booleans become text first, as in tags.  The result is `Texts` if it may contain a null.
     """
-    try:
-        "".join(column)  # type: ignore[arg-type]  # the fastest way to see that all are strings
-    except TypeError:
-        column = [
-            value if type(value) is str else _as_tag(index, value, fallback) for index, value in enumerate(column)
-        ]
-        has_null = None in column
-    else:
-        has_null = False
+    kinds = set(map(type, column))
+    if not kinds <= _MEMO_KEYS:
+        column = [_as_tag(index, value, fallback) for index, value in enumerate(column)]
     try:
         texts = list(map(memo.__getitem__, column))
     except NotMemoized:
-        texts = [_remembered(index, value, memo, fallback) for index, value in enumerate(column)]
-    return Texts(texts) if has_null else texts
+        refused: set[Any] = set()
+        texts = [_remembered(index, value, memo, refused, fallback) for index, value in enumerate(column)]
+    return Texts(texts) if type(None) in kinds else texts
+
+
+_MEMO_KEYS = {str, type(None)}
 
 
 def _as_tag(index: int, value: JSON, fallback: Fallback) -> str | None:
@@ -324,12 +342,15 @@ def _as_tag(index: int, value: JSON, fallback: Fallback) -> str | None:
         return None
 
 
-def _remembered(index: int, value: JSON, memo: Memo, fallback: Fallback) -> str:
-    try:
-        return memo[value]
-    except NotMemoized:
-        fallback.add(index)
-        return ""
+def _remembered(index: int, value: JSON, memo: Memo, refused: set[Any], fallback: Fallback) -> str:
+    """Return the text of `value`; one that was refused is not made again: several records may have a long one."""
+    if value not in refused:
+        try:
+            return memo[value]
+        except NotMemoized:
+            refused.add(value)
+    fallback.add(index)
+    return ""
 
 
 def scale_times(
@@ -546,10 +567,11 @@ def find_collisions(
 
     A group is (records, series, times) of one item of `points`.
     """
+    total = sum([len(times) for _, _, times in groups])
+    if len(set().union(*[times for _, _, times in groups])) == total:  # no time is twice there
+        return
     seen: set[tuple[int, str, int]] = set()
-    total = 0
     for records, series, times in groups:
-        total += len(times)
         seen.update(zip([origins[record] for record in records], series, times, strict=True))
     if len(seen) == total:
         return

@@ -37,10 +37,10 @@ from typing import Any, Final, Protocol
 
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.runner.clock import Clock
+from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.events import emit
 from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.runner.service_manager import ServiceManager
-from iggyflux.runner.status import Configuration
 from iggyflux.runner.writer_run import WriterRun
 from iggyflux.transports.base import Worker
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS
 from iggyflux.delivery.outage import Outage
+from iggyflux.errors import NotConnected
 
 
 class ServerState:
@@ -40,6 +41,11 @@ class ServerState:
         if seconds:
             self.outage.asked(now + min(seconds, MAX_RETRY_AFTER_SECONDS), 0.0, reason)
             self.failure = "it asked to wait"
+
+    def still_asked(self, now: float) -> NotConnected | None:
+        """Return why no route connects yet: the server asked for no requests; None if it did not."""
+        seconds = self.outage.asked_until - now
+        return NotConnected(self.outage.reason, retry_after_seconds=seconds) if seconds > 0 else None
 
     @contextmanager
     def attempt(self, *, is_retry: bool) -> Iterator[None]:

@@ -9,13 +9,13 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from iggyflux.codes import CODES
 from iggyflux.delivery.windows import ReadPosition
-from iggyflux.errors import Problem, Stopped
+from iggyflux.errors import Stopped
 from iggyflux.records import JSON, Partition, Position
+from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.events import emit
 from iggyflux.runner.newest import Newest, Show
 from iggyflux.runner.statistics import DeliveryStatistics
@@ -140,6 +140,8 @@ class RouteStatus(DeliveryStatistics):
     """The known series of a writer with `limits.series`."""
     series_limit: int | None = None
     """The most series of such a writer."""
+    buckets: Mapping[str, JSON] = field(default_factory=dict)
+    """What is known of each bucket, of a writer whose points choose theirs."""
     retention_seconds: int | None = None
     """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
@@ -201,6 +203,7 @@ class RouteStatus(DeliveryStatistics):
             "groups": [_group(each) for each in self.groups],
             **({} if series is None else {"series": series, "series_limit": self.series_limit}),
             "retention_seconds": self.retention_seconds,
+            **({"buckets": dict(self.buckets)} if self.buckets else {}),
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "newest_dead_letters": [each.as_dict(show) for each in self.newest],
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
@@ -235,45 +238,6 @@ def _group(state: GroupState) -> dict[str, JSON]:
         "member": state.member,
         "partitions": list(state.partitions),
         "starving": starving,
-    }
-
-
-@dataclass(slots=True)
-class Configuration:
-    """The documents of a run: whether they are those on disk, and why not.
-
-    `refused` is the first problem of a change that was refused, None after a good one.
-    """
-
-    since_unix: float = 0.0
-    """When the state began: the start of the run, or the last change that was accepted or refused."""
-    is_checking: bool = False
-    refused: Problem | None = None
-    changes: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "refused": 0})
-    """How many changes were accepted and refused."""
-
-    def as_dict(self, *, is_changing: bool, public: Show | None = None) -> dict[str, JSON]:
-        """Return the JSON form; `public` says what others than who reads the log are shown, None is all."""
-        states = {"checking": self.is_checking, "waiting": is_changing, "refused": self.refused is not None}
-        return {
-            "state": next((name for name, is_so in states.items() if is_so), "current"),
-            "since_unix": round(self.since_unix, 3),
-            "refused": None if self.refused is None else _refusal(self.refused, public),
-            "changes": {**self.changes},
-        }
-
-
-def _refusal(problem: Problem, public: Show | None) -> dict[str, JSON]:
-    """Return the JSON form of a problem: its place is always shown, its words may quote a message."""
-    place, entry = problem.location, CODES.get(problem.code)
-    if public is not None and place.file is not None:
-        place = dataclasses.replace(place, file=Path(place.file).name)
-    has_words = public != "codes"
-    return {
-        "code": problem.code,
-        "reason": problem.message if has_words else entry.title if entry else "",
-        "place": str(place),
-        "hint": problem.hint if has_words else None,
     }
 
 
