@@ -72,8 +72,14 @@ class Outlet(ABC):
 
         A held request may be sent again while another lane is waited for.
         """
-        while (lane := next((each for each in self._lanes.values() if each.is_sending), None)) is not None:
-            await lane.until_answered()
+        while self.is_sending:
+            for lane in list(self._lanes.values()):  # one may be closed meanwhile
+                await lane.until_answered()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request waits or is under way in a lane."""
+        return any(lane.is_sending for lane in self._lanes.values())
 
     async def finish(self) -> None:
         """Wait until everything is settled: no batch will follow."""
@@ -117,7 +123,7 @@ class Lane:
     @property
     def is_sending(self) -> bool:
         """Whether a request waits or is under way."""
-        return bool(self.sender.in_flight) or (self._pump is not None and not self._pump.done())
+        return self.sender.is_sending or (self._pump is not None and not self._pump.done())
 
     async def until_answered(self) -> None:
         """Return when no request waits or is under way: each is settled or held."""

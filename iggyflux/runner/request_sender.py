@@ -76,10 +76,19 @@ class RequestSender:
         """Whether requests are held."""
         return self._held.words is not None
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request is in flight, or is about to be: one that was held is neither held nor in flight then."""
+        return bool(self._in_flight) or self._sending.locked()
+
     async def until_answered(self) -> None:
-        """Return when no request is in flight: each is settled or held."""
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
+        """Return when no request is in flight, or is about to be: each is settled or held."""
+        while self.is_sending:
+            if self._in_flight:
+                await asyncio.wait(self._in_flight)
+            else:
+                async with self._sending:
+                    pass
 
     async def send(self, request: Request, tasks: asyncio.TaskGroup) -> None:
         """Start a delivery when the number in flight allows it, and none in flight writes a point of this one.

@@ -426,11 +426,12 @@ class _Transfer:
         Return without it if a stop is requested.  Raise `_NotSettled` if requests are held.
         """
         await outlet.flush(tasks)
-        answering = tasks.create_task(outlet.until_answered())
-        await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        answering.cancel()
-        if stopping.done():
-            return
+        while outlet.is_sending:  # a held request may be sent again before this task goes on
+            answering = tasks.create_task(outlet.until_answered())
+            await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            answering.cancel()
+            if stopping.done():
+                return
         if outlet.is_holding:
             raise _NotSettled
         self._route = self._run.take_change()

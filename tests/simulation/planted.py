@@ -77,8 +77,8 @@ PLANTED = [
     Planted(
         "take a changed mapping before everything in flight is settled",
         f"{_RUNNER}.writer_run",
-        "        answering = tasks.create_task(outlet.until_answered())\n",
-        "        answering = tasks.create_task(asyncio.sleep(0))\n",
+        "        while outlet.is_sending:",
+        "        while False:",
     ),
     Planted(
         "use a document that is to be refused",
