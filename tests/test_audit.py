@@ -511,7 +511,7 @@ LETTER_REASONS = st.lists(
 def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
     letters: list[tuple[tuple[int, int], list[Any]]],
 ) -> None:
-    """A reason with a status and without a line stands for lines that were refused and are not kept."""
+    """A reason with a status and without a line is one of lines that the letter does not keep."""
 
     def letter(at: tuple[int, int], reasons: list[Any]) -> DeadLetter:
         lines = ((kept and f"{kept[0]} f=1 {kept[1]}", status) for kept, status in reasons)
