@@ -68,8 +68,11 @@ class Outlet(ABC):
         """Send what lingers."""
 
     async def until_answered(self) -> None:
-        """Wait until each request is settled or held."""
-        for lane in list(self._lanes.values()):  # one may be closed meanwhile
+        """Return when no request waits or is under way in any lane: each is settled or held.
+
+        A held request may be sent again while another lane is waited for.
+        """
+        while (lane := next((each for each in self._lanes.values() if each.is_sending), None)) is not None:
             await lane.until_answered()
 
     async def finish(self) -> None:
@@ -110,6 +113,11 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether nothing lingers, waits, is under way or is held."""
         return not (len(self.builder) or self.waiting or self.sender.in_flight or self.sender.is_holding)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request waits or is under way."""
+        return bool(self.sender.in_flight) or (self._pump is not None and not self._pump.done())
 
     async def until_answered(self) -> None:
         """Return when no request waits or is under way: each is settled or held."""

@@ -51,8 +51,8 @@ with a failure or a refused line was kept (or counted, under `skip`).  A partiti
 batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
-flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, one is being
-filled, one batch is read ahead.
+flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
+as the pace allows and 16 MB hold; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations

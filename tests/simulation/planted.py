@@ -149,7 +149,7 @@ PLANTED = [
     Planted(
         "ignore Retry-After",
         f"{_DELIVERY}.outage",
-        "        self.asked_until = max(self.asked_until, until)\n"
+        "        self._asked.until = max(self._asked.until, until)\n"
         "        self.not_before = max(self.not_before, until + jitter_seconds)\n",
         "        return\n",
     ),
