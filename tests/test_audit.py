@@ -467,6 +467,8 @@ def test_what_is_sent_again_is_held_until_it_is_acknowledged(count: int, steps: 
 @pytest.mark.parametrize(
     ("rendered", "stored", "kinds"),
     [
+        ({"w": 1}, 2, ("integer",)),
+        ({"w": 1, "h": 0.5}, 2, ("integer",)),
         ({"w": 1}, True, ("boolean",)),
         ({"w": 1}, True, ("boolean", "integer")),
         ({"w": 1}, True, ("any",)),
@@ -474,9 +476,11 @@ def test_what_is_sent_again_is_held_until_it_is_acknowledged(count: int, steps: 
         ({"w": 0, "o": False}, 0.0, ("float",)),
     ],
 )
-def test_a_boolean_is_not_a_number(rendered: dict[str, Any], stored: object, kinds: tuple[str, ...]) -> None:
+def test_another_value_is_different_and_a_boolean_is_not_a_number(
+    rendered: dict[str, Any], stored: object, kinds: tuple[str, ...]
+) -> None:
     """Python takes True for 1; a store that has one of them does not have the other."""
-    name = NAMES[max(rendered, key="wo".index)]
+    name = NAMES[max(rendered, key="hwo".index)]
     fields = {NAMES[key]: value for key, value in rendered.items()}
     entries = [(at, "surge", at, Point("surge", {}, fields).encode().partition(" ")[2]) for at in (1, 2)]
     others = {each: (("boolean",) if each == "open" else ("integer",)) for each in fields}
@@ -507,7 +511,7 @@ LETTER_REASONS = st.lists(
 def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
     letters: list[tuple[tuple[int, int], list[Any]]],
 ) -> None:
-    """A reason with a status and without a line stands for lines that were refused and are not kept."""
+    """A reason with a status and without a line is one of lines that the letter does not keep."""
 
     def letter(at: tuple[int, int], reasons: list[Any]) -> DeadLetter:
         lines = ((kept and f"{kept[0]} f=1 {kept[1]}", status) for kept, status in reasons)

@@ -925,3 +925,12 @@ def test_a_first_attempt_beside_one_that_tries_again_leaves_it_the_only_one() ->
             assert state.is_trying
         assert state.is_trying
     assert not state.is_trying
+
+
+def test_an_outage_that_did_not_fail_has_the_reason_of_what_the_server_asked_for() -> None:
+    """Buckets of one server share it."""
+    one = Outage()
+    other = Outage(one.shared)
+    assert other.reason == ""
+    one.asked(5.0, 0.0, "busy")
+    assert (one.reason, other.reason) == ("busy", "busy")
