@@ -196,6 +196,36 @@ def test_what_is_read_ahead_of_a_dead_bucket_is_bounded(bound, tmp_path, monkeyp
     assert summary.routes[0].acknowledged == 10_000
 
 
+@pytest.mark.parametrize("has_accepted", [False, True])
+def test_reading_does_not_pause_for_ever_for_requests_that_are_held(has_accepted, tmp_path, monkeypatch):
+    """No line that is not read decides about them: the route stops, or keeps them where a line was accepted before."""
+    monkeypatch.setattr("iggyflux.runner.lanes.MOST_UNSETTLED_BYTES", 20_000)
+    vague = http(400, '{"code":"invalid","message":"something is wrong"}')
+    first = "dead" if has_accepted else "a"
+
+    async def main():
+        server = Buckets(None)
+        with server.raw:
+            async with Running(tmp_path, server, [first], until_end=False, linger="10s", batch_size=50) as running:
+                await running.until(lambda: running.status.routes and running.status.routes[0].read)
+                server.answer = None if has_accepted else vague
+                await asyncio.to_thread(append, tmp_path, [first] * 50)
+                await running.until(lambda: len(server.stored[first]) >= 50)
+                server.answer = vague
+                await asyncio.to_thread(append, tmp_path, (["dead"] + ["a"] * 49) * 100)
+                if has_accepted:
+                    await running.until(lambda: running.status.routes[0].acknowledged > 2000)
+                    return running.status.routes[0], None
+                return running.status.routes[0], (await running.end()).errors
+
+    status, errors = asyncio.run(main())
+    if has_accepted:
+        assert status.dead_letters >= 40
+    else:
+        assert [error.code for error in errors] == ["IFX610"]
+        assert status.acknowledged <= 51
+
+
 def test_with_dead_letters_a_dead_bucket_holds_nothing_back(tmp_path):
     """`on_unavailable: dead_letter`: after the retries its messages are kept, and the others are acknowledged too."""
 
@@ -267,6 +297,18 @@ def test_a_letter_is_replayed_to_its_bucket(as_is, tmp_path):
     assert again.code == 0, again.err
     assert server.stored["dead"] == ["lambda class=1.0 1700000001000000000"], again.err + str(server.stored)
     assert {name: len(lines) for name, lines in server.stored.items() if lines} == {"a": 1, "ab": 1, "dead": 1}
+
+
+def test_a_kept_line_goes_to_no_other_bucket(tmp_path):
+    """The mapping chooses none any more: its letter stays, and the bucket of the pipeline does not get the line."""
+    server = Buckets(http(400, '{"code":"invalid","message":"unable to parse \'lambda class=1.0 1\': bad"}'))
+    with server.raw:
+        path = documents(tmp_path, server, ["a", "dead"])
+        assert iggyflux("run", str(path), "--until-end").code == 0
+        (tmp_path / "m.yaml").write_text(MAPPING.replace("to: {bucket: yield}\n", ""))
+        again = iggyflux("replay", str(tmp_path / "dead"), "--pipeline", str(path), "--as-is")
+    assert (again.code, {name for name, lines in server.stored.items() if lines}) == (1, {"a"}), again.err
+    assert "IFX623" in again.err and "'dead'" in again.err
 
 
 @pytest.mark.parametrize("command", ["run", "audit"])

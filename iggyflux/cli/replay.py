@@ -248,7 +248,8 @@ def _replaying(
     return dataclasses.replace(
         route,
         source=source,
-        plan=_KeptLines(route.bucket_sink is not None) if as_is else route.plan,
+        plan=_KeptLines() if as_is else route.plan,
+        buckets=route.buckets if route.bucket_sink is not None else (),
         dead_letters=_FailedAgain(source, again),
         on_error=OnError.DEAD_LETTER,
         policy=dataclasses.replace(route.policy, on_unavailable=patience),
@@ -360,9 +361,6 @@ class _FailedAgain:
 class _KeptLines(WriterPlan):
     """A plan that returns the rejected lines, which are the payload, for the buckets that rejected them."""
 
-    def __init__(self, has_buckets: bool) -> None:
-        self._has_buckets = has_buckets
-
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []
         buckets: list[str] = []
@@ -372,4 +370,4 @@ class _KeptLines(WriterPlan):
             lines += [line for _, line in kept]
             buckets += [bucket for bucket, _ in kept]
             origins += [index] * len(kept)
-        return Rendered(lines, origins, buckets=buckets if self._has_buckets else None)
+        return Rendered(lines, origins, buckets=buckets)

@@ -19,6 +19,8 @@ What can happen to a bucket, and what follows:
 | refuses every line, and names none    | holds them (`delivery.held`); the   | send; then     | stays             |
 |                                       | third request in a row stops the    | stop with it   |                   |
 |                                       | route                               |                |                   |
+| … and reading pauses for them alone   | settles them as at the end of the   | send, or stop  | moves, or stays   |
+|                                       | input: no other line would follow   | with it        |                   |
 | is not in `buckets` of the pipeline   | there is none: the point fails, and | send           | moves             |
 |                                       | `on_error` decides                  |                |                   |
 | … after a stop was requested          | one last attempt, then the route is | end with it    | stays             |
@@ -37,7 +39,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from iggyflux.runner.clock import Clock
+from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.places import Place, Places
 from iggyflux.runner.request_sender import RequestSender
@@ -226,7 +228,10 @@ class Lanes(Outlet):
             await self.flush(tasks)
         while self._is_full:
             self._moved.clear()
-            await self._moved.wait()
+            await first_of(self._moved.wait(), self.until_answered())
+            if not self._moved.is_set():  # what is held waits for lines that are not read before it is settled
+                for lane in list(self._lanes.values()):
+                    await lane.sender.settle_held()
 
     async def flush(self, tasks: asyncio.TaskGroup) -> None:
         """Send what lingers."""

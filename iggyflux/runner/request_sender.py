@@ -111,7 +111,12 @@ class RequestSender:
             if self._trying_again is not None:
                 self._trying_again.cancel()
         await self.until_answered()
-        await self._settle_all(self._held.finished())
+        await self.settle_held()
+
+    async def settle_held(self) -> None:
+        """Settle the requests that are held: no request will follow before that.  Raise `Stopped`."""
+        async with self._sending:
+            await self._settle_all(self._held.finished())
 
     async def _start(
         self,
