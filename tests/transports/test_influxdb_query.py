@@ -24,7 +24,7 @@ import pytest
 
 from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.verdicts import Impossible, Unavailable
-from iggyflux.errors import NotConnected, PipelineError, Stopped, TooMuch
+from iggyflux.errors import NotConnected, PipelineError, Stopped, TooMuch, TooSlow
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import Row
