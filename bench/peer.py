@@ -1,4 +1,4 @@
-"""One way of rendering in a process of its own: `python -m bench.peer NAME INPUT OUTPUT` prints its version and CPU time.
+"""One way of rendering in a process of its own: `python -m bench.peer NAME INPUT OUTPUT` prints version and CPU time.
 
 It runs in the venv of the peers, so only a function that needs iggyflux imports it.  INPUT has a message a line; the
 lines go to OUTPUT, to be compared.  The first passes warm up, as in a process that runs for long; the rest is measured.
@@ -10,10 +10,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 WARM: Final = 3
 PASSES: Final = 5
@@ -27,22 +28,22 @@ def f_string(loads: Callable[[bytes], Any], payloads: Sequence[bytes]) -> list[s
         it = loads(payload)
         device = it["device"]
         lines.append(
-            f'env,device={device["id"]},site={device["site"]} temperature={it["celsius"]},humidity={it["humidity"]},'
+            f"env,device={device['id']},site={device['site']} temperature={it['celsius']},humidity={it['humidity']},"
             f'pressure={it["pressure"]},count={it["count"]}i,state="{it["state"]}" {it["ts"]}000000'
         )
     return lines
 
 
 def _iggyflux() -> Render:
-    from bench.plan import EIGHT, writer  # noqa: PLC0415
-    from iggyflux import Message  # noqa: PLC0415
+    from bench.plan import EIGHT, writer
+    from iggyflux import Message
 
     plan = writer(EIGHT).plan()
     return lambda payloads: plan.render([Message(each, offset=n) for n, each in enumerate(payloads)]).lines
 
 
 def _by_hand() -> Render:
-    from bench.plan import by_hand  # noqa: PLC0415
+    from bench.plan import by_hand
 
     return lambda payloads: list(map(by_hand, payloads))
 
@@ -125,7 +126,8 @@ def _vrl() -> Render:
     return lambda payloads: [event["line"] for event in execute(VRL, [payload.decode() for payload in payloads])]
 
 
-class Peer(NamedTuple):
+@dataclass(frozen=True)
+class Peer:
     title: str
     make: Callable[[], Render]
     package: str
@@ -140,8 +142,8 @@ PEERS: Final = {
     "iggyflux": Peer("iggyflux", _iggyflux, "iggyflux", ours=True),
     "orjson": Peer("by hand: orjson, f-string", _orjson, "orjson"),
     "vrl": Peer("VRL in Python (vector-vrl)", _vrl, "vector-vrl"),
-    "by-hand": Peer("by hand: json, jmespath, influxdb-client", _by_hand, "influxdb-client", ours=True),
-    "quix": Peer("Quix Streams, InfluxDB3Sink", _quix, "quixstreams", "ms"),
+    "by-hand": Peer("by hand: json, jmespath, influxdb-client", _by_hand, "influxdb-client", ours=True, count=1_000),
+    "quix": Peer("Quix Streams, InfluxDB3Sink", _quix, "quixstreams", "ms", count=1_000),
     "mqtt2influxdb": Peer("mqtt2influxdb", _mqtt2influxdb, "mqtt2influxdb", count=100),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -112,13 +113,20 @@ class Program:
     names: tuple[str, ...]
     settings: str
     arguments: tuple[str, ...]
-    version: tuple[str, ...] = ("--version",)
+    bare: str = ""
+    """Settings that pass each line on as it is.  Their cost is subtracted; without them, that of one message is."""
 
 
 PROGRAMS: Final = {
-    "bloblang": Program("Bloblang in Benthos", ("benthos", "redpanda-connect"), BLOBLANG, ("run",)),
-    "json_v2": Program("Telegraf, json_v2", ("telegraf",), TELEGRAF + JSON_V2, ("--config",)),
-    "xpath_json": Program("Telegraf, xpath_json", ("telegraf",), TELEGRAF + XPATH, ("--config",)),
+    "bloblang": Program(
+        "Bloblang in Benthos",
+        ("benthos", "redpanda-connect"),
+        BLOBLANG,
+        ("run",),
+        re.sub("  proc.*?(?=out)", "", BLOBLANG, flags=re.DOTALL),
+    ),
+    "json_v2": Program("Telegraf, json_v2, file to stdout", ("telegraf",), TELEGRAF + JSON_V2, ("--config",)),
+    "xpath_json": Program("Telegraf, xpath_json, file to stdout", ("telegraf",), TELEGRAF + XPATH, ("--config",)),
 }
 NEVER: Final = {
     "Iggy's influxdb_sink": "it has no mapping: the document becomes one text field, so no points are equal to these",
@@ -156,7 +164,7 @@ def cpu_seconds(command: Sequence[str], target: Path, lines: int) -> float:
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid, signal.SIGTERM)  # `send_signal` would wait for it, and the usage be lost
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stderr is not None
@@ -173,21 +181,24 @@ def run_program(program: Program, source: Path, target: Path) -> Measured:
     if found is None:
         raise Missing(f"no {' or '.join(program.names)} on PATH")
     payloads = source.read_bytes().splitlines(keepends=True)
+    work, settings = source.with_name("part.jsonl"), source.with_name("settings")
+    base = payloads[:1], program.settings
+    if program.bare:
+        base = payloads * REPEATS, program.bare
     seconds = []
-    for part in (payloads[:1], payloads * REPEATS):
-        work = source.with_name("part.jsonl")
+    for part, text in (base, (payloads * REPEATS, program.settings)):
         work.write_bytes(b"".join(part))
-        settings = source.with_name("settings")
-        settings.write_text(program.settings.format(source=work))
+        settings.write_text(text.format(source=work))
         seconds.append(cpu_seconds([found, *program.arguments, str(settings)], target, len(part)))
     with target.open() as lines:
         first = [next(lines) for _ in payloads]
     target.write_text("".join(first))
-    version = subprocess.run([found, *program.version], capture_output=True, text=True, check=False).stdout
-    return Measured(version.split("\n")[0], (seconds[1] - seconds[0]) * 1e6 / (len(payloads) * REPEATS - 1))
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"\d+\.[\w.-]+", said)
+    return Measured(version[0] if version else "", (seconds[1] - seconds[0]) * 1e6 / (len(payloads) * REPEATS))
 
 
-def typed_points(lines: str, unit: str) -> list[object]:
+def typed_points(lines: str, unit: str) -> Sequence[object]:
     """Return the points in `lines`, by time: measurement, tags, fields with their types, time."""
     return sorted(
         (
@@ -222,7 +233,7 @@ def compare(python: str, rounds: int = ROUNDS) -> tuple[dict[str, list[Measured]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "input.jsonl"), Path(folder, "lines")
         write_input(source)
-        expected: list[object] = []
+        expected: Sequence[object] = []
         entries = {peer.title: (partial(run_peer, name, python), peer.unit, peer.count) for name, peer in PEERS.items()}
         entries |= {each.title: (partial(run_program, each), "ns", COUNT) for each in PROGRAMS.values()}
         for _ in range(rounds):
@@ -250,51 +261,57 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def short(number: float) -> str:
+    """Return the number with three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def picture(rows: Sequence[tuple[str, float, float]], caption: str) -> str:
     """Return an SVG of the rows (title, microseconds, ratio): bars on a logarithmic scale."""
-    high = max(micros for _, micros, _ in rows)
     height = 26 * len(rows) + 62
+    scale = 260 / log10(max(10, *(micros for _, micros, _ in rows)))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif">',
+        '<g font-size="13">',
         f'<rect width="760" height="{height}" fill="#fff"/>',
         '<text x="10" y="22" font-weight="bold">CPU time to render one JSON message to line protocol</text>',
     ]
-    for number, (title, micros, ratio) in enumerate(rows):
-        top = 36 + 26 * number
-        width = 20 + 260 * log10(max(micros, 1)) / log10(max(high, 10))
-        parts += [
-            f'<text x="300" y="{top + 14}" text-anchor="end">{escape(title)}</text>',
-            f'<rect x="308" y="{top}" width="{width:.0f}" height="18" fill="{"#3f51b5" if number == 0 else "#b0bec5"}"/>',
-            f'<text x="{316 + width:.0f}" y="{top + 14}">{ratio:.3g} × ({micros:.3g} µs)</text>',
-        ]
-    parts.append(f'<text x="10" y="{height - 10}" font-size="11" fill="#555">{escape(caption)}</text></svg>\n')
+    for top, (title, micros, ratio) in zip(range(36, height, 26), rows, strict=False):
+        width = 20 + scale * log10(max(micros, 1))
+        parts.append(
+            f'<text x="300" y="{top + 14}" text-anchor="end">{escape(title)}</text>'
+            f'<rect x="308" y="{top}" width="{width:.0f}" height="18" fill="{"#3f51b5" if top == 36 else "#b0bec5"}"/>'
+            f'<text x="{316 + width:.0f}" y="{top + 14}">{short(ratio)} × ({short(micros)} µs)</text>'
+        )
+    parts.append(f'<text x="10" y="{height - 10}" font-size="11" fill="#555">{escape(caption)}</text></g></svg>\n')
     return "\n".join(parts)
 
 
 def main() -> None:
     measured, missing = compare(sys.argv[1] if len(sys.argv) > 1 else sys.executable)
     micros = {title: median(each.micros for each in took) for title, took in measured.items()}
-    ours, *_ = micros
-    rows = [(title, micros[title], micros[title] / micros[ours]) for title in micros]
-    figures = [
-        Figure(f"{title} {measured[title][0].version}", each, "µs/msg", "" if title == ours else ours, ratio)
-        for title, each, ratio in rows
-    ]
-    show(f"rendering {COUNT} messages, median of {ROUNDS} rounds in turns, CPU time", figures)
+    ours = next(iter(micros))
+    order = [ours, *sorted(micros.keys() - {ours}, key=lambda title: micros[title])]
+    rows = [(f"{title} {measured[title][0].version}", micros[title], micros[title] / micros[ours]) for title in order]
+    show(
+        f"rendering {COUNT} messages, median of {ROUNDS} rounds in turns, CPU time",
+        [Figure(title, each, "µs/msg", "" if title == rows[0][0] else ours, ratio) for title, each, ratio in rows],
+    )
     for title, reason in missing.items():
         print(f"  not compared: {title}: {reason}", file=sys.stderr)
-    date = time.strftime("%Y-%m-%d", time.gmtime())
-    details = {"date": date, "machine": machine(), "command": COMMAND, "rounds": ROUNDS, "messages": COUNT}
-    peers = [
-        {"title": title, "version": measured[title][0].version, "micros": each, "ratio": ratio,
-         "rounds": [took.micros for took in measured[title]]}
-        for title, each, ratio in rows
-    ]  # fmt: skip
+    found = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine(),
+        "command": COMMAND,
+        "rounds": {title: [each.micros for each in took] for title, took in measured.items()},
+        "peers": [{"peer": title, "micros": each, "ratio": ratio} for title, each, ratio in rows],
+        "missing": missing,
+    }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**details, "peers": peers, "missing": missing}, indent=1, ensure_ascii=False) + "\n")
-    PICTURE.write_text(picture([rows[0], *sorted(rows[1:], key=lambda row: row[1])],
-                               f"{date} · {machine()} · {COMMAND}: median of {ROUNDS} rounds; logarithmic"))  # fmt: skip
-    print(f"{RESULTS.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}", file=sys.stderr)
+    RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    caption = f"{found['date']} · {found['machine']} · {COMMAND}: median of {ROUNDS} rounds · logarithmic scale"
+    PICTURE.write_text(picture(rows, caption), "utf-8")
+    print(f"written: {RESULTS.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}", file=sys.stderr)
 
 
 if __name__ == "__main__":
