@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from iggyflux import Message, parse_mapping
 from iggyflux.plan import reference
+from iggyflux.records import LazyMessages
 from iggyflux.values import rounded_numbers
 from tests.test_law import outcome
 
@@ -355,3 +356,26 @@ def test_a_payload_is_searched_for_rounded_numbers_once_for_each_type(monkeypatc
     assert (len(rendered.lines), [failure.code for failure in rendered.failures]) == (1, ["IFX340"])
     assert searched.count(payload) == 1
     assert len(searched) <= 2  # the payload and the expression
+
+
+@pytest.mark.parametrize(("tag", "made"), [("tags: {with: meta('offset')}", 3), ("", 0)])
+@pytest.mark.parametrize("place", ["document", "point"])
+def test_a_message_is_made_once_and_only_where_something_reads_it(place, tag, made):
+    """Not for each of its elements: a source makes a message only when it is asked for."""
+    lists = ("for_each: yield\n", "") if place == "document" else ("", "  for_each: yield\n")
+    text = (
+        f"iggyflux: 1\nkind: writer\nname: n\nfrom: {{stream: s, topic: t}}\n{lists[0]}points:\n"
+        f"- measurement: {{const: lambda}}\n{lists[1]}  {tag}\n  fields: {{x: class}}\n"
+        "  timestamp: {expr: at, format: unix_s}\n"
+    )
+    payload = json.dumps({"yield": [{"class": 1.5, "at": number} for number in range(9)]}).encode()
+    asked = []
+
+    def make(index):
+        asked.append(index)
+        return Message(payload, offset=index)
+
+    rendered = parse_mapping(text).plan("compiled").render(LazyMessages([payload] * 3, make))
+
+    assert len(rendered.lines) == 27
+    assert len(asked) == made

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
@@ -619,6 +620,32 @@ def test_the_policy_decides_how_long_to_wait_for_a_sink(on_unavailable: str, end
     if ends:
         (error,) = summary.errors
         assert (error.code, error.reason) == ("IFX606", "still unavailable after 3 retries: refused")
+
+
+@pytest.mark.parametrize(("size", "given", "most"), [(5_000_000, None, 3), (40_000_000, None, 1), (5_000_000, 6, 6)])
+def test_the_memory_of_requests_in_flight_is_bounded_where_their_number_is_adapted(
+    size: int, given: int | None, most: int
+) -> None:
+    """However many the pace allows; a larger request goes alone.  A number that is given holds."""
+    text = "x" * size  # one string: the test itself needs little memory
+
+    class Large(WriterPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            return Rendered([text] * len(messages), range(len(messages)))
+
+    async def slow(lines: Sequence[str]) -> Verdict:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        return Accepted()
+
+    source = ScriptedSource([batch(payloads(1), offset=index) for index in range(10)])
+    sink = ScriptedSink([slow] * 10)
+    sink.in_flight = Bounds(8, 8, 16)
+
+    run(route(source, sink, plan=Large(), batch_size=1, batch_bytes=10**9, count_collisions=False, max_in_flight=given))
+
+    assert sink.most_at_once == most
+    assert source.settled == {HERE: 9}
 
 
 def test_a_slow_sink_slows_reading() -> None:

@@ -64,6 +64,11 @@ def test_a_fault_that_a_world_found_is_not_made_again(seed: int) -> None:
     assert run(dataclasses.replace(scenario, events=found_with)).wrong == []
 
 
+def test_a_changed_mapping_waits_for_all_buckets_at_once() -> None:
+    """A held request was sent again while another bucket was waited for, and its letters named the new plan."""
+    assert run_seed(957, SIZES["buckets"]).wrong == []
+
+
 @pytest.mark.parametrize("first", range(0, 20, 10))
 def test_a_bucket_that_is_missing_stalls_no_other(first: int) -> None:
     for seed in range(first, first + 10):

@@ -121,8 +121,8 @@ def is_shallow(payload: bytes, depth: int) -> bool:
     """Return whether arrays and objects of JSON are nested at most `depth` levels deep; False if that is not sure.
 
     A bracket in a string follows an odd number of quotes, so one of them is left when pairs without a bracket between
-    them are removed: then it is not sure.  The same holds where each level has few of the brackets: removing
-    one level after the other would take longer than the exact count.
+    them are removed: then it is not sure.  It is not sure either where each level holds little: to look at all of
+    them in turn would take longer than to count.
     """
     if b"\\" in payload:
         payload = payload.replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -70,9 +70,18 @@ class Outlet(ABC):
         """Send what lingers."""
 
     async def until_answered(self) -> None:
-        """Wait until each request is settled or held."""
-        for lane in list(self._lanes.values()):  # one may be closed meanwhile
-            await lane.until_answered()
+        """Return when no request waits or is under way in any lane: each is settled or held.
+
+        A held request may be sent again while another lane is waited for.
+        """
+        while self.is_sending:
+            for lane in list(self._lanes.values()):  # one may be closed meanwhile
+                await lane.until_answered()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request waits or is under way in a lane."""
+        return any(lane.is_sending for lane in self._lanes.values())
 
     async def finish(self) -> None:
         """Wait until everything is settled: no batch will follow."""
@@ -112,6 +121,11 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether nothing lingers, waits, is under way or is held."""
         return not (len(self.builder) or self.waiting or self.sender.in_flight or self.sender.is_holding)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request waits or is under way."""
+        return self.sender.is_sending or (self._pump is not None and not self._pump.done())
 
     async def until_answered(self) -> None:
         """Return when no request waits or is under way: each is settled or held."""

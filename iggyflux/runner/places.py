@@ -21,6 +21,7 @@ from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
 from iggyflux.runner.requests import Request
 from iggyflux.runner.route import Route
+from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import closing_all
 from iggyflux.transports.base import Counting, LineSink, Retaining
 
@@ -74,7 +75,9 @@ class Places:
         found = self.buckets.get(bucket)
         if found is None:
             default, make = self.default, self._make
-            state = SinkState(default.state.route, default.state.server, bucket, unanswered=default.state.unanswered)
+            known = default.state
+            shared = ServerState(known.shared.outage.shared)
+            state = SinkState(known.route, known.server, bucket, shared=shared, unanswered=known.unanswered)
             sink = BucketSink(lambda: make(bucket), default.sink, state)
             found = self.buckets[bucket] = Place(sink, state)
         return found

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from iggyflux.delivery.held import EndedRequest
 from iggyflux.delivery.pace import Bounds, Pace
@@ -29,6 +30,9 @@ _HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until t
 _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, unix_us or unix_ns"
 
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
+
+_MOST_BYTES = 16_000_000
+"""The most characters of several requests in flight, where their number is not given but adapted."""
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -55,6 +59,8 @@ class RequestSender:
         self._sink, self._state, self._held = place.sink, place.state, place.held
         self._settle = settle
         self._in_flight: dict[asyncio.Task[None], Footprint] = {}
+        self._size = 0
+        """Of the requests in flight, in characters."""
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
@@ -70,10 +76,19 @@ class RequestSender:
         """Whether requests are held."""
         return self._held.words is not None
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request is in flight, or is about to be: one that was held is neither held nor in flight then."""
+        return bool(self._in_flight) or self._sending.locked()
+
     async def until_answered(self) -> None:
-        """Return when no request is in flight: each is settled or held."""
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
+        """Return when no request is in flight, or is about to be: each is settled or held."""
+        while self.is_sending:
+            if self._in_flight:
+                await asyncio.wait(self._in_flight)
+            else:
+                async with self._sending:
+                    pass
 
     async def send(self, request: Request, tasks: asyncio.TaskGroup) -> None:
         """Start a delivery when the number in flight allows it, and none in flight writes a point of this one.
@@ -112,7 +127,10 @@ class RequestSender:
         again: int | None = None,
         is_counted: bool = True,
     ) -> None:
-        pace, ready = self._pace(), self._clock.monotonic()
+        pace = self._pace()
+        while self._in_flight and self._is_full(request):
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        ready = self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         pace.held_up(self._clock.monotonic() - ready)
@@ -120,8 +138,17 @@ class RequestSender:
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint
-        delivery.add_done_callback(self._in_flight.pop)
+        self._size += request.size
+        delivery.add_done_callback(partial(self._has_ended, request.size))
         await asyncio.sleep(0)
+
+    def _is_full(self, request: Request) -> bool:
+        """Whether `request` would take too much memory beside those in flight."""
+        return self._route.max_in_flight is None and self._size + request.size > _MOST_BYTES
+
+    def _has_ended(self, size: int, delivery: asyncio.Task[None]) -> None:
+        del self._in_flight[delivery]
+        self._size -= size
 
     def _pace(self) -> Pace:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""

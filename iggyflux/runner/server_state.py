@@ -16,15 +16,16 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS
-from iggyflux.delivery.outage import Outage
+from iggyflux.delivery.outage import Asked, Outage
 from iggyflux.errors import NotConnected
 
 
 class ServerState:
     """One server, as the deliveries to it know it."""
 
-    def __init__(self) -> None:
-        self.outage = Outage()
+    def __init__(self, asked: Asked | None = None) -> None:
+        """`asked` is what the buckets of one server share."""
+        self.outage = Outage(asked)
         self.failure = ""
         """Why the last request failed, as `retry_reason` names it."""
         self.has_given_up = False

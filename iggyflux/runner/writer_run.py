@@ -51,8 +51,8 @@ with a failure or a refused line was kept (or counted, under `skip`).  A partiti
 batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
-flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, one is being
-filled, one batch is read ahead.
+flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
+as the pace allows and 16 MB hold; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
+from iggyflux.runner.settled_ledger import EVERY_SECONDS
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
@@ -90,7 +91,6 @@ from iggyflux.transports.base import Comparing, Grouped, Lagging, Worker, server
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
-_LEDGER_SECONDS = 1.0
 _SAY_SECONDS = 5.0
 _HELD = "an accepted line: the server rejected every line of the last request"
 
@@ -426,11 +426,12 @@ class _Transfer:
         Return without it if a stop is requested.  Raise `_NotSettled` if requests are held.
         """
         await outlet.flush(tasks)
-        answering = tasks.create_task(outlet.until_answered())
-        await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        answering.cancel()
-        if stopping.done():
-            return
+        while outlet.is_sending:  # a held request may be sent again before this task goes on
+            answering = tasks.create_task(outlet.until_answered())
+            await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            answering.cancel()
+            if stopping.done():
+                return
         if outlet.is_holding:
             raise _NotSettled
         self._route = self._run.take_change()
@@ -546,7 +547,7 @@ class _Transfer:
         """Wait until a batch is settled; write down meanwhile what was acknowledged last."""
         ledger = self._route.ledger
         while ledger is not None and ledger.is_unwritten and not self._may_acknowledge.is_set():
-            await first_of(self._may_acknowledge.wait(), self._clock.sleep(_LEDGER_SECONDS))
+            await first_of(self._may_acknowledge.wait(), self._clock.sleep(EVERY_SECONDS))
             ledger.write(self._clock.monotonic())
         await self._may_acknowledge.wait()
 

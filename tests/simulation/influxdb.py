@@ -89,10 +89,8 @@ class Influx:
         """The largest number of writes at once of each sink."""
         self.wrong: list[str] = []
         self.retries = Retries(self, 0.5 + retry_seconds)
-        self.asked: dict[tuple[Process | None, str], tuple[float, float]] = {}
+        self.asked: dict[Process | None, tuple[float, float]] = {}
         """Until when a process was asked to write nothing, and since when it knows: all its routes obey."""
-        self.asks_each_sink = False
-        """Whether only the sink that was asked obeys: each bucket has its own backoff."""
         self.answered = 0
         self._journal: list[Written] | None = None
         self._store_rows = self.store.write
@@ -348,7 +346,7 @@ class Client:
     def _check_asked(self, exchange: _Exchange, *, has_lines: bool) -> None:
         """Check that no route asks a server that asked for no requests; one that is connecting asks on."""
         server, now = self._server, self._server.loop.time()
-        until, known_at = server.asked.get(self._asked_by(exchange), (0.0, 0.0))
+        until, known_at = server.asked.get(exchange.process, (0.0, 0.0))
         is_known = now > known_at  # not in the moment in which the answer ends
         if not has_lines and now - self._ended_at < 0.001:
             return  # the next one of several requests, the first of which began before
@@ -394,8 +392,8 @@ class Client:
         drip = begun.faults.of("drip")
         if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
             return exchange.failure()
-        if self._name and until > server.asked.get(self._asked_by(exchange), (0.0, 0.0))[0]:
-            server.asked[self._asked_by(exchange)] = (
+        if self._name and until > server.asked.get(exchange.process, (0.0, 0.0))[0]:
+            server.asked[exchange.process] = (
                 until,
                 server.loop.time(),
             )  # known when the client has the whole answer
@@ -405,9 +403,6 @@ class Client:
         for each in written:
             each.is_acknowledged = begun.faults.of("status") is None
         return Answer(found.status, names, whole, True)
-
-    def _asked_by(self, exchange: _Exchange) -> tuple[Process | None, str]:
-        return exchange.process, self._name if self._server.asks_each_sink else ""
 
     def _asked_seconds(self, retry_after: str) -> float:
         """Return how long the server asks to wait: a date is of its own clock."""

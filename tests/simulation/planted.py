@@ -77,8 +77,8 @@ PLANTED = [
     Planted(
         "take a changed mapping before everything in flight is settled",
         f"{_RUNNER}.writer_run",
-        "        answering = tasks.create_task(outlet.until_answered())\n",
-        "        answering = tasks.create_task(asyncio.sleep(0))\n",
+        "        while outlet.is_sending:",
+        "        while False:",
     ),
     Planted(
         "use a document that is to be refused",
@@ -149,7 +149,7 @@ PLANTED = [
     Planted(
         "ignore Retry-After",
         f"{_DELIVERY}.outage",
-        "        self.asked_until = max(self.asked_until, until)\n"
+        "        self._asked.until = max(self._asked.until, until)\n"
         "        self.not_before = max(self.not_before, until + jitter_seconds)\n",
         "        return\n",
     ),

@@ -219,7 +219,6 @@ class World:
             version_of=self.shelf.version_of,
         )
         if self.has_buckets:
-            self.influx.asks_each_sink = True
             self.influx.store.create_database("warm", duration_ns=(scenario.retention_hours or 0) * 3600 * 10**9)
         self.iggy.on_poll, self.iggy.on_store = self.truth.polled, self._stored
         self.disk.on_sync, self.disk.on_new = self.truth.synced, self.truth.created
