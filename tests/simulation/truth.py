@@ -409,7 +409,8 @@ class Truth:
                 is_gone = any((shared, version) in self.gone for version in range(self.newest + 1))
                 is_refused = block[1] * 10**9 < self.oldest_ns()
                 is_certain = not (self.lost or is_gone or is_refused) and len(known.readers[block[0]]) < 2
-                if last.get(block) != number and is_certain:
+                is_kept = number in known.kept  # the line of this point alone may have been refused
+                if last.get(block) != number and is_certain and not is_kept:
                     found = last.get(block)
                     self.wrong.append(f"{name}: the point {block} has n={found}, the last message is {number}")
         bad = {number for numbers in log for number in numbers if self.is_undeliverable(self.sent[number])}
