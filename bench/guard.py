@@ -20,7 +20,7 @@ from bench.table import best_seconds
 from iggyflux import Message
 
 BASELINE: Final = Path(__file__).with_name("ratios.json")
-ROOM: Final = 1.35
+ROOM: Final = 1.3
 """How many times its baseline a ratio may be: Python's versions and processors differ."""
 TRIES: Final = 6
 

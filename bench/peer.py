@@ -140,10 +140,10 @@ class Peer:
 
 PEERS: Final = {
     "iggyflux": Peer("iggyflux", _iggyflux, "iggyflux", ours=True),
-    "orjson": Peer("by hand: orjson, f-string", _orjson, "orjson"),
-    "vrl": Peer("VRL in Python (vector-vrl)", _vrl, "vector-vrl"),
+    "orjson": Peer("by hand: f-string, orjson", _orjson, "orjson"),
+    "vrl": Peer("VRL in Python, vector-vrl", _vrl, "vector-vrl"),
     "by-hand": Peer("by hand: json, jmespath, influxdb-client", _by_hand, "influxdb-client", ours=True, count=1_000),
-    "quix": Peer("Quix Streams, InfluxDB3Sink", _quix, "quixstreams", "ms", count=1_000),
+    "quix": Peer("InfluxDB3Sink of Quix Streams", _quix, "quixstreams", "ms", count=1_000),
     "mqtt2influxdb": Peer("mqtt2influxdb", _mqtt2influxdb, "mqtt2influxdb", count=100),
 }
 

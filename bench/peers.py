@@ -125,8 +125,8 @@ PROGRAMS: Final = {
         ("run",),
         re.sub("  proc.*?(?=out)", "", BLOBLANG, flags=re.DOTALL),
     ),
-    "json_v2": Program("Telegraf, json_v2, file to stdout", ("telegraf",), TELEGRAF + JSON_V2, ("--config",)),
-    "xpath_json": Program("Telegraf, xpath_json, file to stdout", ("telegraf",), TELEGRAF + XPATH, ("--config",)),
+    "json_v2": Program("json_v2 in Telegraf", ("telegraf",), TELEGRAF + JSON_V2, ("--config",)),
+    "xpath_json": Program("xpath_json in Telegraf", ("telegraf",), TELEGRAF + XPATH, ("--config",)),
 }
 NEVER: Final = {
     "Iggy's influxdb_sink": "it has no mapping: the document becomes one text field, so no points are equal to these",

@@ -110,14 +110,15 @@ def main() -> None:
         mapping = parse_mapping(MAPPING)
         assert isinstance(mapping, WriterMapping)
         plan = mapping.plan()
-        lines = plan.render(batch).lines
+        rendered = plan.render(batch)
         reading, rendering, counting = best_seconds(
             [
                 lambda: log.reader(Partition("factory", "readings", 0), 0).read(BATCH),
                 lambda: plan.render(batch),
-                lambda: Footprint(lines).collisions(),
+                lambda: Footprint(rendered.lines, rendered.times).collisions(),
             ],
             20,
+            time.process_time,
         )
         measured, sizes = run(folder)
         written = sum(1 for _ in (folder / "out.lp").open("rb"))

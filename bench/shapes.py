@@ -1,12 +1,13 @@
 """Rendering of many kinds of mapping, each beside the decoding of its payloads alone: a row far above it is a cliff.
 
-The plan's own decoder is called.  Both are taken in turns, so noise affects both; the ratio is what counts.
+The plan's own decoder is called.  CPU time, both in turns, so noise affects both; the ratio is what counts.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -204,7 +205,7 @@ def measure(name: str, shape: Shape) -> Figure:
     assert rendered.fallback is None
     decode = shape.decode or plan._decode  # noqa: SLF001
     good = [payloads[index] for index in sorted({*range(shape.count)} - {each.index for each in rendered.failures})]
-    quick, bare = best_seconds([partial(plan.render, messages), lambda: list(map(decode, good))], 9)
+    quick, bare = best_seconds([partial(plan.render, messages), lambda: list(map(decode, good))], 9, time.process_time)
     lines = max(len(rendered.lines), 1)
     return Figure(
         name + (f" ({shape.why})" if shape.why else ""),

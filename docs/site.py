@@ -68,7 +68,7 @@ def write(folder: Path) -> None:
     for source, name in PAGES.items():
         (docs / name).write_text(linked(source.read_text("utf-8"), source), "utf-8")
     (docs / QUICK_START).write_text(linked(quick_start(), ROOT / "README.md"), "utf-8")
-    for picture in (ROOT / "docs").glob("*.png"):
+    for picture in (*(ROOT / "docs").glob("*.png"), *(ROOT / "docs").glob("*.svg")):
         shutil.copy(picture, docs)
     shutil.copytree(ROOT / "docs" / "assets", docs / "assets")
     shutil.copy(ROOT / "mkdocs.yml", folder)

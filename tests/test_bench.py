@@ -78,13 +78,13 @@ def test_peers_are_measured_where_they_make_the_same_points(tmp_path: Path, monk
     assert [*measured] == [
         "iggyflux",
         "by hand: json, jmespath, influxdb-client",
-        "Telegraf, json_v2, file to stdout",
-        "Telegraf, xpath_json, file to stdout",
+        "json_v2 in Telegraf",
+        "xpath_json in Telegraf",
     ]
     assert measured["iggyflux"][0].micros > 0
-    assert measured["Telegraf, json_v2, file to stdout"][0].version == "1.2.3"
+    assert measured["json_v2 in Telegraf"][0].version == "1.2.3"
     assert "its points differ: (5, 'env', [], [('a', 'int', 1)]), not " in missing["Bloblang in Benthos"]
-    assert "No module named 'orjson'" in missing["by hand: orjson, f-string"]
+    assert "No module named 'orjson'" in missing["by hand: f-string, orjson"]
     titles = {peer.title for peer in peers.PEERS.values()} | {each.title for each in peers.PROGRAMS.values()}
     assert titles | {*peers.NEVER} == {*measured, *missing}
 
