@@ -81,6 +81,13 @@ owner: $(VENV)/.ready  ## write the owner of the repository into every address: 
 bench: $(VENV)/.ready  ## measure; ratios against something measured in the same run
 	$(BIN)/python -m bench
 
+PEERS := $(VENV)/peers
+
+bench-peers: $(VENV)/.ready  ## measure rendering beside other tools: those of bench/peers.txt in a venv of their own, and those on PATH
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS) -r bench/peers.txt
+	$(BIN)/python -m bench.peers $(PEERS)/bin/python
+
 LOCK := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --python-version 3.11
 
 lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
@@ -95,4 +102,4 @@ editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do n
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help docs dist owner venv servers editor demo simulate mutants bench bench-iggy lock test test-slow test-servers test-lowest test-long format check
+.PHONY: help docs dist owner venv servers editor demo simulate mutants bench bench-iggy bench-peers lock test test-slow test-servers test-lowest test-long format check

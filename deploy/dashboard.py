@@ -254,6 +254,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel("Requests sent again, by reason", (rate("iggyflux_retry_reasons_total", *SINK, "reason"),), "reqps"),
         Panel("Requests in flight", (gauge("iggyflux_requests_in_flight", *SINK),)),
+        Panel("Points written, by bucket", (rate("iggyflux_bucket_points_written_total", "route", "bucket"),), "cps"),
+        Panel("Points refused, by bucket", (rate("iggyflux_bucket_points_refused_total", "route", "bucket"),), "cps"),
+        Panel("Buckets that are away", (gauge("iggyflux_bucket_away", "route", "bucket", function="max"),), steps=RED),
+        Panel("Requests that wait for a bucket", (gauge("iggyflux_bucket_requests_waiting", "route", "bucket"),)),
         Panel("How long servers keep points", (gauge("iggyflux_retention_seconds", *SINK, function="max"),), "s"),
         Panel("Connections lost or refused", (growth("iggyflux_reconnects_total", "route"),), width=12),
         Panel(

@@ -307,6 +307,10 @@ class TooMuch(TransportError):
     """A query whose result is too large for one answer: query a shorter span."""
 
 
+class TooSlow(TooMuch):
+    """A query that a reachable server did not answer in time: too large, or the server was slow."""
+
+
 class EndOfInput(IggyfluxError):
     """The source has no more messages and will never have any; this is not a fault."""
 

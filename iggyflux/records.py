@@ -6,7 +6,7 @@ Everything here is frozen plain data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, overload
 
 import msgspec
@@ -192,6 +192,8 @@ class Rendered:
     `skipped` or `empty`.  `fallback` names a fault of generated code, after which the reference plan rendered the
     batch; None if there was none.  `omitted` says which bad values are missing in `lines` because of
     `on_bad_value: omit`, and why.  `times[i]` is the time at the end of `lines[i]`; None if they were not kept.
+    `buckets[i]` is the bucket or database of `lines[i]`, "" the one of the pipeline; None if the mapping leaves all of
+    them to the pipeline.
     """
 
     lines: Sequence[str] = ()
@@ -202,6 +204,20 @@ class Rendered:
     fallback: str | None = None
     omitted: Sequence[Failure] = ()
     times: Sequence[int] | None = field(default=None, compare=False)
+    buckets: Sequence[str] | None = None
+
+    def without(self, lines: Sequence[int], failures: Sequence[Failure]) -> Rendered:
+        """Return the same without the lines of these indices, and with `failures` besides its own."""
+        hidden = frozenset(lines)
+        kept = [index for index in range(len(self.lines)) if index not in hidden]
+        return replace(
+            self,
+            lines=[self.lines[index] for index in kept],
+            origins=[self.origins[index] for index in kept],
+            times=None,
+            buckets=None if self.buckets is None else [self.buckets[index] for index in kept],
+            failures=[*self.failures, *failures],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +251,8 @@ class Reason:
     """A reason for a dead letter: a failed record, or a line that the server rejected.
 
     `line` is the line as it was sent and `status` the server's status; both are None for a record that never became a
-    line.  `element`, `elements` and `point` are those of the `Failure`.
+    line.  `element`, `elements` and `point` are those of the `Failure`.  `bucket` is where the line went, if its
+    mapping chooses that.
     """
 
     code: str
@@ -246,6 +263,7 @@ class Reason:
     line: str | None = None
     status: int | None = None
     elements: tuple[int, ...] = ()
+    bucket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,14 @@ class Timestamp:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """The bucket or database of a point, chosen for each."""
+
+    source: Source
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
 class PointSpec:
     """One item of `points`.
 
@@ -154,6 +162,7 @@ class PointSpec:
     where: Expression | None
     pointer: str
     for_each: tuple[Expression, ...] = ()
+    to: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +219,11 @@ class Writer:
     def may_repeat(self) -> bool:
         """Whether a message may give more points than there are items of `points`."""
         return bool(self.for_each) or any(point.for_each for point in self.points)
+
+    @property
+    def chooses_bucket(self) -> bool:
+        """Whether a point may go to another bucket than that of the pipeline."""
+        return any(point.to is not None for point in self.points)
 
     def lists_of(self, point: PointSpec) -> tuple[Expression, ...]:
         """Return the lists that lead to the elements of an item of `points`, from the outer one to the inner one."""

@@ -26,6 +26,7 @@ EXACT_INTEGERS = 2**53
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_LONGEST_BUCKET = 255
 _LONGEST_NUMBER = 400
 """The most characters of a number that `cast` reads; a double needs at most 327, a uint64 20."""
 
@@ -171,6 +172,15 @@ def tag_text(value: JSON) -> str | None:
         reason = f"expected a string, number or boolean as tag, found {describe(value)}"
         raise RecordError(WRONG_TYPE, reason, hint=_part_hint(value))
     return scalar_text(value)
+
+
+def bucket_fault(value: JSON) -> str | None:
+    """Return why `value` cannot be the name of a bucket or database; None if it can."""
+    if not isinstance(value, str):
+        return f"expected a string as the name of a bucket, found {describe(value)}"
+    if not value.isprintable() or len(value.encode()) > _LONGEST_BUCKET:
+        return f"the name of a bucket has a control character, or more than {_LONGEST_BUCKET} bytes"
+    return None
 
 
 def scalar_text(value: bool | float) -> str:

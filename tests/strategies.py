@@ -337,6 +337,8 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
         document["collisions"] = draw(st.sampled_from(["error", "merge", "keep_last"]))
     if draw(st.integers(0, 2)) < 2:
         document["invalid_names"] = "replace"
+    if draw(st.integers(0, 9)) == 0:
+        document["to"] = {"bucket": draw(st.sampled_from([{"const": "in {0}"}, words.path("{b}"), "meta('topic')"]))}
     document["points"] = draw(st.lists(points(words, depth, conditions, plain), min_size=1, max_size=2))
     return document
 
@@ -373,6 +375,8 @@ def points(draw: Any, words: Words, depth: int, conditions: Any, plain: bool) ->
     point: dict[str, Any] = {"measurement": draw(st.sampled_from(names))}
     if own is not None:
         point["for_each"] = own
+    if draw(st.integers(0, 4)) == 0:
+        point["to"] = {draw(st.sampled_from(["bucket", "database"])): draw(st.sampled_from(names))}
     if draw(st.integers(0, 4)) == 0:
         point["where"] = draw(conditions)
     constant = st.fixed_dictionaries({"const": st.sampled_from(["x", 7, "a b"])})

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from iggyflux.audit import sorting
 from iggyflux.audit.again import LinesPlan, StillMissing
 from iggyflux.audit.check import Audit, Report
 from iggyflux.audit.letters import LetterIndex
@@ -87,6 +88,10 @@ class Case:
     payloads: dict[int, list[bytes]]
     has_others: bool = False
     """Whether the store has points of other writers, with a tag of their own."""
+    unreadable: list[tuple[int, int, bool]] = field(default_factory=list)
+    """Partition and offset of messages that fail to render, and whether a dead letter has them."""
+    empty: int = 0
+    """Messages without a row."""
     stored: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -117,6 +122,11 @@ def cases(draw: st.DrawFn) -> Case:
                     for key, fields, luck in rows
                 ]
             )
+        for kind in draw(st.lists(st.sampled_from(["empty", "failed", "kept"]), max_size=2)):
+            case.empty += kind == "empty"
+            if kind != "empty":
+                case.unreadable.append((partition, len(case.payloads[partition]), kind == "kept"))
+            case.payloads[partition].append(b'{"rows": []}' if kind == "empty" else b"{")
     while any(waiting.values()):
         partition = draw(st.sampled_from([each for each, left in waiting.items() if left]))
         for claim in waiting[partition].pop(0):
@@ -289,44 +299,57 @@ def letters_of(case: Case) -> list[DeadLetter]:
             line = Point(kind, {"pier": pier} if pier else {}, fields, at * 10**9).encode(precision="s")
             message = Message(b"", "coast", "gauges", claim.partition, claim.offset)
             found.append(DeadLetter(message, "tides", "", (Reason("IFX600", "refused", line=line, status=400),)))
-    return found
+    kept = [Message(b"", "coast", "gauges", *place) for *place, is_kept in case.unreadable if is_kept]
+    return found + [DeadLetter(message, "tides", "", (Reason("IFX203", "not JSON"),)) for message in kept]
 
 
-def audit_of(case: Case, window_points: int, most_in_memory: int) -> Audit:
-    audit = made_audit(case, window_points, most_in_memory)
+def audit_of(case: Case, window_points: int, most_in_memory: int, most_named: int = 1000) -> Audit:
+    audit = made_audit(case, window_points, most_in_memory, most_named)
     asyncio.run(audit.run())
     return audit
 
 
-def made_audit(case: Case, window_points: int, most_in_memory: int) -> Audit:
+def made_audit(case: Case, window_points: int, most_in_memory: int, most_named: int = 1000) -> Audit:
     return Audit(
         Messages(case.payloads),
         lambda dialect: tides().plan(dialect=dialect, precision="s"),
         Stored(case),  # type: ignore[arg-type]
         LetterIndex(letters_of(case)),
         unit_ns=10**9,
-        most_named=1000,
+        most_named=most_named,
         window_points=window_points,
         sorter=PointSorter(most_in_memory),
     )
 
 
 @settings(max_examples=150)
-@given(cases(), st.integers(1, 30), st.sampled_from([1, 3, 10**6]))
-def test_each_point_has_the_class_that_the_model_says(case: Case, window_points: int, most_in_memory: int) -> None:
+@given(cases(), st.integers(1, 30), st.sampled_from([1, 3, 10**6]), st.sampled_from([0, 2, 1000]))
+def test_each_point_has_the_class_that_the_model_says(
+    case: Case, window_points: int, most_in_memory: int, most_named: int
+) -> None:
     expected = truth(case)
-    audit = audit_of(case, window_points, most_in_memory)
-    found = {
-        (each.partition.partition, each.offset, (each.measurement, each.tags.get("pier", ""), each.time_ns // 10**9)): (
-            each.kind.value
-        )
-        for each in audit.report.findings
-    }
+    audit = audit_of(case, window_points, most_in_memory, most_named)
+    report, found = audit.report, {}
+    claims = {(claim.partition, claim.offset, claim.key): claim.fields for claim in case.claims}
+    for each in report.findings:
+        key = each.measurement, each.tags.get("pier", ""), each.time_ns // 10**9
+        found[each.partition.partition, each.offset, key] = each.kind.value
+        assert each.fields
+        for name, (value, stored) in each.fields.items():
+            assert value == claims[each.partition.partition, each.offset, key][name]
+            assert stored == case.stored.get(key, {}).get(name)
+            assert not equals(value, stored)
 
-    assert {kind.value: count for kind, count in audit.report.points.items() if count} == dict(
-        Counter(expected.values())
-    )
-    assert found == {place: kind for place, kind in expected.items() if kind in ("missing", "different")}
+    counts = Counter(expected.values())
+    counts["dead_lettered"] += sum(is_kept for *_, is_kept in case.unreadable)
+    assert {kind.value: count for kind, count in report.points.items() if count} == dict(+counts)
+    wrong = {place: kind for place, kind in expected.items() if kind in ("missing", "different")}
+    assert found.items() <= wrong.items()
+    assert len(found) == len(report.findings) == min(len(wrong), most_named)
+    assert report.is_clean == (not wrong)
+    assert (report.total, report.messages) == (sum(map(len, case.payloads.values())),) * 2
+    assert (report.rendered, report.compared) == (len(case.claims),) * 2
+    assert (report.skipped, report.failed) == (case.empty, sum(not is_kept for *_, is_kept in case.unreadable))
 
 
 @settings(max_examples=100)
@@ -444,6 +467,8 @@ def test_what_is_sent_again_is_held_until_it_is_acknowledged(count: int, steps: 
 @pytest.mark.parametrize(
     ("rendered", "stored", "kinds"),
     [
+        ({"w": 1}, 2, ("integer",)),
+        ({"w": 1, "h": 0.5}, 2, ("integer",)),
         ({"w": 1}, True, ("boolean",)),
         ({"w": 1}, True, ("boolean", "integer")),
         ({"w": 1}, True, ("any",)),
@@ -451,9 +476,11 @@ def test_what_is_sent_again_is_held_until_it_is_acknowledged(count: int, steps: 
         ({"w": 0, "o": False}, 0.0, ("float",)),
     ],
 )
-def test_a_boolean_is_not_a_number(rendered: dict[str, Any], stored: object, kinds: tuple[str, ...]) -> None:
+def test_another_value_is_different_and_a_boolean_is_not_a_number(
+    rendered: dict[str, Any], stored: object, kinds: tuple[str, ...]
+) -> None:
     """Python takes True for 1; a store that has one of them does not have the other."""
-    name = NAMES[max(rendered, key="wo".index)]
+    name = NAMES[max(rendered, key="hwo".index)]
     fields = {NAMES[key]: value for key, value in rendered.items()}
     entries = [(at, "surge", at, Point("surge", {}, fields).encode().partition(" ")[2]) for at in (1, 2)]
     others = {each: (("boolean",) if each == "open" else ("integer",)) for each in fields}
@@ -484,7 +511,7 @@ LETTER_REASONS = st.lists(
 def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
     letters: list[tuple[tuple[int, int], list[Any]]],
 ) -> None:
-    """A reason with a status and without a line stands for lines that were refused and are not kept."""
+    """A reason with a status and without a line is one of lines that the letter does not keep."""
 
     def letter(at: tuple[int, int], reasons: list[Any]) -> DeadLetter:
         lines = ((kept and f"{kept[0]} f=1 {kept[1]}", status) for kept, status in reasons)
@@ -503,27 +530,48 @@ def test_a_letter_excuses_its_lines_or_all_where_it_does_not_keep_them(
 
 
 POINTS = st.lists(
-    st.tuples(st.integers(-5, 5) | st.integers(0, 10**14), st.sampled_from("abc"), st.integers(0, 99), st.just("f=1"))
+    st.tuples(
+        st.integers(-5, 5) | st.integers(3598, 3602) | st.integers(0, 10**14),
+        st.sampled_from("abc"),
+        st.integers(0, 99),
+        st.just("f=1"),
+    )
 )
 
 
-@given(st.lists(POINTS, max_size=6), st.integers(1, 20), st.integers(1, 9))
-def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
-    parts: list[list[Entry]], most_in_memory: int, most: int
-) -> None:
-    sorter = PointSorter(most_in_memory)
-    with closing(sorter):
-        for part in parts:
-            sorter.add("surge", part)
-        windows = list(sorter.windows("surge", most)) if any(parts) else []
+PARTS = st.lists(st.tuples(st.sampled_from(["surge", "ebb"]), POINTS), max_size=6)
 
-    assert [each for window in windows for each in window] == sorted(each for part in parts for each in part)
-    for before, after in itertools.pairwise(windows):
-        assert before[-1][:2] != after[0][:2]
-    for window in windows:
-        times = [entry[0] for entry in window]
-        assert all(b - a <= 3600 * 10**9 for a, b in itertools.pairwise(times))
-        assert len({entry[:2] for entry in window}) <= most
+
+@given(PARTS, st.integers(1, 20), st.integers(1, 9), st.sampled_from([1, 10**9]), st.sampled_from([2, 1000]))
+@example([("surge", [(-1, "a", 0, "f=1"), (3600, "a", 1, "f=1")])], 20, 9, 10**9, 1000)
+@example([("surge", [(0, "a", 0, "f=1"), (3600, "a", 1, "f=1")])], 20, 9, 10**9, 1000)
+def test_windows_have_all_points_in_order_and_each_point_in_one_of_them(
+    parts: list[tuple[str, list[Entry]]], most_in_memory: int, most: int, unit_ns: int, block: int
+) -> None:
+    """A window ends when it is full, or before a gap of more than an hour."""
+    hour = 3600 * 10**9 // unit_ns
+    sorter = PointSorter(most_in_memory)
+    with pytest.MonkeyPatch.context() as patch, closing(sorter):
+        patch.setattr(sorting, "_BLOCK", block)
+        for name, part in parts:
+            sorter.add(name, list(part))
+            assert sum(map(len, sorter._pending.values())) < most_in_memory
+        assert sorter.count == sum(len(part) for _, part in parts)
+        names = sorter.measurements()
+        assert names == sorted({name for name, part in parts if part or name in names})
+        found = {name: list(sorter.windows(name, most, unit_ns)) for name in names}
+
+    for name in {name for name, part in parts if part}:
+        windows, all_of = found[name], [each for other, part in parts if other == name for each in part]
+        assert [each for window in windows for each in window] == sorted(all_of)
+        for before, after in itertools.pairwise(windows):
+            assert before[-1][:2] != after[0][:2]
+            assert len(before) >= most or after[0][0] - before[-1][0] > hour
+        for window in windows:
+            times = [entry[0] for entry in window]
+            assert all(b - a <= hour for a, b in itertools.pairwise(times))
+            assert len(window) <= most or window[most - 1][:2] == window[-1][:2]
+    assert sorter.measurements() == []
 
 
 @pytest.mark.parametrize("which", ["_sorter", "missing"])

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench import guard, peers
 from bench.__main__ import BENCHMARKS
+from bench.plan import EIGHT, writer
+from iggyflux import Message
 
 BENCH = Path(__file__).parent.parent / "bench"
 
@@ -22,3 +29,74 @@ def test_every_module_of_the_benchmarks_can_be_imported(name: str) -> None:
 def test_every_benchmark_has_a_main(name: str) -> None:
     """`python -m bench` calls it."""
     assert callable(import_module(f"bench.{name}").main)
+
+
+# --- the guard of the ratios ---
+
+
+def test_rendering_is_as_fast_as_it_was() -> None:
+    """Beside a script by hand and beside decoding; `python -m bench.guard` measures the baseline anew."""
+    assert not guard.slower()
+
+
+def test_the_guard_notices_a_plan_that_decodes_twice() -> None:
+    render = writer(EIGHT).plan().render
+
+    def planted(batch: Sequence[Message]) -> object:
+        for message in batch:
+            json.loads(message.payload)
+        return render(batch)
+
+    assert {*guard.slower(planted)} == {"a script by hand", "typed decoding"}
+
+
+# --- the comparison with other tools ---
+
+PROGRAM = """\
+#!{python}
+import json, pathlib, re, sys
+sys.path.insert(0, {root!r})
+from bench.peer import f_string
+if "--version" in sys.argv:
+    sys.exit("" if print("program 1.2.3") else 0)
+source = re.search(r'(?:files = |paths: )\\["(.*?/part.*?)"', pathlib.Path(sys.argv[-1]).read_text())[1]
+print(*f_string(json.loads, pathlib.Path(source).read_bytes().splitlines()), sep="\\n")
+"""
+
+
+def test_peers_are_measured_where_they_make_the_same_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there is named with the reason, and so is what makes other points."""
+    text = PROGRAM.format(python=sys.executable, root=str(BENCH.parent))
+    for name, program in (("telegraf", text), ("benthos", text.replace("print(*", "print(*['env a=1i 5'], *"))):
+        (tmp_path / name).write_text(program)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(peers, "REPEATS", 1)
+
+    measured, missing = peers.compare(sys.executable, rounds=1)
+
+    assert [*measured] == [
+        "iggyflux",
+        "by hand: json, jmespath, influxdb-client",
+        "Telegraf, json_v2, file to stdout",
+        "Telegraf, xpath_json, file to stdout",
+    ]
+    assert measured["iggyflux"][0].micros > 0
+    assert measured["Telegraf, json_v2, file to stdout"][0].version == "1.2.3"
+    assert "its points differ: (5, 'env', [], [('a', 'int', 1)]), not " in missing["Bloblang in Benthos"]
+    assert "No module named 'orjson'" in missing["by hand: orjson, f-string"]
+    titles = {peer.title for peer in peers.PEERS.values()} | {each.title for each in peers.PROGRAMS.values()}
+    assert titles | {*peers.NEVER} == {*measured, *missing}
+
+
+def test_an_integer_is_not_a_float_with_that_value() -> None:
+    one, other = (peers.typed_points(f"m f={value} 7", "ns") for value in ("1i", "1"))
+
+    assert peers.difference(one, other, 1)
+
+
+def test_the_picture_has_each_peer() -> None:
+    text = peers.picture([("us & ours", 2.0, 1.0), ("a peer", 2000.0, 1000.0)], "now")
+
+    assert "us & ours" in {each.text for each in ET.fromstring(text).iter()}
+    assert "1,000 × (2,000 µs)" in text

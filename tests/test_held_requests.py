@@ -383,9 +383,12 @@ QUIET = [None] * 600  # polls without a message, 0.25 s apart: five of the large
 @pytest.mark.parametrize("max_in_flight", [1, 3])
 @pytest.mark.parametrize("attempts", [1, 2, 4])
 def test_what_is_held_is_sent_again_after_the_largest_backoff(
-    was_open: bool, requests: int, max_in_flight: int, attempts: int
+    was_open: bool, requests: int, max_in_flight: int, attempts: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that rejects everything for a while: all is stored afterwards, also if no message comes any more."""
+    """A server that rejects everything for a while: all is stored afterwards, also if no message comes any more.
+
+    Each request that is held is logged once.
+    """
     first = [[GOOD]] if was_open else []
     source = ScriptedSource([*batches_of(*first, *[[GOOD]] * requests), *QUIET])
     shut = 1 + was_open
@@ -397,6 +400,7 @@ def test_what_is_held_is_sent_again_after_the_largest_backoff(
     assert settled(source) == was_open + requests
     assert (server.stored, letters.letters) == ([f"m,kind=lambda f={at} {at}" for at in range(settled(source))], [])
     assert server.requests == was_open + (attempts + 1) * requests
+    assert sum("request.held" in each.getMessage() for each in caplog.records) == requests
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 3])

@@ -18,7 +18,7 @@ def outcome(rendered):
     if rendered.times is not None:
         assert list(rendered.times) == [int(line.rpartition(" ")[2]) for line in rendered.lines]
     parts = ("lines", "origins", "failures", "skipped", "empty", "omitted")
-    return [list(getattr(rendered, part)) for part in parts]
+    return [*(list(getattr(rendered, part)) for part in parts), list(rendered.buckets or ())]
 
 
 FEW, EXAMPLES = 80, 250
@@ -60,6 +60,7 @@ def test_compiled_equals_reference(part, examples):
         tags = data.draw(st.one_of(st.just({}), pipeline_tags(document, batches)))
         compiled = mapping.plan("compiled", dialect=dialect, precision=precision, tags=tags)
         reference = mapping.plan("reference", dialect=dialect, precision=precision, tags=tags)
+        event("with buckets" if mapping.writer.chooses_bucket else "without buckets")
         event("with tags of the pipeline" if tags else "without")
         event("static" if "Struct, gc=False" in compiled.source else "dynamic" if compiled.source else "not compiled")
         for batch in batches:

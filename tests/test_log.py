@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -429,6 +430,31 @@ def test_a_consumer_is_one_process_and_the_error_names_it(log: Log) -> None:
 
 
 # The source
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(1, 4), st.integers(0, 6), st.integers(0, 5))
+def test_a_log_that_was_made_again_is_replaced_and_one_that_goes_on_is_not(old: int, new: int, more: int) -> None:
+    place = Partition("s", "t", 0)
+
+    def begin(folder: Path, name: str, count: int, first_us: int) -> Log:
+        log = Log.open(folder / name, create=True)
+        log.append("s", "t", [Message(b"x", timestamp_us=first_us + number) for number in range(count)])
+        return log
+
+    async def replaced(log: Log) -> list[Partition]:
+        source = LogSource(log.folder, "s", ["t"], consumer="c")
+        await source.connect()
+        try:
+            return await source.replaced({place: (old - 1, 1_000 + old - 1), Partition("s", "away", 0): (1, 1)})
+        finally:
+            await source.close()
+
+    with tempfile.TemporaryDirectory() as name:
+        first = begin(Path(name), "first", old, 1_000)
+        first.append("s", "t", [Message(b"y")] * more)
+        assert drive(replaced(first)) == []
+        assert drive(replaced(begin(Path(name), "second", new, 9_000))) == ([place] if new else [])
 
 
 async def offsets(source: LogSource) -> dict[str, list[int]]:

@@ -969,7 +969,7 @@ def test_the_keys_of_the_schema_are_those_of_the_types() -> None:
         return ({renamed.get(name, name) for name in found} | set(others)) - {""}
 
     about = {"iggyflux", "kind", "name", "description", "examples"}
-    assert keys("writer") == names(Writer, *about, source="from", document="")
+    assert keys("writer") == names(Writer, *about, "to", source="from", document="")
     assert keys("reader") == names(Reader, *about, source="from", target="to", document="")
     assert keys("point") == names(PointSpec, tag_stars="", field_stars="")
     assert keys("tag_object") == names(Tag, key="", source="expr")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from iggyflux.cli.output import unstyled
 from iggyflux.cli.progress import summary_lines
-from iggyflux.delivery.backoff import backoff_seconds
+from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS, backoff_seconds
 from iggyflux.delivery.machine import Machine, Send, Wait
 from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.retention import Retention
@@ -31,6 +31,7 @@ from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_route
 from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.deliver import SinkState, deliver
 from iggyflux.runner.route import WriterPlan
+from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS
 from iggyflux.transports.local.memory import CollectingDeadLetters, ImmediateClock, ScriptedSource, batch
@@ -904,3 +905,32 @@ def test_nothing_is_acknowledged_again_and_again_while_a_server_is_slow() -> Non
 
     assert summary.routes[0].acknowledged == 2
     assert clock.pauses <= 4
+
+
+def test_what_a_server_asks_for_holds_for_all_up_to_a_bound() -> None:
+    state = ServerState()
+    for nothing in (None, 0.0):
+        state.asked(nothing, 100.0, "busy")
+    assert (state.outage.not_before, state.failure) == (0.0, "")
+    state.asked(7.0, 100.0, "busy")
+    assert (state.outage.not_before, state.outage.reason, state.failure) == (107.0, "busy", "it asked to wait")
+    state.asked(1e9, 100.0, "busy")
+    assert state.outage.not_before == 100.0 + MAX_RETRY_AFTER_SECONDS
+
+
+def test_a_first_attempt_beside_one_that_tries_again_leaves_it_the_only_one() -> None:
+    state = ServerState()
+    with state.attempt(is_retry=True):
+        with state.attempt(is_retry=False):
+            assert state.is_trying
+        assert state.is_trying
+    assert not state.is_trying
+
+
+def test_an_outage_that_did_not_fail_has_the_reason_of_what_the_server_asked_for() -> None:
+    """Buckets of one server share it."""
+    one = Outage()
+    other = Outage(one.shared)
+    assert other.reason == ""
+    one.asked(5.0, 0.0, "busy")
+    assert (one.reason, other.reason) == ("busy", "busy")

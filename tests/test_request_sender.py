@@ -10,15 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iggyflux.delivery.held import HeldRequests
 from iggyflux.delivery.pace import Bounds, Pace
-from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, Verdict
+from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, RefusedSome, Verdict
 from iggyflux.records import Rendered
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.footprint import Footprint
-from iggyflux.runner.ledger import Job
+from iggyflux.runner.ledger import Job, Share
+from iggyflux.runner.places import Place
 from iggyflux.runner.request_sender import RequestSender
-from iggyflux.runner.requests import Request, RequestBuilder
+from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.status import RouteStatus
 from iggyflux.transports.local.memory import ImmediateClock, ScriptedSource, batch
 from tests.test_runner import route
@@ -54,7 +54,7 @@ class Sink:
 
 
 class HeldUp(Pace):
-    """A pace that keeps what it is told."""
+    """A pace that keeps how long requests waited."""
 
     def __init__(self, number: int) -> None:
         super().__init__(Bounds.exactly(number))
@@ -65,8 +65,12 @@ class HeldUp(Pace):
 
 
 def job_of(points: list[str]) -> Job:
-    lines = [f"{point} v=1 1600000000000000000" for point in points]
+    lines = [f"{point} v={number} 1600000000000000000" for number, point in enumerate(points)]
     return Job(batch([b""] * len(lines)), Rendered(lines, range(len(lines))), len(lines))
+
+
+def share_of(job: Job) -> Share:
+    return Share(job, job.rendered.lines, range(len(job.rendered.lines)))
 
 
 JOBS = st.lists(st.lists(st.sampled_from(["bad", *"abcdefghijk"]), min_size=1, max_size=4), max_size=8)
@@ -81,7 +85,7 @@ def test_requests_overlap_within_the_limit_and_each_batch_is_settled_once(
     sink, jobs, settled = Sink(turns, clock), [job_of(each) for each in points], list[Job]()
     state.pace = pace = HeldUp(limit)
     builder = RequestBuilder(3, 10**6)
-    requests = [request for job in jobs for request in builder.add(job)]
+    requests = [request for job in jobs for request in builder.add(share_of(job))]
     if len(builder):
         requests.append(builder.take())
 
@@ -91,14 +95,13 @@ def test_requests_overlap_within_the_limit_and_each_batch_is_settled_once(
 
     async def main() -> None:
         made: Any = route(ScriptedSource([]), sink, count_collisions=counts)  # type: ignore[arg-type]
-        sender = RequestSender(made, status, clock, asyncio.Event(), state, HeldRequests[Request](), settle)
+        sender = RequestSender(made, status, clock, asyncio.Event(), Place(made.sink, state), settle)
         async with asyncio.TaskGroup() as tasks:
             for request in requests:
                 await sender.send(request, tasks)
                 assert sender.in_flight >= status.in_flight >= len(sink.running)
-                assert sender.is_idle == (sender.in_flight == 0)
             await sender.until_answered()
-            assert (sender.is_idle, sender.in_flight, sender.is_holding, status.in_flight) == (True, 0, False, 0)
+            assert (sender.in_flight, sender.is_holding, status.in_flight) == (0, False, 0)
             await sender.finish()
 
     asyncio.run(asyncio.wait_for(main(), 30))
@@ -107,7 +110,7 @@ def test_requests_overlap_within_the_limit_and_each_batch_is_settled_once(
     assert sorted(sink.sent) == sorted(lines)
     assert sink.most <= limit
     assert len(settled) == len(jobs) == len(set(map(id, settled)))
-    assert (status.delivered, status.refused) == (len(lines) - bad, bad)
+    assert (status.delivered, status.refused) == (state.delivered, state.refused) == (len(lines) - bad, bad)
     for job in jobs:
         refused = {at for at, line in enumerate(job.rendered.lines) if line.startswith("bad")}
         assert {refusal.line for refusal in job.refusals} == refused
@@ -130,13 +133,105 @@ def test_the_pipeline_decides_how_many_requests_are_in_flight_else_the_sink(
     made: Any = route(ScriptedSource([]), sink, max_in_flight=configured)  # type: ignore[arg-type]
 
     async def main() -> None:
-        sender = RequestSender(
-            made, RouteStatus("r"), clock, asyncio.Event(), state, HeldRequests[Request](), lambda _: asyncio.sleep(0)
-        )
-        (request,) = RequestBuilder(1, 10**6).add(job_of(["a"]))
+        place = Place(sink, state)
+        sender = RequestSender(made, RouteStatus("r"), clock, asyncio.Event(), place, lambda _: asyncio.sleep(0))
+        (request,) = RequestBuilder(1, 10**6).add(share_of(job_of(["a"])))
         async with asyncio.TaskGroup() as tasks:
             await sender.send(request, tasks)
 
     asyncio.run(asyncio.wait_for(main(), 30))
     assert state.pace is not None
     assert state.pace.limit == first
+
+
+def test_what_is_held_is_sent_again_by_one_task_and_never_after_the_end() -> None:
+    class Vague(Sink):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            verdict = await super().write(lines)
+            return RefusedSome("no", 400) if lines[0].startswith("vague") else verdict
+
+    clock, settled = ImmediateClock(), list[Job]()
+    sink = Vague([], clock)
+    made: Any = route(ScriptedSource([]), sink)  # type: ignore[arg-type]
+
+    async def settle(job: Job) -> None:
+        settled.append(job)
+
+    def trying() -> int:
+        names = [each.get_coro().__qualname__ for each in asyncio.all_tasks()]  # type: ignore[union-attr]
+        return names.count("RequestSender._try_again")
+
+    async def main() -> None:
+        sender = RequestSender(made, RouteStatus("r"), clock, asyncio.Event(), Place(sink, SinkState()), settle)
+        async with asyncio.TaskGroup() as tasks:
+            for point in ("a", "vague1", "vague2"):
+                (request,) = RequestBuilder(1, 10**6).add(share_of(job_of([point])))
+                await sender.send(request, tasks)
+                await sender.until_answered()
+            assert (sender.is_holding, trying(), len(settled)) == (True, 1, 1)
+            await sender.finish()
+            await asyncio.sleep(0)
+            assert trying() == 0
+            sent = len(sink.sent)
+            clock.now += 10_000.0
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert (sender.is_holding, trying(), len(settled), len(sink.sent)) == (False, 0, 3, sent)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_nothing_that_is_held_is_sent_again_beside_another_request() -> None:
+    """Also if that takes longer than the largest backoff."""
+    clock, settled = ImmediateClock(), list[Job]()
+    sink = Sink([], clock)
+    write = sink.write
+
+    async def vaguely(lines: Sequence[str]) -> Verdict:
+        verdict = await write(lines)
+        return RefusedSome("no", 400) if lines[0].startswith("vague") else verdict
+
+    sink.write = vaguely  # type: ignore[method-assign]
+    made: Any = route(ScriptedSource([]), sink)  # type: ignore[arg-type]
+
+    async def settle(job: Job) -> None:
+        settled.append(job)
+
+    async def main() -> None:
+        sender = RequestSender(made, RouteStatus("r"), clock, asyncio.Event(), Place(sink, SinkState()), settle)
+        async with asyncio.TaskGroup() as tasks:
+            for point in ("a", "vague", "b"):
+                (request,) = RequestBuilder(1, 10**6).add(share_of(job_of([point])))
+                await sender.until_answered()
+                sink.turns = [400] if point == "b" else []
+                await sender.send(request, tasks)
+            sent = len(sink.sent)
+            clock.now += 10_000.0
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert (sender.is_holding, sender.in_flight, len(sink.sent)) == (True, 1, sent)
+            await sender.finish()
+        assert len(settled) == 3
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+@pytest.mark.parametrize(("unit_ns", "at"), [(1, "1970-01-01T00:00:00.000000005Z"), (10**9, "1970-01-01T00:00:05Z")])
+def test_times_that_are_hardly_meant_are_logged_in_the_unit_of_the_lines(
+    unit_ns: int, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, status = ImmediateClock(), RouteStatus("r")
+    made: Any = route(ScriptedSource([]), Sink([], clock), unit_ns=unit_ns)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        place = Place(made.sink, SinkState())
+        sender = RequestSender(made, status, clock, asyncio.Event(), place, lambda _: asyncio.sleep(0))
+        job = Job(batch([b""]), Rendered(["m v=1 5"], [0]), 1)
+        async with asyncio.TaskGroup() as tasks:
+            for request in RequestBuilder(1, 10**6).add(share_of(job)):
+                await sender.send(request, tasks)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    (event,) = [each.getMessage() for each in caplog.records if "times.implausible" in each.getMessage()]
+    assert f"example={at}" in event
+    assert status.implausible == 1

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.verdicts import Accepted, Impossible, Refusal, Refused, TooLarge, Unavailable, Verdict
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
@@ -21,7 +22,7 @@ from iggyflux.mapping import OnError
 from iggyflux.records import Batch, DeadLetter, Failure, Message, Partition, Position, Reason, Rendered
 from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
-from iggyflux.runner.ledger import Job
+from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.series_guard import SeriesGuard, series_state
@@ -621,6 +622,32 @@ def test_the_policy_decides_how_long_to_wait_for_a_sink(on_unavailable: str, end
         assert (error.code, error.reason) == ("IFX606", "still unavailable after 3 retries: refused")
 
 
+@pytest.mark.parametrize(("size", "given", "most"), [(5_000_000, None, 3), (40_000_000, None, 1), (5_000_000, 6, 6)])
+def test_the_memory_of_requests_in_flight_is_bounded_where_their_number_is_adapted(
+    size: int, given: int | None, most: int
+) -> None:
+    """However many the pace allows; a larger request goes alone.  A number that is given holds."""
+    text = "x" * size  # one string: the test itself needs little memory
+
+    class Large(WriterPlan):
+        def render(self, messages: Sequence[Message]) -> Rendered:
+            return Rendered([text] * len(messages), range(len(messages)))
+
+    async def slow(lines: Sequence[str]) -> Verdict:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        return Accepted()
+
+    source = ScriptedSource([batch(payloads(1), offset=index) for index in range(10)])
+    sink = ScriptedSink([slow] * 10)
+    sink.in_flight = Bounds(8, 8, 16)
+
+    run(route(source, sink, plan=Large(), batch_size=1, batch_bytes=10**9, count_collisions=False, max_in_flight=given))
+
+    assert sink.most_at_once == most
+    assert source.settled == {HERE: 9}
+
+
 def test_a_slow_sink_slows_reading() -> None:
     gate = asyncio.Event()
     source = ScriptedSource([batch(payloads(2), offset=2 * index) for index in range(100)])
@@ -923,7 +950,11 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     builder = RequestBuilder(max_lines, max_bytes)
     jobs = [Job(FIRST, Rendered(lines, [0] * len(lines)), len(lines)) for lines in batches]
 
-    requests = [request for job in jobs for request in builder.add(job)]
+    requests = [
+        request
+        for job in jobs
+        for request in builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines))))
+    ]
     if len(builder):
         requests.append(builder.take())
 
@@ -931,7 +962,7 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     for request in requests:
         assert 1 <= len(request.lines) <= max_lines
         assert len(request.lines) == 1 or sum(len(line) + 1 for line in request.lines) <= max_bytes
-        assert [line for each in request.ranges for line in each.job.rendered.lines[each.start : each.stop]] == [
+        assert [line for each in request.ranges for line in each.share.lines[each.start : each.stop]] == [
             *request.lines
         ]
 
@@ -1070,11 +1101,11 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     fields = {field.name for field in dataclasses.fields(RouteStatus)}
     inner = {"waiting_briefly", "retry_at", "newest", *HISTOGRAMS}
     fields = fields - inner | {"histograms", "newest_dead_letters"}
-    assert set(tree) == fields - {"reader", "series", "series_limit"}, (
-        "only readers, and writers with a limit, have these"
+    assert set(tree) == fields - {"reader", "series", "series_limit", "buckets"}, (
+        "only readers, and writers with a limit or with buckets, have these"
     )
     assert set(tree["histograms"]) == set(HISTOGRAMS)
-    assert set(RouteStatus("r", reader=ReaderStatus(), series=0).as_dict()) == fields
+    assert set(RouteStatus("r", reader=ReaderStatus(), series=0, buckets={"a": {}}).as_dict()) == fields
 
 
 class _InParts(WriterPlan):

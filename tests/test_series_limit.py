@@ -154,7 +154,9 @@ def test_points_of_series_too_many_become_dead_letters_and_their_neighbours_are_
     done = run("{series: 2}", message("b1", "b2", "b3"), message("b4", at=1767225601), message("b1", at=1767225602))
     assert (done.code, written()) == (0, {"b1", "b2"})
     letters = [
-        json.loads(line) for path in Path("dead-letters/buoys").iterdir() for line in path.read_text().splitlines()
+        json.loads(line)
+        for path in Path("dead-letters/buoys").glob("*.ndjson")
+        for line in path.read_text().splitlines()
     ]
     assert [len(each["reasons"]) for each in letters] == [1, 1]
     assert json.loads(Path("status.json").read_text())["routes"][0]["series"] == 2

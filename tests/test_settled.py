@@ -9,22 +9,26 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.cli.status import _ledger
 from iggyflux.delivery import settled
 from iggyflux.delivery.settled import Interval, SettledBatch, SettledOffsets, count_of_others, gaps
 from iggyflux.delivery.verdicts import Accepted, Verdict
+from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.mapping import OnError
-from iggyflux.records import Message, Partition, Position
+from iggyflux.pipeline import load_pipeline
+from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.runner import Status, Stop, run_pipeline
+from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
 from iggyflux.runner.writer_run import WriterRun
 from iggyflux.state.sqlite import SqliteState
@@ -36,6 +40,10 @@ from tests.test_change import Tried
 HERE = Partition("coast", "gauges", 3)
 
 
+def arrived(offset: int) -> int:
+    return 7_000 + 31 * offset
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A settled batch: of each offset the accepted lines, and whether it is a dead letter, dropped or skipped."""
@@ -44,7 +52,7 @@ class Drawn:
     facts: dict[int, tuple[int, bool, bool, bool]]
 
     def batch(self) -> SettledBatch:
-        messages = [Message(b"", "coast", "gauges", 3, offset) for offset in self.facts]
+        messages = [Message(b"", "coast", "gauges", 3, offset, arrived(offset)) for offset in self.facts]
         accepted = [at for at, fact in enumerate(self.facts.values()) for _ in range(fact[0])]
         kinds: list[Sequence[int]] = [
             [at for at, fact in enumerate(self.facts.values()) if fact[kind]] for kind in (1, 2, 3)
@@ -86,7 +94,9 @@ def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn],
             sums = tuple(sum(fact[kind] for fact in within) for kind in range(4))
             assert (each.points, each.dead_letters, each.dropped, each.skipped) == sums
             assert each.messages == len(within)
+            assert each.last_us == arrived(each.last)
     everything = {at for facts in model.values() for at in facts}
+    assert offsets.lasts() == ({HERE: (max(everything), arrived(max(everything)))} if everything else {})
     assert all(offsets.claims(Position(HERE, at)) == (at in everything) for at in range(30))
     between = gaps(each for all_of in found.values() for each in all_of)
     assert all(first <= last for first, last in between)
@@ -139,7 +149,8 @@ def test_what_is_cut_is_not_claimed_and_the_rest_is(drawn: list[Drawn], offset: 
             (whole,) = (one for one in before.intervals()[place] if one.first == each.first)
             counts = (whole.points, whole.dead_letters, whole.dropped, whole.skipped)
             share = (count * each.messages // whole.messages for count in counts)
-            assert each == Interval(each.first, each.last, *share)
+            at = arrived(each.last) if each.last == whole.last else 0
+            assert each == Interval(each.first, each.last, *share, at)
     for each in drawn:  # what is settled again is counted anew
         for interval in offsets.new(HERE, each.plan, each.batch()):
             offsets.add(HERE, each.plan, interval)
@@ -364,6 +375,33 @@ def test_a_ledger_that_was_locked_is_written_later(tmp_path: Path, caplog: pytes
     assert [record.message.split(" ")[0] for record in caplog.records] == ["ledger.unusable"]
 
 
+def test_a_run_without_new_messages_writes_down_the_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written at most so often, and not only when something else is acknowledged."""
+    for module in ("settled_ledger", "writer_run"):
+        monkeypatch.setattr(f"iggyflux.runner.{module}.EVERY_SECONDS", 4.0)
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    stop, status = Stop(), Status()
+
+    def last() -> int | None:
+        found = ledger()
+        return found["intervals"][-1]["last"] if found and found["intervals"] else None
+
+    async def try_it() -> None:
+        pipeline = load_pipeline(tmp_path / "pipeline.yaml")
+        running = asyncio.create_task(run_pipeline(pipeline, until_end=False, stop=stop, status=status))
+        for end in (3, 4):
+            async with asyncio.timeout(60):
+                while await asyncio.to_thread(last) != end:
+                    await asyncio.sleep(0.01)
+            with closing(Log.open(tmp_path / "data")) as log:
+                log.append("coast", "gauges", [Message(PAYLOADS[0])])
+        stop.requested.set()
+        await running
+
+    asyncio.run(try_it())
+
+
 def test_a_locked_ledger_holds_up_no_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     begin(tmp_path)
@@ -379,13 +417,122 @@ def test_a_locked_ledger_holds_up_no_stop(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "out.lp").read_text().count("\n") == 3
 
 
-@pytest.mark.parametrize("end", [3, 9])
-def test_offsets_that_are_used_again_are_not_claimed_before_they_are_settled(tmp_path: Path, end: int) -> None:
-    """The log ends before what was settled, or its messages are read again."""
+class Kept:
+    """A state in memory, which may be locked."""
+
+    place = "memory"
+    record: Any = None
+    is_locked = False
+
+    def take(self) -> None:
+        if self.is_locked:
+            raise Stopped("locked")
+
+    def read(self) -> Any:
+        return json.loads(json.dumps(self.record))
+
+    def commit(self, record: object, **_: Any) -> None:
+        self.record = record
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class Rewound:
+    """A log of times of arrival, no two of them equal, that may lose its tail; the message at an offset is there."""
+
+    arrivals: list[int]
+
+    async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
+        return [place for place, (offset, at) in read.items() if self.arrivals[offset : offset + 1] != [at]]
+
+
+SMALL = st.integers(0, 6)
+CONNECTIONS = st.lists(st.tuples(SMALL, SMALL, st.booleans(), st.booleans(), SMALL, SMALL), min_size=1, max_size=8)
+
+
+@settings(deadline=None)
+@given(CONNECTIONS)
+def test_a_connected_ledger_claims_the_messages_of_the_log_that_it_settled_and_no_others(
+    drawn: list[tuple[int, int, bool, bool, int, int]],
+) -> None:
+    """Before each connection the log loses messages and gets others; the route then reads from anywhere, as a member
+    does that gets a partition of another one.  Some ledgers are of a new process, some are locked at first.
+    """
+    state, log, mine, times = Kept(), Rewound([]), set[int](), itertools.count(5)
+
+    def new_ledger() -> SettledLedger:
+        return SettledLedger("r", OnError.SKIP, state)  # type: ignore[arg-type]
+
+    def claimed(ledger: SettledLedger) -> set[int]:
+        found = ledger._settled
+        return set() if found is None else {at for at in range(99) if found.claims(Position(HERE, at))}
+
+    async def connect(ledger: SettledLedger, *, is_locked: bool) -> None:
+        state.is_locked = is_locked
+        await ledger.connect()
+        await ledger.compare(log)
+        state.is_locked = False
+        ledger.write(9.0)
+        if ledger._writing is not None:
+            await asyncio.wait({ledger._writing})
+
+    async def main() -> None:
+        ledger = new_ledger()
+        for lost, new, is_new, is_locked, begin, count in drawn:
+            if is_new:
+                await ledger.close()
+                ledger = new_ledger()
+            before = claimed(ledger) if not is_new else None
+            del log.arrivals[max(len(log.arrivals) - lost, 0) :]
+            log.arrivals += itertools.islice(times, new)
+            await connect(ledger, is_locked=is_locked)
+            found = claimed(ledger)
+            assert all(at < len(log.arrivals) and log.arrivals[at] in mine for at in found)
+            assert lost or before is None or found == before
+            batch = [
+                Message(b"", "coast", "gauges", 3, offset, log.arrivals[offset])
+                for offset in range(begin, min(begin + count, len(log.arrivals)))
+            ]
+            if batch and ledger._settled is not None:
+                ledger.cut({HERE: begin})
+                ledger.note((HERE, ("p", each)) for each in SettledBatch(batch, ()).intervals())
+                mine.update(each.timestamp_us for each in batch)
+        await ledger.close()
+
+    asyncio.run(main())
+
+
+def test_what_was_settled_last_is_written_though_nothing_follows(tmp_path: Path) -> None:
+    class Source(ScriptedSource):
+        async def read(self) -> Batch | None:
+            try:
+                return await super().read()
+            except EndOfInput:
+                while await asyncio.to_thread(settled_in, tmp_path) != [(0, 2)]:  # the test ends by its own limit
+                    await asyncio.sleep(0.01)
+                raise
+
+    with closing(ledger_state(tmp_path, "r")) as state:
+        state.take()
+        state.commit(SettledOffsets().record())
+    tried = Tried(Source([batch([b"1"], offset=offset) for offset in range(3)]), [])
+    route = dataclasses.replace(tried.route, ledger=ledger_in(tmp_path))
+    tried.writer = WriterRun(route, tried.status, tried.stop, SystemClock())
+    tried.run()
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_offsets_that_are_used_again_are_not_claimed_before_they_are_settled(tmp_path: Path, is_replaced: bool) -> None:
+    """The log was replaced, or its messages are read again."""
 
     class Source(ScriptedSource):
-        async def ends(self) -> dict[Partition, int]:
-            return {Partition("s", "t", 0): end}
+        async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
+            compared.update(read)
+            return list(read) if is_replaced else []
+
+    compared = dict[Partition, tuple[int, int]]()
 
     def run(first: int, steps: Sequence[Any] = ()) -> None:
         source = Source([batch([b"1"], offset=offset) for offset in range(first, first + 3)])
@@ -406,9 +553,10 @@ def test_offsets_that_are_used_again_are_not_claimed_before_they_are_settled(tmp
     with closing(ledger_state(tmp_path, "r")) as state:
         state.take()
         before = SettledOffsets()
-        before.add(Partition("s", "t", 0), "elder", Interval(0, 7, points=8))
+        before.add(Partition("s", "t", 0), "elder", Interval(0, 7, points=8, last_us=17))
         state.commit(before.record())
     ledger = ledger_in(tmp_path)
-    run(5 if end == 9 else 9, [look])
-    assert seen == [set(range(5 if end == 9 else 3))]
-    assert settled_in(tmp_path) == ([(0, 4), (5, 7)] if end == 9 else [(0, 2), (9, 11)])
+    run(5, [look])
+    assert compared == {Partition("s", "t", 0): (7, 17)}
+    assert seen == [set() if is_replaced else set(range(5))]
+    assert settled_in(tmp_path) == ([(5, 7)] if is_replaced else [(0, 4), (5, 7)])

@@ -48,6 +48,10 @@ FOUND = {
     780002979: "a route that had stopped, while another one finished, counted as one that makes no progress",
     820000438: "the time that a server asked for in its answer to a probe was forgotten",
     810000493: "a status that was late since Iggy had been slow counted as silent as soon as Iggy was quick again",
+    335: "a route connected while the server had asked another one for no requests",
+    545: "a ledger was first written at the end of the run, after the server had lost what it claims",
+    820000270: "a ledger claimed offsets of a log that was replaced, until they were read again",
+    820000865: "a process that was started again kept the claims of a log that was replaced",
     750000690: "lines that were dropped, and whose offsets were about to be stored, counted as held",
 }
 """Seeds of short worlds that found a fault of the code or of the world, while what a seed draws stays the same."""
@@ -58,6 +62,18 @@ def test_a_fault_that_a_world_found_is_not_made_again(seed: int) -> None:
     scenario = draw(seed, SIZES["short"])
     found_with = tuple(event for event in scenario.events if event.kind not in CHANGES)
     assert run(dataclasses.replace(scenario, events=found_with)).wrong == []
+
+
+def test_a_changed_mapping_waits_for_all_buckets_at_once() -> None:
+    """A held request was sent again while another bucket was waited for, and its letters named the new plan."""
+    assert run_seed(957, SIZES["buckets"]).wrong == []
+
+
+@pytest.mark.parametrize("first", range(0, 20, 10))
+def test_a_bucket_that_is_missing_stalls_no_other(first: int) -> None:
+    for seed in range(first, first + 10):
+        result = run_seed(seed, SIZES["buckets"])
+        assert result.wrong == [], f"make simulate SEED={seed} SIZE=buckets"
 
 
 @pytest.mark.slow

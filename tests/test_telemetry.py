@@ -70,6 +70,7 @@ def full_status() -> Status:
     writer.acknowledge([Position(here, 41)], 0, [1_000_000, 0], 3.5)
     writer.lag, writer.series, writer.series_limit, writer.is_away = {here: 7}, 12, 100, True
     writer.retention_seconds, writer.too_old = 3600, 9
+    writer.buckets = {"größe": {"delivered": 4, "refused": 1, "waiting": 2, "is_away": True, "failure": "http_404"}}
     writer.retry_at = 12.0
     writer.show_backoff(9.5)
     writer.groups = [GroupState("g", "werk", "halle/2", 1, (3, 4), (Starving(here, None, 5, 11.0),))]

@@ -133,7 +133,6 @@ class PointSorter:
             run = _Run()
             for start in range(0, len(entries), _BLOCK):
                 data = _encode(entries[start : start + _BLOCK])
-                self._file.seek(self._size)
                 self._file.write(data)
                 run.blocks.append((self._size, len(data)))
                 self._size += len(data)

@@ -30,7 +30,7 @@ class Claim:
 
     partition: Partition
     fields: Mapping[str, FieldValue]
-    is_refused: bool = False
+    is_refused: bool
     """Whether the server refused it, and a dead letter has it."""
 
 

@@ -210,8 +210,19 @@ class _Made:
             items = [_item_of_message(each, payload) for each in messages]
             return cls(items, [_text_of_message(each) for each in messages], failures, is_reader=True)
         points = [parse_line(line) for line in rendered.lines]
-        items = [_Item(each.measurement, each.tags, each.fields, each.timestamp_ns) for each in points]
-        return cls(items, rendered.lines, failures, is_reader=False)
+        buckets = rendered.buckets or [""] * len(points)
+        groups = [
+            f"{bucket}/{each.measurement}" if bucket else each.measurement
+            for bucket, each in zip(buckets, points, strict=True)
+        ]
+        items = [
+            _Item(group, each.tags, each.fields, each.timestamp_ns) for group, each in zip(groups, points, strict=True)
+        ]
+        lines = [
+            f"{line}  # bucket: {bucket}" if bucket else line
+            for bucket, line in zip(buckets, rendered.lines, strict=True)
+        ]
+        return cls(items, lines, failures, is_reader=False)
 
 
 def _item_of_message(message: OutgoingMessage, form: str) -> _Item:

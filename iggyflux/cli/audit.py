@@ -97,6 +97,8 @@ def command(
         raise click.UsageError(f"{name} is a reader; expected a writer, whose points can be looked for")
     if prepared.sink.kind != "influxdb":
         raise click.UsageError(f"{name} writes to a file; expected a route to InfluxDB, which can be asked")
+    if setup.writer.chooses_bucket:
+        raise click.UsageError(f"{name} chooses the bucket of each point (`to`); expected a route with one bucket")
     return asyncio.run(_audit(loaded, prepared, setup, limits, most, resend=resend, as_json=form == "json"))
 
 

@@ -29,7 +29,7 @@ from iggyflux.mapping import From, Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import Endpoint, Pipeline, TopicAddress
 from iggyflux.pipeline.addresses import parse_listen
 from iggyflux.plan.reads import columns_read
-from iggyflux.runner.factories import written_folders
+from iggyflux.runner.factories import settings_of, written_folders
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.spec import Query
@@ -407,19 +407,24 @@ async def _standard(_end: End, _spec: Writer | Reader) -> AsyncIterator[CheckRes
     yield CheckResult(None, "checked when the route runs")
 
 
-async def _to_influxdb(end: End, _writer: Writer) -> AsyncIterator[CheckResult]:
-    sink = InfluxLineSink(end.setup.influxdb)
-    try:
-        report = await sink.check()
-        if report.product is not None:
+async def _to_influxdb(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
+    settings = end.setup.influxdb
+    others = [name for name in settings.buckets if writer.chooses_bucket and not set(name) & set("*?[")]
+    is_fine = True
+    for place in (settings, *(settings_of(name, settings) for name in others)):
+        sink = InfluxLineSink(place)
+        try:
+            report = await sink.check()
+        finally:
+            await sink.close()
+        if place is settings and report.product is not None:
             yield CheckResult(True, f"{report.product} at {report.url}")
         for found in report.findings:
-            yield CheckResult(
-                found.ok, f"{found.topic}: {found.text}", found.hint, found.code if found.ok is False else None
-            )
-    finally:
-        await sink.close()
-    if isinstance(end.setup, WriterSetup) and all(found.ok is not False for found in report.findings):
+            is_fine = is_fine and found.ok is not False
+            if place is settings or found.topic != "server" or found.ok is False:
+                code = found.code if found.ok is False else None
+                yield CheckResult(found.ok, f"{found.topic}: {found.text}", found.hint, code)
+    if isinstance(end.setup, WriterSetup) and is_fine:
         async for result in _compare_types(end.setup):
             yield result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
+from itertools import groupby, islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.records import Failure, Message
+from iggyflux.records import Failure, Message, Rendered
 from iggyflux.timestamps import format_rfc3339
 
 _CHUNK: Final = 500
@@ -272,6 +272,7 @@ class _WriterRun:
         self.looked_at: list[Message] = []
         self.failed: set[str] = set()
         self.shown = 0
+        self.bucket: str | None = None
         self.seen: set[tuple[str, str]] = set()
 
     def __call__(self, samples: Iterable[Sample]) -> None:
@@ -290,19 +291,35 @@ class _WriterRun:
             self.tally.omitted[value.code, value.location] += value.count
         self.failed.update(failure.location for failure in rendered.failures)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
+        buckets = _grouped(zip(rendered.origins, rendered.buckets or (), strict=False), len(samples))
         failures = _grouped(((failure.index, failure) for failure in rendered.failures), len(samples))
         outcomes = {**dict.fromkeys(rendered.skipped, "skipped"), **dict.fromkeys(rendered.empty, "empty")}
         for index, sample in enumerate(samples):
-            self.tally.add_message(str(sample), lines[index], failures[index])
+            self.tally.add_message(str(sample), lines[index], failures[index], buckets[index])
             if self.form == "json":
-                self._print_json(sample, lines[index], failures[index], outcomes.get(index))
+                self._print_json(sample, lines[index], buckets[index], failures[index], outcomes.get(index))
         if self.form == "text":
-            result("".join(f"{line}\n" for line in rendered.lines))
+            result("".join(self._written(rendered)))
             flush_results()
             for failure in rendered.failures:
                 self._show(samples[failure.index], failure)
 
-    def _print_json(self, sample: Sample, lines: list[str], failures: list[Failure], outcome: str | None) -> None:
+    def _written(self, rendered: Rendered) -> Iterator[str]:
+        """Yield the lines; where points choose their bucket, a comment names it before the first of its lines."""
+        for bucket, line in zip(rendered.buckets or repeat(None), rendered.lines, strict=False):
+            if bucket is not None and bucket != self.bucket:
+                self.bucket = bucket
+                yield f"# bucket: {bucket}\n" if bucket else "# bucket: the one of the pipeline\n"
+            yield f"{line}\n"
+
+    def _print_json(
+        self,
+        sample: Sample,
+        lines: list[str],
+        buckets: list[str],
+        failures: list[Failure],
+        outcome: str | None,
+    ) -> None:
         message = sample.message
         made: dict[str, object] = {
             "sample": sample.line,
@@ -310,6 +327,7 @@ class _WriterRun:
             "offset": message.offset,
             "outcome": outcome or ("failed" if failures else "points"),
             "lines": lines,
+            **({"buckets": buckets} if buckets else {}),
             "failures": [self._failure_dict(failure) for failure in failures],
         }
         result(json_text(made) + "\n")

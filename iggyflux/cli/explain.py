@@ -155,6 +155,8 @@ def _message_parts(writer: Writer) -> Iterator[tuple[str, list[str]]]:
 
 def _point_lines(point: PointSpec, precision: str, tags: dict[str, str]) -> Iterator[str]:
     rows: list[Row] = [(words, "", "", text) for words, text in _lists(point.for_each)]
+    if point.to is not None:
+        rows.append(("to bucket", "", "", _text(point.to.source)))
     rows.append(("measurement", "", "", _text(point.measurement)))
     if point.where is not None:
         rows.append(("only where", "", "", point.where.text))

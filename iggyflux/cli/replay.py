@@ -249,6 +249,7 @@ def _replaying(
         route,
         source=source,
         plan=_KeptLines() if as_is else route.plan,
+        buckets=route.buckets if route.bucket_sink is not None else (),
         dead_letters=_FailedAgain(source, again),
         on_error=OnError.DEAD_LETTER,
         policy=dataclasses.replace(route.policy, on_unavailable=patience),
@@ -256,9 +257,10 @@ def _replaying(
 
 
 def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]]:
-    """Yield messages whose payload is the list of the rejected lines."""
+    """Yield messages whose payload is the list of the rejected lines with their buckets."""
     for kept in letters:
-        if lines := kept_lines(kept.letter):
+        lines = [(reason.bucket or "", reason.line) for reason in kept.letter.reasons if reason.line is not None]
+        if lines:
             message = kept.letter.message
             yield msgspec.structs.replace(message, payload=msgspec.json.encode(lines)), kept.digest
 
@@ -357,13 +359,15 @@ class _FailedAgain:
 
 
 class _KeptLines(WriterPlan):
-    """A plan that returns the rejected lines, which are the payload."""
+    """A plan that returns the rejected lines, which are the payload, for the buckets that rejected them."""
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         lines: list[str] = []
+        buckets: list[str] = []
         origins: list[int] = []
         for index, message in enumerate(messages):
-            kept = msgspec.json.decode(message.payload, type=list[str])
-            lines += kept
+            kept = msgspec.json.decode(message.payload, type=list[tuple[str, str]])
+            lines += [line for _, line in kept]
+            buckets += [bucket for bucket, _ in kept]
             origins += [index] * len(kept)
-        return Rendered(lines, origins)
+        return Rendered(lines, origins, buckets=buckets)

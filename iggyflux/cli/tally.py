@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Final
 
 from iggyflux.authoring.series import SeriesCount, measurement_of
@@ -43,16 +44,18 @@ class Tally:
     most_keys: int = MOST_KEYS
     _keys: dict[int, str] = field(default_factory=dict)
 
-    def add_message(self, sample: str, lines: Sequence[str], failures: Sequence[Failure]) -> None:
-        """Count one message; `sample` is its name in reports."""
+    def add_message(
+        self, sample: str, lines: Sequence[str], failures: Sequence[Failure], buckets: Sequence[str] = ()
+    ) -> None:
+        """Count one message; `sample` is its name in reports, `buckets` those of its lines, if points choose theirs."""
         self.messages += 1
         self.lines += len(lines)
         self.failed += bool(failures)
         self.failures.update((failure.code, failure.location) for failure in failures)
-        for line in lines:
-            self._add_line(sample, line)
+        for line, bucket in zip(lines, buckets or repeat(""), strict=False):
+            self._add_line(sample, line, bucket)
 
-    def _add_line(self, sample: str, line: str) -> None:
+    def _add_line(self, sample: str, line: str, bucket: str) -> None:
         series, time = point_key(line)
         number = int(time)
         first, last = self.times or (number, number)
@@ -64,7 +67,7 @@ class Tally:
         if len(self._keys) >= self.most_keys:
             self.is_exact = False
             return
-        other = self._keys.setdefault(hash((series, time)), sample)
+        other = self._keys.setdefault(hash((bucket, series, time)), sample)
         if other != sample:
             self.collisions += 1
             if self.first_collision is None:

@@ -21,19 +21,28 @@ from __future__ import annotations
 from iggyflux.delivery.backoff import backoff_seconds
 
 
-class Outage:
-    """The failures of one server since its last answer."""
+class Asked:
+    """What a server asked for, of all that is sent to it: also of buckets that have their own outages."""
 
     def __init__(self) -> None:
+        self.until = 0.0
+        """The time before which it asked for no requests."""
+        self.reason = ""
+
+
+class Outage:
+    """The failures of one server, or of one bucket of it, since its last answer."""
+
+    def __init__(self, asked: Asked | None = None) -> None:
+        """`asked` is what the outages of one server share."""
+        self._asked = asked or Asked()
         self.episode = 0
         """The number of the outage: it grows when an outage is over."""
         self.steps = 0
         """Failures that began a wait, since the start."""
         self.not_before = 0.0
         """When a delivery that failed may try again."""
-        self.asked_until = 0.0
-        """The time before which the server asked for no requests."""
-        self.reason = ""
+        self._reason = ""
         self._level = 0
         self._failed_at = float("-inf")
 
@@ -42,9 +51,24 @@ class Outage:
         """Whether the server failed, and has not answered since."""
         return self._failed_at > float("-inf")
 
+    @property
+    def shared(self) -> Asked:
+        """What the outages of the buckets of one server share."""
+        return self._asked
+
+    @property
+    def asked_until(self) -> float:
+        """The time before which the server asked for no requests."""
+        return self._asked.until
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is sent, for people."""
+        return self._reason or self._asked.reason
+
     def failed(self, reason: str, now: float, jitter: float, *, first: float, cap: float) -> None:
         """Take a failure; begin a wait unless one is in progress."""
-        self.reason = reason
+        self._reason = reason
         self._failed_at = now
         if now < self.not_before and self._level:
             return
@@ -54,8 +78,8 @@ class Outage:
 
     def asked(self, until: float, jitter_seconds: float, reason: str) -> None:
         """Take the time that the server asked for: no request before `until`, and the next attempts not all at once."""
-        self.reason = reason
-        self.asked_until = max(self.asked_until, until)
+        self._reason = self._asked.reason = reason
+        self._asked.until = max(self._asked.until, until)
         self.not_before = max(self.not_before, until + jitter_seconds)
 
     def answered(self, began: float) -> bool:
@@ -78,4 +102,4 @@ class Outage:
 
     def hurry(self) -> None:
         """Let the next attempt be made now."""
-        self.not_before = self.asked_until = 0.0
+        self.not_before = self._asked.until = 0.0

@@ -5,8 +5,11 @@ dead letter, dropped by `on_error: skip`, or left out by `where`.  It is added a
 lack what was settled last and never claims more.  Intervals belong to the plan that rendered the messages; a message
 that is settled again by the same plan counts once.
 
-Offsets that are read again, or that are not there any more, may belong to other messages now: `cut` removes them, of
-all plans.  An interval that is cut keeps its counts in proportion, rounded down; what was settled where is not known.
+Offsets that are read again may belong to other messages now: `cut` removes them, of all plans.  An interval that is cut
+keeps its counts in proportion, rounded down; what was settled where is not known.
+
+A log may also be replaced and not read again here.  So an interval knows when its last message arrived: if another
+message has that offset, no offset of the partition is claimed any more.  One that was cut does not know it.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class Interval:
     """Settled messages with the offsets `first` to `last`, without a gap.
 
     `points` were accepted.  `skipped` messages made no record.  A message can count as a dead letter and have points.
+    `last_us` is when the message `last` arrived, in microseconds since the epoch; 0 if that is not known.
     """
 
     first: int
@@ -37,6 +41,7 @@ class Interval:
     dead_letters: int = 0
     dropped: int = 0
     skipped: int = 0
+    last_us: int = 0
 
     @property
     def messages(self) -> int:
@@ -52,6 +57,7 @@ class Interval:
             self.dead_letters + after.dead_letters,
             self.dropped + after.dropped,
             self.skipped + after.skipped,
+            after.last_us,
         )
 
     def before(self, offset: int) -> Interval:
@@ -65,7 +71,7 @@ PlanInterval: TypeAlias = tuple[str, Interval]
 """An interval, and the identity of the plan that rendered its messages."""
 
 
-_NUMBERS: Final = attrgetter("first", "last", "points", "dead_letters", "dropped", "skipped")
+_NUMBERS: Final = attrgetter("first", "last", "points", "dead_letters", "dropped", "skipped", "last_us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +86,10 @@ class SettledBatch:
 
     def intervals(self) -> Iterator[Interval]:
         """Yield the batch as one interval, or as several where offsets are missing between its messages."""
-        first, last = self.messages[0].offset, self.messages[-1].offset
-        if last - first + 1 == len(self.messages):
+        first, last = self.messages[0].offset, self.messages[-1]
+        if last.offset - first + 1 == len(self.messages):
             counts = len(self.accepted), len(self.dead_letters), len(self.dropped), len(self.skipped)
-            yield Interval(first, last, *counts)
+            yield Interval(first, last.offset, *counts, last.timestamp_us)
             return
         yield from self.intervals_of(range(len(self.messages)))
 
@@ -92,9 +98,11 @@ class SettledBatch:
         points, skipped = Counter(self.accepted), frozenset(self.skipped)
         before: Interval | None = None
         for index in indexes:
-            offset = self.messages[index].offset
-            counts = points[index], index in self.dead_letters, index in self.dropped, index in skipped
-            here = Interval(offset, offset, *map(int, counts))
+            message = self.messages[index]
+            offset = message.offset
+            dead_letters, dropped = int(index in self.dead_letters), int(index in self.dropped)
+            counts = points[index], dead_letters, dropped, int(index in skipped)
+            here = Interval(offset, offset, *counts, message.timestamp_us)
             if before is not None and before.last + 1 != offset:
                 yield before
                 before = None
@@ -149,9 +157,13 @@ class SettledOffsets:
                 del plans[plan]
         return is_cut
 
-    def partitions(self) -> Collection[Partition]:
-        """Return the partitions of which something is known."""
-        return self._places.keys()
+    def lasts(self) -> dict[Partition, tuple[int, int]]:
+        """Return the last claimed offset of each partition, and when its message arrived (0 if that is not known)."""
+        lasts = (
+            (place, max(((each[-1].last, each[-1].last_us) for each in plans.values()), default=None))
+            for place, plans in self._places.items()
+        )
+        return {place: last for place, last in lasts if last is not None}
 
     def intervals(self) -> Mapping[tuple[Partition, str], Sequence[Interval]]:
         """Return the intervals of each partition and plan, in the order of offsets."""

@@ -24,6 +24,7 @@ from iggyflux.records import JSON, Scalar
 from iggyflux.spec import (
     Collisions,
     Const,
+    Destination,
     Field,
     From,
     Limits,
@@ -36,7 +37,7 @@ from iggyflux.spec import (
     Tag,
     Writer,
 )
-from iggyflux.values import Cast, FieldType, OnBadValue, convert, tag_text
+from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")
@@ -192,6 +193,7 @@ class _Point:
             where=self.reading.expression(self.tree.get("where"), self.at("where")),
             pointer=self.pointer,
             for_each=for_each,
+            to=self.destination(),
         )
         return replace(
             spec,
@@ -219,6 +221,22 @@ class _Point:
             elif self.strict_names:
                 self.check_name(check_measurement, source.value, place, key=False)
         return source
+
+    def destination(self) -> Destination | None:
+        """Return where the point goes: its own `to`, else that of the document."""
+        own = "to" in self.tree
+        tree, pointer = object_of((self.tree if own else self.reading.tree).get("to")), self.at("to") if own else "/to"
+        for key, value in tree.items():
+            place = join_pointer(pointer, key)
+            source = self.reading.source(value, place, "a string")
+            if source is NOTHING:
+                return None
+            if isinstance(source, Const):
+                fault = bucket_fault(source.value)
+                if fault is not None:
+                    self.reading.report("IFX122", join_pointer(place, "const"), fault)
+            return Destination(source, place)
+        return None
 
     # members of tags and fields
 

@@ -429,6 +429,10 @@ def _plain(_reading: _Reading, value: JSON, _pointer: str) -> object:
     return value
 
 
+def _texts(_reading: _Reading, value: JSON, _pointer: str) -> tuple[str, ...]:
+    return tuple(map(str, cast("list[JSON]", value)))
+
+
 def _path(reading: _Reading, value: JSON, pointer: str) -> Path:
     return reading.path(value, pointer)
 
@@ -580,4 +584,5 @@ _INFLUX: dict[str, tuple[str, Convert]] = {
     "gzip": ("gzip", _switch),
     "max_in_flight": ("max_in_flight", _in_flight),
     "headers": ("headers", _headers),
+    "buckets": ("buckets", _texts),
 }

@@ -104,6 +104,7 @@ class InfluxSettings:
     bucket: str | None = None
     database: str | None = None
     retention_policy: str | None = None
+    buckets: tuple[str, ...] = ()
     token: Secret | None = None
     username: str | None = None
     password: Secret | None = None

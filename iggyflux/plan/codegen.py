@@ -38,11 +38,14 @@ from iggyflux.plan.tags import fields_of_that_name, with_added, with_defaults
 from iggyflux.records import JSON
 from iggyflux.spec import Const, Field, PointSpec, Source, Star, Tag, Timestamp, TimestampFormat, Writer
 from iggyflux.timestamps import parse_flexible, parse_pattern, parse_rfc3339, scale_number
-from iggyflux.values import KEEPS_NUMBERS, FieldType, convert, may_round, tag_text
+from iggyflux.values import KEEPS_NUMBERS, FieldType, bucket_fault, convert, may_round, tag_text
 
 SERIES_BYTES = 60_000
 """The most bytes that the memoised parts of one series key take together: 65,535 less room for a usual field key."""
 
+
+BUCKET_END = "\0"
+"""What generated code writes between the bucket of a line and the line; neither has it."""
 
 _MOST_CALLS_NESTED = 8
 
@@ -313,7 +316,7 @@ class _WriterGenerator:
 
     def _lines_of(self, number: int, spec: PointSpec) -> None:
         out = self.out
-        series = [self._measurement(number, spec)]
+        series = [*self._bucket(number, spec), self._measurement(number, spec)]
         if spec.tag_stars:
             series.append(self._tag_stars(number, spec))
         else:
@@ -360,6 +363,7 @@ class _WriterGenerator:
         if not self.writer.lists_of(spec):
             return
         sources: list[Source] = [] if spec.tag_stars else [spec.measurement, *(tag.source for tag in spec.tags)]
+        sources = [*([] if spec.to is None else [spec.to.source]), *sources]
         sources = [source for source in sources if isinstance(source, Expression)]
         found = [column for source, (_, column) in zip(sources, series, strict=False) if self._repeats(source)]
         items = [item for item in spec.fields if isinstance(item.source, Expression)]
@@ -392,6 +396,21 @@ class _WriterGenerator:
         if not isinstance(spec.measurement, Const):
             return None
         return _make_measurement(self.dialect, self._valid, spec.measurement.value)
+
+    def _bucket(self, number: int, spec: PointSpec) -> list[_Piece]:
+        """Return what is before each line: its bucket and the end of it, if points choose theirs."""
+        if not self.writer.chooses_bucket:
+            return []
+        if spec.to is None:
+            return [_Piece(text=BUCKET_END)]
+        if isinstance(spec.to.source, Const):
+            return [_Piece(text=_make_bucket(spec.to.source.value))]
+        self._comment(spec.to.pointer)
+        raw = self._raw(spec.to.source, f"bucket_{number}")
+        memo = self._name("bucket_text", columns.Memo(_make_bucket, SERIES_BYTES))
+        column = f"place_{number}"
+        self.out.add(f"{column} = memo_texts(only_strings({raw.name}, odd_{number}), {memo}, odd_{number})")
+        return [_Piece(column=column, variable="place")]
 
     def _measurement(self, number: int, spec: PointSpec) -> _Piece:
         constant = self._constant_measurement(spec)
@@ -707,6 +726,12 @@ _SHORT = (FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED, FieldType.BOOL
 def _characters(item: Field) -> int:
     """Return how many characters of a field are the same in each line."""
     return max(len(str(value)) for value in (item.default, item.source.value if isinstance(item.source, Const) else ""))
+
+
+def _make_bucket(value: JSON) -> str:
+    if value == "" or bucket_fault(value) is not None:
+        raise RecordError("", "not the name of a bucket")
+    return f"{value}{BUCKET_END}"
 
 
 def _make_measurement(dialect: Dialect, valid: Callable[[str, LinePart], str], value: JSON) -> str:

@@ -57,7 +57,7 @@ def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
     has_null = None in column
     values: Sequence[Any] = [0.0 if value is None else value for value in column] if has_null else column
     text = _encode(values)
-    # msgspec and repr write the same digits, but not the same exponents; `n` finds what is no finite number.
+    # msgspec and repr write the same digits, but not the same exponents; `n` is in what is not finite.
     if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:
         texts = text[1:-1].decode().split(",") if values else []
         return _with_nulls(texts, column) if has_null else texts

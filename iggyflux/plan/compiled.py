@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, compress
+from itertools import chain, compress, repeat
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import is_shallow, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
-from iggyflux.plan.codegen import Generated, NotCompiled, generate
+from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
@@ -226,14 +226,23 @@ class CompiledPlan:
             with_lines.update(none)
             # `where` was false for every element: the message made nothing.
             skips = sorted({*skips, *(kept[position] for position in positions if kept[position] not in with_lines)})
+        lines, buckets = self._without_buckets(lines)
         if not fallback:
-            return Rendered(lines, indices, [], skips, none, omitted=[], times=times)
-        return self._merge(messages, lines, indices, skips, none, fallback, work)
+            return Rendered(lines, indices, [], skips, none, omitted=[], times=times, buckets=buckets)
+        return self._merge(messages, lines, buckets, indices, skips, none, fallback, work)
+
+    def _without_buckets(self, lines: list[str]) -> tuple[list[str], list[str] | None]:
+        """Return the lines, and the buckets that generated code writes before them."""
+        if not self.reference.writer.chooses_bucket:
+            return lines, None
+        parts = [line.partition(BUCKET_END) for line in lines]  # that of a record without a bucket is left out later
+        return [line for _, _, line in parts], [bucket for bucket, _, _ in parts]
 
     def _merge(
         self,
         messages: Sequence[Message],
         lines: list[str],
+        buckets: list[str] | None,
         indices: list[int],
         skips: list[int],
         none: list[int],
@@ -241,7 +250,8 @@ class CompiledPlan:
         work: Work,
     ) -> Rendered:
         keep = [index not in fallback for index in indices]
-        found = list(zip(compress(indices, keep), compress(lines, keep), strict=True))
+        places = repeat("") if buckets is None else compress(buckets, keep)
+        found = list(zip(compress(indices, keep), compress(lines, keep), places, strict=False))
         failures: list[Failure] = []
         omitted: list[Failure] = []
         skips = [index for index in skips if index not in fallback]
@@ -250,19 +260,21 @@ class CompiledPlan:
             if work.is_enough:
                 raise MayBeTooMuch
             outcome = self.reference.render_message(index, messages[index], work)
-            found += [(index, line) for line in outcome.lines]
+            chosen = outcome.buckets or repeat("")
+            found += [(index, line, bucket) for line, bucket in zip(outcome.lines, chosen, strict=False)]
             failures += outcome.failures
             skips += outcome.skipped
             none += outcome.empty
             omitted += outcome.omitted
         found.sort(key=_index)
         return Rendered(
-            [line for _, line in found],
-            [index for index, _ in found],
+            [line for _, line, _ in found],
+            [index for index, _, _ in found],
             failures,
             sorted(skips),
             sorted(none),
             omitted=omitted,
+            buckets=None if buckets is None else [bucket for _, _, bucket in found],
         )
 
 
@@ -277,8 +289,8 @@ def _casts_numbers(writer: Writer) -> bool:
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
 
 
-def _index(pair: tuple[int, str]) -> int:
-    return pair[0]
+def _index(found: tuple[int, str, str]) -> int:
+    return found[0]
 
 
 _Made = tuple[list[str], Sequence[int], Sequence[int]]

@@ -54,6 +54,7 @@ def writer_expressions(writer: Writer) -> Iterator[Expression]:
 def point_expressions(point: PointSpec) -> Iterator[Expression]:
     """Yield every expression that is evaluated on what one item of `points` is made of."""
     sources: list[object] = [point.where, point.measurement, point.timestamp.source]
+    sources += [] if point.to is None else [point.to.source]
     sources += [tag.source for tag in point.tags]
     sources += [field.source for field in point.fields]
     sources += [star.source for star in (*point.tag_stars, *point.field_stars)]

@@ -54,7 +54,16 @@ from iggyflux.timestamps import (
     parse_rfc3339,
     scale_number,
 )
-from iggyflux.values import INEXACT, KEEPS_NUMBERS, FieldType, convert, describe, rounded_numbers, tag_text
+from iggyflux.values import (
+    INEXACT,
+    KEEPS_NUMBERS,
+    FieldType,
+    bucket_fault,
+    convert,
+    describe,
+    rounded_numbers,
+    tag_text,
+)
 
 TOO_MANY_STEPS = "IFX303"
 NOT_A_LIST = "IFX343"
@@ -162,6 +171,7 @@ class _Record:
     element: int | None
     number: int
     point: Point
+    bucket: str = ""
 
 
 class ReferencePlan:
@@ -249,6 +259,7 @@ class ReferencePlan:
             spec = self.writer.points[number]
             try:
                 point = self._point(inner, value, spec)
+                bucket = "" if point is None else self._bucket(inner, value, spec)
             except RecordError as error:
                 if error.code == TOO_MUCH:
                     raise
@@ -258,19 +269,21 @@ class ReferencePlan:
                     omitted.add(_failure(index, inner, number, bad), order)
                 if point is not None:
                     room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
-                    records.append(_Record(order, inner.number, number, point))
+                    records.append(_Record(order, inner.number, number, point, bucket))
         if not elements:
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(empty=[index])
-        lines = []
-        for order, outcome in self._settle_collisions(index, records):
+        lines, buckets = [], []
+        for order, outcome, bucket in self._settle_collisions(index, records):
             if isinstance(outcome, Failure):
                 failures.add(outcome, order)
             else:
                 lines.append(outcome)
+                buckets.append(bucket)
         kept = failures.in_order()
         if not lines and not kept:
             return Rendered(skipped=[index])
-        return Rendered(lines, [index] * len(lines), kept, omitted=omitted.in_order())
+        chosen = buckets if self.writer.chooses_bucket else None
+        return Rendered(lines, [index] * len(lines), kept, omitted=omitted.in_order(), buckets=chosen)
 
     def _elements(self, scope: _Scope, failures: Failures, index: int) -> Iterator[tuple[_Scope, JSON, int, Order]]:
         """Yield the records: scope and value, the item of `points`, and the place among the others.
@@ -367,6 +380,18 @@ class ReferencePlan:
         except PointError as error:
             raise error.at(pointer) from None
         return point
+
+    def _bucket(self, scope: _Scope, value: JSON, spec: PointSpec) -> str:
+        """Return the bucket of a point; "" is the one of the pipeline."""
+        if spec.to is None:
+            return ""
+        name = _evaluate(scope, spec.to.source, value, spec.to.pointer)
+        if name is None or name == "":
+            hint = "write EXPR || 'NAME' for a bucket of all other points"
+            raise RecordError(MISSING, f"the bucket is null, missing or empty{scope.inside}", spec.to.pointer, hint)
+        if (fault := bucket_fault(name)) is not None:
+            raise RecordError(NOT_A_STRING, fault, spec.to.pointer)
+        return str(name)
 
     def _measurement(self, scope: _Scope, value: JSON, spec: PointSpec) -> str:
         pointer = f"{spec.pointer}/measurement"
@@ -512,17 +537,20 @@ class ReferencePlan:
         except PointError as error:
             raise RecordError(error.code, error.reason, pointer, _name_hint(text, part)) from None
 
-    def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[tuple[Order, str | Failure]]:
-        """Yield the lines of `records`; the policy settles points with one measurement, tags and time in the precision.
+    def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[tuple[Order, str | Failure, str]]:
+        """Yield the lines of `records` with their buckets.
+
+        The policy settles points of one bucket with one measurement, tags and time in the precision.
 
         A merged point has the place of the first one, and later fields win; `keep_last` keeps the place of the last
         one.
         """
+        key: object
         kept: dict[object, _Record] = {}
         merged: dict[object, dict[str, Scalar]] = {}
         policy = self.writer.collisions
         for record in records:
-            key = _identity(record.point, self.precision)
+            key = record.bucket, _identity(record.point, self.precision)
             first = kept.get(key)
             if first is None:
                 kept[key] = record
@@ -543,13 +571,13 @@ class ReferencePlan:
                     hint="add a tag or a finer timestamp, or set `collisions: merge` or `collisions: keep_last`",
                     elements=_nested(record.order[0] + record.order[2]),
                 )
-                yield record.order, failure
+                yield record.order, failure, record.bucket
         for key, fields in merged.items():
             first = kept[key]
             point = Point(first.point.measurement, first.point.tags, fields, first.point.timestamp_ns)
             kept[key] = replace(first, point=point)
         for record in kept.values():
-            yield record.order, record.point.encode(self.dialect, self.precision)
+            yield record.order, record.point.encode(self.dialect, self.precision), record.bucket
 
 
 def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
@@ -567,7 +595,15 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
         next((part.fallback for _, part in placed if part.fallback is not None), None),
         [replace(value, index=start + value.index) for start, part in placed for value in part.omitted],
         list(chain.from_iterable(times)) if len(times) == len(kept) else None,
+        _joined_buckets([part for _, part in placed]),
     )
+
+
+def _joined_buckets(parts: Sequence[Rendered]) -> list[str] | None:
+    """Return the buckets of all lines; parts without lines have none."""
+    if all(part.buckets is None for part in parts):
+        return None
+    return [bucket for part in parts for bucket in part.buckets or [""] * len(part.lines)]
 
 
 def _spread(scope: _Scope, timestamp: Timestamp, ns: int) -> int:

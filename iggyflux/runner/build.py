@@ -18,6 +18,7 @@ from iggyflux.runner.factories import (
     LINE_SINKS,
     MESSAGE_SINKS,
     SOURCES,
+    make_bucket_sinks,
     make_cursor_store,
     make_dead_letters,
     make_ledger,
@@ -52,6 +53,9 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         until_end=setup.until_end,
         unit_ns=Precision(settings.precision).divisor,
         series=make_series_guard(setup),
+        bucket_sink=make_bucket_sinks(setup, sink),
+        usual_bucket=settings.database or settings.bucket or "",
+        buckets=settings.buckets,
         ledger=make_ledger(setup, source),
     )
 

@@ -64,6 +64,8 @@ class SinkState:
     route: str | None = None
     server: str | None = None
     """The address of the server, for people; None for a file."""
+    bucket: str | None = None
+    """The bucket, of a route whose points choose theirs."""
     conflicts: set[SchemaConflict] = field(default_factory=set)
     """The schema conflicts that were logged; each is logged once."""
     limit: ByteLimit | None = None
@@ -82,20 +84,33 @@ class SinkState:
     pace: Pace | None = None
     """How many requests may be in flight."""
     unanswered: Unanswered = field(default_factory=Unanswered)
+    delivered: int = 0
+    """Lines that were accepted."""
+    refused: int = 0
+    """Lines that were refused."""
+    sent_bytes: int = 0
+    """What the sink had sent when that was counted last."""
+    queued: int = 0
+    """Requests that wait in the queue of a bucket."""
     logged_step: int = 0
     """The step of the backoff that was logged last."""
 
     def waiting_for(self, now: float) -> str | None:
         """Return what deliveries wait for, for people: the server with the reason, or an answer that is late."""
         if self.waiting or any(each.is_retrying for each in self.deliveries):
-            return f"{self.server or 'the sink'}: {self.shared.outage.reason}"
+            return f"{self._where}: {self.shared.outage.reason}"
         return self.unanswered.waiting_for(now)
 
     def waiting_briefly(self) -> str | None:
         """Return the same without the words of the server; None if it is not the server that failed."""
         if self.waiting or any(each.is_retrying for each in self.deliveries):
-            return f"{self.server or 'the sink'}: {self.shared.failure}"
+            return f"{self._where}: {self.shared.failure}"
         return None
+
+    @property
+    def _where(self) -> str:
+        where = self.server or "the sink"
+        return where if self.bucket is None else f"{where}, bucket {self.bucket!r}"
 
     @contextmanager
     def delivery(self, machine: Machine) -> Iterator[None]:
@@ -108,7 +123,8 @@ class SinkState:
 
     def fields(self) -> dict[str, object]:
         """Return the fields of each event."""
-        return {"route": self.route, "server": self.server}
+        place = {} if self.bucket is None else {"bucket": self.bucket}
+        return {"route": self.route, "server": self.server, **place}
 
 
 async def deliver(
@@ -178,7 +194,8 @@ async def _deliver(
                 if state.pace is not None:
                     state.pace.ended(len(indices), began, now, is_answered=is_answered)
                 if isinstance(sink, Counting):
-                    statistics.sent_bytes = sink.sent_bytes
+                    statistics.sent_bytes += sink.sent_bytes - state.sent_bytes
+                    state.sent_bytes = sink.sent_bytes
                 _record(state, statistics, verdict, len(indices), now - began)
             case Probe():
                 is_last = stop.is_set()

@@ -43,6 +43,7 @@ _FIXED_OF_WRITER: Final[dict[str, Callable[[Writer], object]]] = {
     "from/stream": lambda writer: writer.source.stream,
     "from/topic": lambda writer: writer.source.topics,
     "limits": lambda writer: writer.limits,
+    "to": lambda writer: writer.chooses_bucket,
 }
 _FIXED_OF_READER: Final[dict[str, Callable[[Reader], object]]] = {
     "name": lambda reader: reader.name,

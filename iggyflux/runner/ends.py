@@ -79,6 +79,11 @@ def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Proble
         yield pipeline.problem("IFX813", item, "lines of line protocol have no envelope", hint="remove `envelope`")
     if key == "to" and setup.kind == "writer":
         yield from precision_problems(setup.writer, setup.influxdb.precision)
+        if setup.writer.chooses_bucket and given.kind != "influxdb":
+            message = f"{setup.name!r} chooses buckets, and {given} has none"
+            yield pipeline.problem(
+                "IFX828", item, message, hint="send the route to influxdb, or remove `to` of the mapping"
+            )
 
 
 def _target_problems(setup: ReaderSetup, sink: Endpoint) -> Iterator[Problem]:

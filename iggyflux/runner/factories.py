@@ -5,6 +5,7 @@ The tables list which function builds which kind of end; a transport is imported
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
@@ -126,6 +127,26 @@ LINE_SINKS: dict[str, Callable[[WriterSetup, Endpoint], LineSink]] = {
     "file": _file_sink,
     "stdout": _stdout_sink,
 }
+
+
+def make_bucket_sinks(setup: WriterSetup, sink: Endpoint) -> Callable[[str], LineSink] | None:
+    """Return what makes the sink of a bucket or database, if the points of a mapping choose theirs."""
+    if not setup.writer.chooses_bucket or sink.kind != "influxdb":
+        return None
+
+    def make(name: str) -> LineSink:
+        from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+
+        return InfluxLineSink(settings_of(name, setup.influxdb))
+
+    return make
+
+
+def settings_of(bucket: str, settings: InfluxSettings) -> InfluxSettings:
+    """Return the same settings for another bucket or database of the server."""
+    if settings.database:
+        return dataclasses.replace(settings, database=bucket)
+    return dataclasses.replace(settings, bucket=bucket)
 
 
 # --- Sinks of messages ---

@@ -16,7 +16,7 @@ from iggyflux.records import Batch, Message, Partition, Position, Rendered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # payloads are not for a log, where an internal error would show them
 class Job:
     """A batch in flight: its lines, how many of them are not settled, and which were refused."""
 
@@ -25,13 +25,6 @@ class Job:
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
     trace: Trace = NO_TRACE
-
-    def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
-        """Settle the lines `[start, stop)`; `refusals` count from `start`."""
-        self.unsettled_lines -= stop - start
-        self.refusals += (
-            Refusal(start + refusal.line, refusal.reason, refusal.status, refusal.code) for refusal in refusals
-        )
 
     def message_of(self, refusal: Refusal) -> int:
         """Return the index of the message that a refused line was made of."""
@@ -47,6 +40,24 @@ class Job:
     def messages(self) -> Sequence[Message]:
         """The messages of the batch."""
         return self.batch.messages
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The lines of a batch that go to one bucket, with their times; `indices` says which of the batch they are."""
+
+    job: Job
+    lines: Sequence[str]
+    indices: Sequence[int]
+    times: Sequence[int] | None = None
+
+    def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
+        """Settle the lines `[start, stop)` of this share; `refusals` count from `start`."""
+        self.job.unsettled_lines -= stop - start
+        self.job.refusals += (
+            Refusal(self.indices[start + refusal.line], refusal.reason, refusal.status, refusal.code)
+            for refusal in refusals
+        )
 
 
 @dataclass(slots=True)
@@ -85,11 +96,14 @@ class Ledger:
     def __init__(self) -> None:
         self._queues: dict[Partition, deque[_Entry]] = {}
         self._unsettled: dict[Job, _Entry] = {}
+        self.unsettled_bytes = 0
+        """The bytes of payloads of batches that are not settled."""
 
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
         entry = _Entry(job.batch.last, len(job.messages), job.messages[0].timestamp_us, job.trace)
         self._unsettled[job] = entry
+        self.unsettled_bytes += job.batch.payload_bytes
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
     def settle(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> None:
@@ -99,6 +113,7 @@ class Ledger:
         """
         entry = self._unsettled.pop(job)
         entry.is_settled, entry.intervals = True, intervals
+        self.unsettled_bytes -= job.batch.payload_bytes
 
     def take(self) -> Settled:
         """Return what may be acknowledged since the last call."""

@@ -110,6 +110,14 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
         for field in fields_of_that_name(setup.writer, dict(setup.item.tags))
     ]
     problems += _clashes_of_retention(pipeline, setups)
+    hint = "list what is allowed: influxdb: {buckets: [NAME, …]}"
+    problems += [
+        pipeline.problem(
+            "IFX827", setup.item, f"{setup.name!r} chooses buckets, and the pipeline allows none", hint=hint
+        )
+        for setup in setups
+        if isinstance(setup, WriterSetup) and setup.writer.chooses_bucket and not setup.influxdb.buckets
+    ]
     if problems:
         raise PipelineError(problems)
     return [setup for setup in setups if not only or setup.name in only]

@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from iggyflux.delivery.held import EndedRequest, HeldRequests
+from iggyflux.delivery.held import EndedRequest
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.errors import Stopped
 from iggyflux.runner.clock import Clock
-from iggyflux.runner.deliver import SinkState, deliver
+from iggyflux.runner.deliver import deliver
 from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
+from iggyflux.runner.places import Place
 from iggyflux.runner.requests import Request
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
@@ -29,13 +31,16 @@ _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, 
 
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
+_MOST_BYTES = 16_000_000
+"""The most characters of several requests in flight, where their number is not given but adapted."""
+
 log = logging.getLogger("iggyflux.runner")
 
 
 class RequestSender:
     """Delivers requests side by side; calls `settle` for each batch whose lines are all accepted or refused.
 
-    `state` and `held` are what is known of the sink: they outlive the connection.
+    `place` is where they go; it outlives the connection.
     """
 
     def __init__(
@@ -44,27 +49,22 @@ class RequestSender:
         status: RouteStatus,
         clock: Clock,
         stop: asyncio.Event,
-        state: SinkState,
-        held: HeldRequests[Request],
+        place: Place,
         settle: Callable[[Job], Awaitable[None]],
     ) -> None:
         self._route = route
         self._status = status
         self._clock = clock
         self._stop = stop
-        self._state = state
-        self._held = held
+        self._sink, self._state, self._held = place.sink, place.state, place.held
         self._settle = settle
         self._in_flight: dict[asyncio.Task[None], Footprint] = {}
+        self._size = 0
+        """Of the requests in flight, in characters."""
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
         self._is_finishing = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is in flight."""
-        return not self._in_flight
 
     @property
     def in_flight(self) -> int:
@@ -76,10 +76,19 @@ class RequestSender:
         """Whether requests are held."""
         return self._held.words is not None
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a request is in flight, or is about to be: one that was held is neither held nor in flight then."""
+        return bool(self._in_flight) or self._sending.locked()
+
     async def until_answered(self) -> None:
-        """Return when no request is in flight: each is settled or held."""
-        while self._in_flight:
-            await asyncio.wait(self._in_flight)
+        """Return when no request is in flight, or is about to be: each is settled or held."""
+        while self.is_sending:
+            if self._in_flight:
+                await asyncio.wait(self._in_flight)
+            else:
+                async with self._sending:
+                    pass
 
     async def send(self, request: Request, tasks: asyncio.TaskGroup) -> None:
         """Start a delivery when the number in flight allows it, and none in flight writes a point of this one.
@@ -91,9 +100,9 @@ class RequestSender:
             self._status.collisions += footprint.collisions()
         if wrong := footprint.implausible_times(self._route.unit_ns):
             self._report_implausible(wrong)
-        self._count_too_old(footprint)
+        is_counted = self._count_too_old(footprint)
         async with self._sending:
-            await self._start(request, footprint, tasks)
+            await self._start(request, footprint, tasks, is_counted=is_counted)
 
     async def finish(self) -> None:
         """Wait for the requests in flight, then settle those that are held: no request will follow."""
@@ -102,27 +111,50 @@ class RequestSender:
             if self._trying_again is not None:
                 self._trying_again.cancel()
         await self.until_answered()
-        await self._settle_all(self._held.finished())
+        await self.settle_held()
+
+    async def settle_held(self) -> None:
+        """Settle the requests that are held: no request will follow before that.  Raise `Stopped`."""
+        async with self._sending:
+            await self._settle_all(self._held.finished())
 
     async def _start(
-        self, request: Request, footprint: Footprint, tasks: asyncio.TaskGroup, *, again: int | None = None
+        self,
+        request: Request,
+        footprint: Footprint,
+        tasks: asyncio.TaskGroup,
+        *,
+        again: int | None = None,
+        is_counted: bool = True,
     ) -> None:
-        pace, ready = self._pace(), self._clock.monotonic()
+        pace = self._pace()
+        while self._in_flight and self._is_full(request):
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        ready = self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         pace.held_up(self._clock.monotonic() - ready)
         if before := [task for task, other in self._in_flight.items() if footprint.overlaps(other)]:
             await asyncio.wait(before)
-        delivery = tasks.create_task(self._deliver(request, tasks, again))
+        delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint
-        delivery.add_done_callback(self._in_flight.pop)
+        self._size += request.size
+        delivery.add_done_callback(partial(self._has_ended, request.size))
         await asyncio.sleep(0)
+
+    def _is_full(self, request: Request) -> bool:
+        """Whether `request` would take too much memory beside those in flight."""
+        return self._route.max_in_flight is None and self._size + request.size > _MOST_BYTES
+
+    def _has_ended(self, size: int, delivery: asyncio.Task[None]) -> None:
+        del self._in_flight[delivery]
+        self._size -= size
 
     def _pace(self) -> Pace:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""
         if self._state.pace is None:
             number = self._route.max_in_flight
-            bounds = Bounds.exactly(number) if number else self._route.sink.in_flight or _DEFAULT_IN_FLIGHT
+            bounds = Bounds.exactly(number) if number else self._sink.in_flight or _DEFAULT_IN_FLIGHT
             self._state.pace = Pace(bounds)
         return self._state.pace
 
@@ -134,17 +166,23 @@ class RequestSender:
             emit(log, logging.WARNING, "times.implausible", **fields)
         self._status.implausible += len(times)
 
-    def _count_too_old(self, footprint: Footprint) -> None:
-        """Count the times that are beyond the retention, and log the first one; the server decides what it refuses."""
+    def _count_too_old(self, footprint: Footprint) -> bool:
+        """Count the times that are beyond the retention, and log the first one; the server decides what it refuses.
+
+        Return whether the retention is known: a bucket is connected, and asked, by its first request.
+        """
         retention, unit = self._state.retention, self._route.unit_ns
-        oldest = None if retention is None else retention.oldest_ns(time.time())
+        if retention is None:
+            return False
+        oldest = retention.oldest_ns(time.time())
         if oldest is None or not (times := footprint.times_before(oldest // unit)):
-            return
+            return True
         if not self._status.too_old:
             example = format_rfc3339(times[0] * unit)
             fields = {"route": self._route.name, "lines": len(times), "example": example, "kept": str(retention)}
             emit(log, logging.WARNING, "times.too_old", **fields, hint=_TOO_OLD_HINT)
         self._status.too_old += len(times)
+        return True
 
     async def _try_again(self, tasks: asyncio.TaskGroup) -> None:
         """Send the held requests again whenever no request began for the largest backoff, until none is held."""
@@ -160,13 +198,18 @@ class RequestSender:
                     for number, request in self._held.again():
                         await self._start(request, Footprint(request.lines, request.times), tasks, again=number)
 
-    async def _deliver(self, request: Request, tasks: asyncio.TaskGroup, again: int | None) -> None:
-        """Deliver a request, and settle what its end settles; `again` is the number of one that was held."""
+    async def _deliver(
+        self, request: Request, tasks: asyncio.TaskGroup, again: int | None, uncounted: Footprint | None
+    ) -> None:
+        """Deliver a request, and settle what its end settles; `again` is the number of one that was held.
+
+        The times in `uncounted` are compared with the retention afterwards.
+        """
         self._status.in_flight += 1
         self._began_at = self._clock.monotonic()
         route, number = self._route, self._held.begin() if again is None else again
         refusals = await deliver(
-            route.sink,
+            self._sink,
             request.lines,
             route.policy,
             self._clock,
@@ -177,6 +220,8 @@ class RequestSender:
             traced=request.traced,
         )
         self._status.in_flight -= 1
+        if uncounted is not None:
+            self._count_too_old(uncounted)
         ended = self._held.ended(number, request, len(request.lines), refusals)
         if not ended and again is None:
             lines, words = len(request.lines), self._held.words
@@ -192,8 +237,11 @@ class RequestSender:
         for each in ended:
             for refusal in each.refusals:
                 self._status.count("refused", refusal.code)
-            self._status.delivered += len(each.request.lines) - len(each.refusals)
+            accepted = len(each.request.lines) - len(each.refusals)
+            self._status.delivered += accepted
+            self._state.delivered += accepted
+            self._state.refused += len(each.refusals)
             for lines, refusals in each.request.refusals_by_range(each.refusals):
-                lines.job.answered(lines.start, lines.stop, refusals)
-                if not lines.job.unsettled_lines:
-                    await self._settle(lines.job)
+                lines.share.answered(lines.start, lines.stop, refusals)
+                if not lines.share.job.unsettled_lines:
+                    await self._settle(lines.share.job)

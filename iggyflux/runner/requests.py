@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.runner.ledger import Job
+from iggyflux.runner.ledger import Share
 from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
 
 
 @dataclass(frozen=True, slots=True)
 class LineRange:
-    """The lines `[start, stop)` of a batch."""
+    """The lines `[start, stop)` of a batch, or of its share."""
 
-    job: Job
+    share: Share
     start: int
     stop: int
 
@@ -68,9 +68,9 @@ class RequestBuilder:
         """Return the number of lines that wait for a request."""
         return len(self._lines)
 
-    def add(self, job: Job) -> Iterator[Request]:
-        """Add the lines of a batch; yield the requests that are full."""
-        lines, start, total = job.rendered.lines, 0, len(job.rendered.lines)
+    def add(self, share: Share) -> Iterator[Request]:
+        """Add the lines of a batch, or a share of them; yield the requests that are full."""
+        lines, start, total = share.lines, 0, len(share.lines)
         while start < total:
             free = self._max_lines - len(self._lines)
             added = lines if total <= free and not start else lines[start : start + free]
@@ -82,7 +82,7 @@ class RequestBuilder:
                     continue
                 added = added[: max(fitting, 1)]  # one line over the limit goes alone
                 size = sum(map(len, added)) + len(added)
-            self._ranges.append(LineRange(job, start, start + len(added)))
+            self._ranges.append(LineRange(share, start, start + len(added)))
             self._lines = [*self._lines, *added] if self._lines else added
             self._size += size
             start += len(added)
@@ -91,7 +91,7 @@ class RequestBuilder:
 
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
-        traced = requests_of([lines.job.trace for lines in self._ranges])
+        traced = requests_of([lines.share.job.trace for lines in self._ranges])
         request = Request(tuple(self._ranges), self._lines, self._size, _times(self._ranges), traced)
         self._ranges, self._lines, self._size = [], (), 0
         return request
@@ -101,7 +101,7 @@ def _times(ranges: Sequence[LineRange]) -> Sequence[int] | None:
     """Return the times of the lines of all ranges; None if those of one are not known."""
     found: list[int] = []
     for each in ranges:
-        times = each.job.rendered.times
+        times = each.share.times
         if times is None:
             return None
         found += times[each.start : each.stop]

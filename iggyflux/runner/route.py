@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -75,6 +75,12 @@ class Route:
     until_end: bool = False
     unit_ns: int = 1
     """The unit of the times in lines."""
+    bucket_sink: Callable[[str], LineSink] | None = None
+    """The sink of a bucket or database, if points choose theirs."""
+    usual_bucket: str = ""
+    """The name of the bucket or database of `sink`, as points would choose it."""
+    buckets: tuple[str, ...] = ()
+    """The names, or globs of names, that points may choose."""
     series: SeriesGuard | None = None
     """The limit of series, if the mapping has one."""
     ledger: SettledLedger | None = None

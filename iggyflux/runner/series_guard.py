@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -113,8 +112,6 @@ class SeriesGuard:
 
     def _without(self, rendered: Rendered, over: Sequence[int]) -> Rendered:
         """Return `rendered` without the lines `over`, and with a failure for each."""
-        hidden = frozenset(over)
-        kept = [index for index in range(len(rendered.lines)) if index not in hidden]
         failures = [
             Failure(
                 rendered.origins[index],
@@ -127,13 +124,7 @@ class SeriesGuard:
             )
             for index in over
         ]
-        return replace(
-            rendered,
-            lines=[rendered.lines[index] for index in kept],
-            origins=[rendered.origins[index] for index in kept],
-            failures=[*rendered.failures, *failures],
-            times=None,
-        )
+        return rendered.without(over, failures)
 
     def _words(self, line: str) -> str:
         return f"a new series beyond the {self._most:,} of `limits.series`: {point_key(line)[0]}"

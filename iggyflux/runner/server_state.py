@@ -16,14 +16,16 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 from iggyflux.delivery.backoff import MAX_RETRY_AFTER_SECONDS
-from iggyflux.delivery.outage import Outage
+from iggyflux.delivery.outage import Asked, Outage
+from iggyflux.errors import NotConnected
 
 
 class ServerState:
     """One server, as the deliveries to it know it."""
 
-    def __init__(self) -> None:
-        self.outage = Outage()
+    def __init__(self, asked: Asked | None = None) -> None:
+        """`asked` is what the buckets of one server share."""
+        self.outage = Outage(asked)
         self.failure = ""
         """Why the last request failed, as `retry_reason` names it."""
         self.has_given_up = False
@@ -40,6 +42,11 @@ class ServerState:
         if seconds:
             self.outage.asked(now + min(seconds, MAX_RETRY_AFTER_SECONDS), 0.0, reason)
             self.failure = "it asked to wait"
+
+    def still_asked(self, now: float) -> NotConnected | None:
+        """Return why no route connects yet: the server asked for no requests; None if it did not."""
+        seconds = self.outage.asked_until - now
+        return NotConnected(self.outage.reason, retry_after_seconds=seconds) if seconds > 0 else None
 
     @contextmanager
     def attempt(self, *, is_retry: bool) -> Iterator[None]:

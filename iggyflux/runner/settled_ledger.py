@@ -4,11 +4,14 @@ The guarantee does not depend on it, so a ledger that cannot be read or written 
 
 | this happens                            | the ledger                                                           |
 |-----------------------------------------|----------------------------------------------------------------------|
-| batches were acknowledged               | notes them in memory; a thread makes and writes the record           |
+| batches were acknowledged               | notes them in memory; a thread makes and writes the record, also     |
+|                                         | where no batch follows                                               |
 | the file is locked, the disk is full, … | logs `ledger.unusable` once, and tries again later                   |
 | … when it is read                       | as before; what is settled until then is not noted                   |
-| offsets are read again, or are behind   | cuts them: they may belong to other messages now                     |
-| the end of the log                      |                                                                      |
+| offsets are read again                  | cuts them: they may belong to other messages now                     |
+| the route is connected, and the last    | forgets the partition: its log was replaced                          |
+| message of a partition is another one   |                                                                      |
+| … the ledger is read later              | the same, before it notes anything                                   |
 | the end of the run                      | one last write; the file is waited for no longer than `BUSY_SECONDS` |
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +34,12 @@ from iggyflux.runner.ledger import Job
 from iggyflux.state import sqlite
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
-from iggyflux.transports.base import Worker
+from iggyflux.transports.base import Comparing, Worker
 
 KIND: Final = "ledger"
 BUSY_SECONDS: Final = 0.2
 """How long a route waits for a locked ledger: less than any stop may take."""
-_EVERY_SECONDS: Final = 1.0
+EVERY_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 5.0
 
 log = logging.getLogger("iggyflux.runner")
@@ -56,6 +60,8 @@ class SettledLedger:
         self._store = store
         self._worker = Worker("ledger")
         self._settled: SettledOffsets | None = None
+        self._source: Comparing | None = None
+        """What it is compared with when it is read."""
         self._cuts: dict[Partition, int] = {}
         """The offsets to cut at when it is read."""
         self._is_changed = self._is_reported = False
@@ -63,8 +69,8 @@ class SettledLedger:
         self._writing: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        """Read what is stored; idempotent."""
-        if self._settled is None and self._writing is None:
+        """Read what is stored, before the source is connected for the first time; idempotent.  Call `compare` then."""
+        if self._settled is None and self._writing is None and self._source is None:
             await self._read_or_write(None)
 
     def intervals_of(self, job: Job, plan: str) -> Sequence[PlanInterval]:
@@ -82,13 +88,31 @@ class SettledLedger:
             self._settled.add(partition, plan, interval)
             self._is_changed = True
 
+    async def compare(self, source: Comparing) -> None:
+        """Forget the partitions whose log was replaced.  Raise `NotConnected`."""
+        self._source = source
+        if self._settled is not None:
+            await self._forget_replaced(self._settled)
+
+    async def _forget_replaced(self, settled: SettledOffsets) -> None:
+        lasts = settled.lasts()
+        if self._source is None or not lasts:
+            return
+        for place in await self._source.replaced(lasts):
+            self._is_changed |= settled.cut(place, 0)
+
     def cut(self, ends: Mapping[Partition, int]) -> None:
-        """Forget these offsets and all after them: they are read again, or are not there any more."""
+        """Forget these offsets and all after them: they are read again."""
         for partition, offset in ends.items():
             if self._settled is None:
                 self._cuts[partition] = min(offset, self._cuts.get(partition, offset))
             elif self._settled.cut(partition, offset):
                 self._is_changed = True
+
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether something is to be stored, or to be read: call `write` again soon."""
+        return self._is_changed or self._settled is None
 
     def write(self, now: float) -> None:
         """Begin to store what was added, if a second has passed since the last time; `now` is the time of the clock."""
@@ -97,8 +121,8 @@ class SettledLedger:
                 return
             self._writing.result()  # a mistake of ours stops the route
             self._writing = None
-        if now >= self._due and (self._is_changed or self._settled is None):
-            self._due = now + _EVERY_SECONDS
+        if now >= self._due and self.is_unwritten:
+            self._due = now + EVERY_SECONDS
             self._writing = asyncio.create_task(self._read_or_write(now))
 
     async def close(self) -> None:
@@ -110,8 +134,11 @@ class SettledLedger:
     async def _read_or_write(self, now: float | None) -> None:
         try:
             if self._settled is None:
-                self._settled = await self._worker.call(self._read)
-                self.cut(self._cuts)
+                settled = await self._worker.call(self._read)
+                with suppress(NotConnected):  # the route connects again
+                    await self._forget_replaced(settled)
+                    self._settled = settled
+                    self.cut(self._cuts)
             else:
                 self._is_changed = False
                 await self._worker.call(self._commit, self._settled.copy())

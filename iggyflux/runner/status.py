@@ -140,6 +140,8 @@ class RouteStatus(DeliveryStatistics):
     """The known series of a writer with `limits.series`."""
     series_limit: int | None = None
     """The most series of such a writer."""
+    buckets: Mapping[str, JSON] = field(default_factory=dict)
+    """What is known of each bucket, of a writer whose points choose theirs."""
     retention_seconds: int | None = None
     """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
@@ -201,6 +203,7 @@ class RouteStatus(DeliveryStatistics):
             "groups": [_group(each) for each in self.groups],
             **({} if series is None else {"series": series, "series_limit": self.series_limit}),
             "retention_seconds": self.retention_seconds,
+            **({"buckets": dict(self.buckets)} if self.buckets else {}),
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
             "newest_dead_letters": [each.as_dict(show) for each in self.newest],
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},

@@ -51,8 +51,8 @@ with a failure or a refused line was kept (or counted, under `skip`).  A partiti
 batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
-flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, one is being
-filled, one batch is read ahead.
+flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
+as the pace allows and 16 MB hold; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations
@@ -64,27 +64,30 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
-from iggyflux.delivery.held import HeldRequests
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.change import SETTLE_SECONDS, Change
-from iggyflux.runner.clock import Clock
+from iggyflux.runner.clock import Clock, first_of
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.events import emit
 from iggyflux.runner.failures import FailureHandler, reasons_by_record
+from iggyflux.runner.lanes import Lane, Lanes, OneWay, Outlet, Settle
 from iggyflux.runner.ledger import Job, Ledger
+from iggyflux.runner.places import Place, Places, read_retention
 from iggyflux.runner.rendering import rendered_parts
 from iggyflux.runner.request_sender import RequestSender
-from iggyflux.runner.requests import Request, RequestBuilder
+from iggyflux.runner.requests import RequestBuilder
 from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
+from iggyflux.runner.settled_ledger import EVERY_SECONDS
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Ending, Grouped, Lagging, Retaining, Worker, server_of
+from iggyflux.transports.base import Comparing, Grouped, Lagging, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -126,10 +129,11 @@ class WriterRun:
         self._sink_state = SinkState(
             route.name, server_of(route.sink), shared=server or ServerState(), unanswered=self._unanswered
         )
+        self._places = Places(route, self._sink_state)
         self._is_source_connected = False
         self._has_reached_end = False
         self._has_abandoned = False
-        self._held: HeldRequests[Request] = HeldRequests()
+        self._guard = BucketGuard(route.buckets)
         self._sink_failures = 0
         self._renderer = Worker("render")
         self._traces = traces or Traces()
@@ -137,7 +141,7 @@ class WriterRun:
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
-        closes = [self._renderer.abandon, route.source.close, route.sink.close, route.dead_letters.close]
+        closes = [self._renderer.abandon, route.source.close, self._places.close, route.dead_letters.close]
         closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
@@ -154,24 +158,26 @@ class WriterRun:
             status.groups = self.route.source.groups
         if self.route.series is not None:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
+        status.buckets = {name: place.as_dict() for name, place in self._places.buckets.copy().items()}
         now = self._clock.monotonic()
-        shared = self._sink_state.shared
+        outages = [place.state.shared.outage for place in self._places]
+        until = [outage.not_before for outage in outages if outage.is_on]
         self._failures.refresh()
-        status.is_away = shared.outage.is_on or self._sink_failures > 0
-        status.show_backoff(now, shared.outage.not_before if shared.outage.is_on else None)
+        status.is_away = bool(until) or self._sink_failures > 0
+        status.show_backoff(now, min(until, default=None))
         self._unanswered.warn(now)
         if status.state == "connecting":
             self._unanswered.show(status, now)
         elif status.state != "starting":
-            words = self._held.words
+            states = [place.state for place in self._places]
+            words = next((place.held.words for place in self._places if place.held.words), None)
             held = f"{_HELD}: {words}" if words else None
             source = self.route.source.waiting_for
+            waiting = next((text for each in states if (text := each.waiting_for(now))), None)
+            briefly = next((text for each in states if (text := each.waiting_briefly())), None)
             status.wait_for(
-                self._sink_state.waiting_for(now) or held or source,
-                briefly=self._sink_state.waiting_briefly()
-                or self._unanswered.waiting_for(now)
-                or (held and _HELD)
-                or source,
+                waiting or held or source,
+                briefly=briefly or self._unanswered.waiting_for(now) or (held and _HELD) or source,
             )
 
     async def _connect(self) -> None:
@@ -186,17 +192,20 @@ class WriterRun:
             source = self.route.source
             with self._unanswered.request(self._clock.monotonic(), "connecting", server_of(source)):
                 await source.connect()
-                if self.route.ledger is not None and isinstance(source, Ending):
-                    self.route.ledger.cut(await source.ends())
+                if self.route.ledger is not None and isinstance(source, Comparing):
+                    await self.route.ledger.compare(source)
             self._is_source_connected = True
 
     async def _connect_sink(self) -> None:
-        policy = self.route.policy
+        policy, shared = self.route.policy, self._sink_state.shared
+        if error := shared.still_asked(self._clock.monotonic()):
+            error.server = self._sink_state.server
+            raise error
         try:
             with self._unanswered.request(self._clock.monotonic(), "connecting", self._sink_state.server):
                 await self.route.sink.connect()
         except NotConnected as error:
-            self._sink_state.shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
+            shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
             self._sink_failures += 1
             if policy.on_unavailable == "stop" and self._sink_failures > policy.max_retries:
                 end = policy.still_away(error.named)
@@ -206,18 +215,12 @@ class WriterRun:
         await self._read_retention()
 
     async def _read_retention(self) -> None:
-        """Ask once how long the server keeps points; a run does not depend on the answer."""
-        state, sink = self._sink_state, self.route.sink
-        if state.retention is not None or not isinstance(sink, Retaining):
-            return
-        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", state.server):
-            state.retention = found = await sink.retention()
-        state.shared.asked(found.retry_after_seconds, self._clock.monotonic(), found.why)
-        self.status.retention_seconds = found.seconds
-        fields = {"route": self.route.name, "server": state.server, "kept": str(found)}
-        emit(
-            log, logging.INFO, "server.retention", **fields, **({"reason": found.why} if found.seconds is None else {})
-        )
+        """Ask once how long the server keeps points."""
+        with self._unanswered.request(self._clock.monotonic(), "asking for the retention", self._sink_state.server):
+            found = await read_retention(self.route.sink, self._sink_state)
+        if found is not None:
+            self._sink_state.shared.asked(found.retry_after_seconds, self._clock.monotonic(), found.why)
+            self.status.retention_seconds = found.seconds
 
     def take_change(self) -> Route:
         """Take a changed route if one is offered, now that nothing is in flight; return the route."""
@@ -242,17 +245,37 @@ class WriterRun:
                 await self._session.unless_stopped(self._connect())
 
     async def _transfer_once(self) -> None:
-        self._held.forget()
+        for place in self._places:
+            place.forget()
         self._is_source_connected = False  # it has to be connected again whatever ends the transfer
-        status, clock, stop = self.status, self._clock, self._stop.requested
-        transfer = _Transfer(self, self._stop, clock, self._failures, self._unanswered, self._renderer, self._traces)
-        route = self.route
+        transfer = _Transfer(
+            self,
+            self._stop,
+            self._clock,
+            self._failures,
+            self._unanswered,
+            self._renderer,
+            self._guard,
+            self._traces,
+        )
         try:
-            await transfer.run(RequestSender(route, status, clock, stop, self._sink_state, self._held, transfer.settle))
+            await transfer.run(self._outlet(transfer))
         except StopRequested:
             self._has_abandoned = True
             raise
         self._has_reached_end = transfer.has_reached_end
+
+    def _outlet(self, transfer: _Transfer) -> Outlet:
+        """Return where the lines of one transfer go."""
+        route = self.route
+
+        def lane(place: Place, settle: Settle) -> Lane:
+            sender = RequestSender(route, self.status, self._clock, self._stop.requested, place, settle)
+            return Lane(place, RequestBuilder(route.batch_size, route.batch_bytes), sender)
+
+        if route.bucket_sink is None:
+            return OneWay(lane(self._places.default, transfer.settle))
+        return Lanes(self._places, lane, transfer.settle, transfer.unsettled_bytes, self._clock)
 
     async def _end(self) -> None:
         """Set the last state: a run that was stopped before its end is interrupted."""
@@ -276,6 +299,7 @@ class _Transfer:
         failures: FailureHandler,
         unanswered: Unanswered,
         renderer: Worker,
+        buckets: BucketGuard,
         traces: Traces,
     ) -> None:
         route = self._route = run.route
@@ -290,13 +314,13 @@ class _Transfer:
         self._clock = clock
         self._failures = failures
         self._ledger = Ledger()
-        self._builder = RequestBuilder(route.batch_size, route.batch_bytes)
+        self._buckets = buckets
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
         self._is_over = False
         self.has_reached_end = False
         self._fault: Stopped | None = None
 
-    async def run(self, sender: RequestSender) -> None:
+    async def run(self, outlet: Outlet) -> None:
         """Transfer until the end of the input or a requested stop; leave no task behind.
 
         Raise `NotConnected` or `Stopped`.
@@ -304,11 +328,11 @@ class _Transfer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 acknowledging = tasks.create_task(self._acknowledge())
-                limiting = tasks.create_task(self._limit_changes(sender))
-                await self._read_all(sender, tasks)
+                limiting = tasks.create_task(self._limit_changes(outlet))
+                await self._read_all(outlet, tasks)
                 limiting.cancel()
                 self._status.state = "finishing"
-                await sender.finish()
+                await outlet.finish()
                 self._is_over = True
                 self._may_acknowledge.set()
                 await acknowledging
@@ -331,13 +355,17 @@ class _Transfer:
         self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
 
+    def unsettled_bytes(self) -> int:
+        """Return the bytes of payloads that are read and not settled."""
+        return self._ledger.unsettled_bytes
+
     def _intervals(self, job: Job) -> Sequence[PlanInterval]:
         ledger = self._route.ledger
         return () if ledger is None else ledger.intervals_of(job, self._status.about.plan)
 
     # Reading and rendering
 
-    async def _read_all(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
+    async def _read_all(self, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
         """Read, render and send until there is no more; what lingers is sent in the end."""
         stopping = tasks.create_task(self._stop.requested.wait())
         changing = tasks.create_task(self._run.change.is_offered.wait())
@@ -348,7 +376,7 @@ class _Transfer:
         while True:
             seconds = None if flush_at is None else flush_at - self._clock.monotonic()
             if seconds is not None and not await self._arrives(seconds, reading, stopping, changing):
-                await self._flush(sender, tasks)
+                await outlet.flush(tasks)
                 flush_at = None
                 continue
             if seconds is None:
@@ -357,7 +385,7 @@ class _Transfer:
                 reading.cancel()
                 break
             if changing.done():
-                await self._take_change(sender, tasks, stopping)
+                await self._take_change(outlet, tasks, stopping)
                 flush_at, changing = None, tasks.create_task(self._run.change.is_offered.wait())
                 continue
             batch = reading.result()
@@ -369,45 +397,46 @@ class _Transfer:
                     emit(log, logging.ERROR, "source.stopped", **fields)  # what is in flight may take long
                 break
             if batch is None:
-                self._status.state = "idle" if sender.is_idle else "running"
+                self._status.state = "running" if outlet.in_flight else "idle"
                 reading = tasks.create_task(self._read(after_seconds=idle))
                 idle = min(idle * 2, _IDLE_SECONDS[1])
                 continue
             reading = tasks.create_task(self._read())
             idle, self._status.state = _IDLE_SECONDS[0], "running"
             trace = self._arrived
-            left = await self._render(batch, trace, sender, tasks)
+            left = await self._render(batch, trace, outlet, tasks)
             while left is not None and not self._stop.requested.is_set():
-                await self._take_change(sender, tasks, stopping)
+                await self._take_change(outlet, tasks, stopping)
                 changing = tasks.create_task(self._run.change.is_offered.wait())
-                left = await self._render(left, trace, sender, tasks)
+                left = await self._render(left, trace, outlet, tasks)
             if self._stop.requested.is_set():  # parts of the batch may be left: nothing after them is acknowledged
                 reading.cancel()
                 break
-            if not len(self._builder):
+            if not outlet.lingering:
                 flush_at = None
             elif flush_at is None:
                 flush_at = self._clock.monotonic() + self._route.linger_seconds
         stopping.cancel()
         changing.cancel()
-        await self._flush(sender, tasks)
+        await outlet.flush(tasks)
 
-    async def _take_change(self, sender: RequestSender, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
+    async def _take_change(self, outlet: Outlet, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
         """Settle what is in flight and take the changed route; what was read ahead is then rendered by its plan.
 
         Return without it if a stop is requested.  Raise `_NotSettled` if requests are held.
         """
-        await self._flush(sender, tasks)
-        answering = tasks.create_task(sender.until_answered())
-        await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        answering.cancel()
-        if stopping.done():
-            return
-        if sender.is_holding:
+        await outlet.flush(tasks)
+        while outlet.is_sending:  # a held request may be sent again before this task goes on
+            answering = tasks.create_task(outlet.until_answered())
+            await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            answering.cancel()
+            if stopping.done():
+                return
+        if outlet.is_holding:
             raise _NotSettled
         self._route = self._run.take_change()
 
-    async def _limit_changes(self, sender: RequestSender) -> None:
+    async def _limit_changes(self, outlet: Outlet) -> None:
         """Say that a changed route waits, and for what, wherever the transfer is.  Raise `_NotSettled` in the end."""
         change = self._run.change
         while True:
@@ -418,7 +447,7 @@ class _Transfer:
                 continue
             fields = {
                 "route": self._route.name,
-                "requests": sender.in_flight,
+                "requests": outlet.in_flight,
                 "reason": self._status.waiting_for or "the answers to the requests in flight",
                 "seconds": round(SETTLE_SECONDS - say, 1),
             }
@@ -460,16 +489,15 @@ class _Transfer:
             return nullcontext()
         return self._unanswered.request(self._clock.monotonic(), what, self._server)
 
-    async def _render(
-        self, batch: Batch, trace: Trace, sender: RequestSender, tasks: asyncio.TaskGroup
-    ) -> Batch | None:
+    async def _render(self, batch: Batch, trace: Trace, outlet: Outlet, tasks: asyncio.TaskGroup) -> Batch | None:
         """Render a batch and send the requests that are full.
 
         Return the parts that are left when a stop is requested or a change is offered.
         """
         done, began = 0, self._traces.now()
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
-            rendered = made if self._route.series is None else await self._route.series.admit(made)
+            allowed = self._buckets.admit(made)
+            rendered = allowed if self._route.series is None else await self._route.series.admit(allowed)
             self._count(part, rendered)
             trace.rendered(began, part, rendered)
             job = Job(part, rendered, len(rendered.lines), trace=trace)
@@ -478,8 +506,7 @@ class _Transfer:
             self._ledger.begin(job)
             if not rendered.lines:
                 await self.settle(job)
-            for request in self._builder.add(job):
-                await sender.send(request, tasks)
+            await outlet.add(job, tasks)
             done += len(part.messages)
             if done < len(batch.messages) and (self._stop.requested.is_set() or self._run.change.is_offered.is_set()):
                 return batch.part(done, len(batch.messages))
@@ -496,17 +523,12 @@ class _Transfer:
         status.empty += len(rendered.empty)
         status.count_fallback(self._route.mapping, rendered.fallback)
 
-    async def _flush(self, sender: RequestSender, tasks: asyncio.TaskGroup) -> None:
-        """Send what lingers."""
-        if len(self._builder):
-            await sender.send(self._builder.take(), tasks)
-
     # Acknowledging
 
     async def _acknowledge(self) -> None:
         """Acknowledge settled batches, all of them at once and not too often, until the transfer is over."""
         while True:
-            await self._may_acknowledge.wait()
+            await self._until_settled()
             self._may_acknowledge.clear()
             settled, written_down = self._ledger.take(), self._route.ledger
             if settled.positions:
@@ -521,13 +543,21 @@ class _Transfer:
             if not self._is_over:
                 await self._clock.sleep(_ACK_INTERVAL_SECONDS)
 
+    async def _until_settled(self) -> None:
+        """Wait until a batch is settled; write down meanwhile what was acknowledged last."""
+        ledger = self._route.ledger
+        while ledger is not None and ledger.is_unwritten and not self._may_acknowledge.is_set():
+            await first_of(self._may_acknowledge.wait(), self._clock.sleep(EVERY_SECONDS))
+            ledger.write(self._clock.monotonic())
+        await self._may_acknowledge.wait()
+
 
 def _reasons(job: Job) -> dict[int, list[Reason]]:
     """Return why messages of a batch could not be delivered whole, by their index."""
-    reasons = reasons_by_record(job.rendered.failures)
+    reasons, buckets = reasons_by_record(job.rendered.failures), job.rendered.buckets
     for refusal in job.refusals:
-        line = job.rendered.lines[refusal.line]
-        reason = Reason(refusal.code, refusal.reason, line=line, status=refusal.status)
+        line, bucket = job.rendered.lines[refusal.line], None if buckets is None else buckets[refusal.line] or None
+        reason = Reason(refusal.code, refusal.reason, line=line, status=refusal.status, bucket=bucket)
         reasons.setdefault(job.message_of(refusal), []).append(reason)
     return reasons
 

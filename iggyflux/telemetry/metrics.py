@@ -89,6 +89,10 @@ def _by_reason(counter: str) -> Callable[[Tree], Iterator[Sample]]:
     return lambda route: (((reason,), number) for reason, number in route["reasons"][counter].items())
 
 
+def _by_bucket(key: str) -> Callable[[Tree], Iterator[Sample]]:
+    return lambda route: (((name,), int(each[key])) for name, each in route.get("buckets", {}).items())
+
+
 def _by_partition(key: str) -> Callable[[Tree], Iterator[Sample]]:
     def read(route: Tree) -> Iterator[Sample]:
         for place, number in route[key].items():
@@ -354,6 +358,35 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Points of a request; of a reader, messages.",
         _at_sink(_of("histograms", "request_size")),
         ("server",),
+    ),
+    Metric(
+        "iggyflux_bucket_points_written_total",
+        "counter",
+        "Points that a bucket accepted, where points choose their bucket.",
+        _by_bucket("delivered"),
+        ("bucket",),
+    ),
+    Metric(
+        "iggyflux_bucket_points_refused_total",
+        "counter",
+        "Points that a bucket refused, where points choose their bucket.",
+        _by_bucket("refused"),
+        ("bucket",),
+    ),
+    Metric(
+        "iggyflux_bucket_away",
+        "gauge",
+        "Whether a bucket is missing, full, forbidden or not reached, where points choose their bucket.",
+        _by_bucket("is_away"),
+        ("bucket",),
+        additive=False,
+    ),
+    Metric(
+        "iggyflux_bucket_requests_waiting",
+        "gauge",
+        "Full requests in the queue of a bucket; at 4 reading pauses.",
+        _by_bucket("waiting"),
+        ("bucket",),
     ),
     Metric(
         "iggyflux_collisions_total",

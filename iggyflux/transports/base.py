@@ -7,7 +7,7 @@ one event loop; a transport that blocks gives its work to a thread of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
@@ -68,11 +68,16 @@ class Lagging(Protocol):
 
 
 @runtime_checkable
-class Ending(Protocol):
-    """A source that knows where its partitions end."""
+class Comparing(Protocol):
+    """A source whose log may be replaced: its offsets are used again by other messages."""
 
-    async def ends(self) -> Mapping[Partition, int]:
-        """Return the offset after the last message of each partition, as far as known at `connect`."""
+    async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> Collection[Partition]:
+        """Return the partitions in which the message that was read is not there any more.
+
+        `read` is the offset of a message, and when it arrived, in microseconds since the epoch.  One that has expired
+        is there, as long as a later one is.  A partition that other members have is compared too.  May be called while
+        `read` runs.  Raise `NotConnected`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,21 @@ from tests.simulation.truth import MAPPING
 
 _EXAMPLE = """\
 examples:
-  - {{message: {{what: env, n: 1, at: 5}}, points: ['env,by={name} n=1i,v={version}i 5000000']}}
+  - {{message: {{what: env, n: 1, at: 5, in: warm}}, points: ['env,by={name} n=1i,v={version}i 5000000']}}
 """
 
 
 @lru_cache(maxsize=1024)
 def mapping_of(spec: RouteSpec, version: int = 0, *, is_broken: bool = False) -> WriterMapping:
     """Return a version of the mapping of a route."""
-    form = {"name": spec.name, "topics": json.dumps(spec.topics), "on_error": spec.on_error, "version": version}
+    to = 'to: {bucket: "\\"in\\""}\n' if spec.has_buckets else ""
+    form = {
+        "to": to,
+        "name": spec.name,
+        "topics": json.dumps(spec.topics),
+        "on_error": spec.on_error,
+        "version": version,
+    }
     example = _EXAMPLE.format(**{**form, "version": version + is_broken})
     found = parse_mapping(MAPPING.format(**form) + example)
     assert isinstance(found, WriterMapping)

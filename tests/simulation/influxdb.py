@@ -273,6 +273,7 @@ class Client:
         self._name = name
         self._most_at_once = server.most_in_flight(settings.max_in_flight)
         self._timeout_seconds = settings.timeout_seconds
+        self._ended_at = float("-inf")
         self._under_way: dict[Ticket, None] = {}
         self.retention_seconds = server.retention_seconds
 
@@ -300,6 +301,7 @@ class Client:
         finally:
             server.exchanges.pop(exchange, None)
             self._under_way.pop(ticket, None)
+            self._ended_at = server.loop.time()
 
     def download(
         self,
@@ -329,6 +331,7 @@ class Client:
         exchange.is_write, exchange.client = "write" in target, self
         if self._name:
             self._server.retries.begin(exchange)
+            self._check_asked(exchange, has_lines=exchange.is_write and body[:1] not in (b"", b"#"))
         if not exchange.is_write:
             return
         server = self._server
@@ -339,11 +342,16 @@ class Client:
         self._check_bytes(exchange.process)
         if lines > 1 and (len(body) > self._max_bytes or lines > self._max_lines):
             server.wrong.append(f"a write has {lines} lines and {len(body)} bytes")
+
+    def _check_asked(self, exchange: _Exchange, *, has_lines: bool) -> None:
+        """Check that no route asks a server that asked for no requests; one that is connecting asks on."""
+        server, now = self._server, self._server.loop.time()
         until, known_at = server.asked.get(exchange.process, (0.0, 0.0))
-        is_known = server.loop.time() > known_at  # not in the moment in which the answer ends
-        if is_known and server.loop.time() < until and not server.is_stopping(exchange.process):
-            asked = f"before {until:.3f} s, as the server asked"
-            server.wrong.append(f"a write at {server.loop.time():.3f} s, not {asked}")
+        is_known = now > known_at  # not in the moment in which the answer ends
+        if not has_lines and now - self._ended_at < 0.001:
+            return  # the next one of several requests, the first of which began before
+        if is_known and now < until and not server.is_stopping(exchange.process):
+            server.wrong.append(f"a request at {now:.3f} s, not before {until:.3f} s, as the server asked")
 
     def _check_bytes(self, process: Process | None) -> None:
         """Check the sum of the bytes that a process has in flight, over its routes and their writes."""
@@ -385,7 +393,10 @@ class Client:
         if drip is not None and not exchange.pause(len(whole) / drip.bytes * drip.seconds):
             return exchange.failure()
         if self._name and until > server.asked.get(exchange.process, (0.0, 0.0))[0]:
-            server.asked[exchange.process] = until, server.loop.time()  # known when the client has the whole answer
+            server.asked[exchange.process] = (
+                until,
+                server.loop.time(),
+            )  # known when the client has the whole answer
         if (cut := begun.faults.of("truncate")) is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))

@@ -57,9 +57,15 @@ PLANTED = [
         "                written_down.note([(job.batch.partition, each) for each in self._intervals(job)])\n",
     ),
     Planted(
+        "claim offsets of a log that was replaced",
+        f"{_RUNNER}.settled_ledger",
+        "            self._is_changed |= settled.cut(place, 0)\n",
+        "            pass\n",
+    ),
+    Planted(
         "forget the refused lines of a batch",
         f"{_RUNNER}.ledger",
-        "        self.refusals += (\n",
+        "        self.job.refusals += (\n",
         "        _ = (\n",
     ),
     Planted(
@@ -71,8 +77,8 @@ PLANTED = [
     Planted(
         "take a changed mapping before everything in flight is settled",
         f"{_RUNNER}.writer_run",
-        "        answering = tasks.create_task(sender.until_answered())\n",
-        "        answering = tasks.create_task(asyncio.sleep(0))\n",
+        "        while outlet.is_sending:",
+        "        while False:",
     ),
     Planted(
         "use a document that is to be refused",
@@ -143,7 +149,7 @@ PLANTED = [
     Planted(
         "ignore Retry-After",
         f"{_DELIVERY}.outage",
-        "        self.asked_until = max(self.asked_until, until)\n"
+        "        self._asked.until = max(self._asked.until, until)\n"
         "        self.not_before = max(self.not_before, until + jitter_seconds)\n",
         "        return\n",
     ),
@@ -217,7 +223,7 @@ PLANTED = [
     Planted(
         "trust a log whose offsets are used again",
         f"{_IGGY}.source",
-        "        if cursor.end <= offset:\n            return False\n",
+        "        if end <= offset:\n            return False\n",
         "        return True\n",
     ),
     Planted(
@@ -348,6 +354,27 @@ PLANTED = [
         "            self._states",
     ),
     Planted(
+        "a dead bucket stalls the others",
+        f"{_RUNNER}.lanes",
+        "            lane.add(share, tasks)\n",
+        "            lane.add(share, tasks)\n            lane.flush(tasks)\n            await lane.finish()\n",
+        size="buckets",
+    ),
+    Planted(
+        "acknowledge a batch of several buckets before all of them have it",
+        f"{_RUNNER}.lanes",
+        "            lane.add(share, tasks)\n",
+        "            lane.add(share, tasks)\n            job.unsettled_lines = len(share.lines)\n",
+        size="buckets",
+    ),
+    Planted(
+        "a point is sent to the wrong bucket",
+        f"{_RUNNER}.lanes",
+        '        found.setdefault("" if bucket == usual_bucket else bucket, []).append(index)\n',
+        "        found.setdefault((job.rendered.buckets or [bucket])[0], []).append(index)\n",
+        size="buckets",
+    ),
+    Planted(
         "fill requests without a bound of bytes",
         f"{_RUNNER}.requests",
         "        self._max_bytes = max_bytes\n",
@@ -356,7 +383,7 @@ PLANTED = [
     Planted(
         "have any number of writes in flight, if no number is configured",
         f"{_RUNNER}.request_sender",
-        "self._route.sink.in_flight or _DEFAULT_IN_FLIGHT",
+        "self._sink.in_flight or _DEFAULT_IN_FLIGHT",
         "Bounds.exactly(1000)",
     ),
     Planted(

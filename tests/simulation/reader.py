@@ -27,6 +27,7 @@ from iggyflux.mapping import ReaderMapping, parse_mapping
 from iggyflux.plan import compile_plan
 from iggyflux.records import Partition, Position
 from iggyflux.runner.route import ReaderPlan
+from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.state.store import NOTHING
 from tests.simulation.influxdb import Written
 from tests.simulation.loop import Process, current_process, pause, vanish
@@ -136,7 +137,7 @@ class State:
 class LedgerState(State):
     """The state of a ledger, on the disk of another; `claimed` gets the offsets that a commit claims first.
 
-    Offsets that the server lost are claimed anew when the route has stored one of that partition since.
+    Offsets that the server lost are claimed anew from the next time on that the route is connected.
     """
 
     def __init__(self, beside: State, claimed: Callable[[Iterable[Position]], None]) -> None:
@@ -152,12 +153,17 @@ class LedgerState(State):
         """The server lost the messages from `end` on."""
         self._lost[place] = min(end, self._lost.get(place, end))
 
-    def stored(self, place: Partition) -> None:
-        """The route has stored an offset, so it has read the messages that came since."""
-        end = self._lost.pop(place, None)
-        if end is not None:
-            self._known = {each for each in self._known if each.partition != place or each.offset < end}
-            self._lasts = {key: last for key, last in self._lasts.items() if key[0] != place}
+    def compared(self, settled: SettledOffsets) -> None:
+        """The route is connected: it claims no message that came since."""
+        self._claimed(filter(self._is_lost, _offsets(settled)))
+        self._known = {each for each in self._known if not self._is_lost(each)}
+        self._lasts = {key: last for key, last in self._lasts.items() if key[0] not in self._lost}
+        self._lost.clear()
+
+    def _is_lost(self, position: Position) -> bool:
+        """Whether the server lost the message since the route was connected."""
+        end = self._lost.get(position.partition)
+        return end is not None and position.offset >= end
 
     def commit(
         self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
@@ -169,10 +175,24 @@ class LedgerState(State):
                 since = self._lasts.get((place, each.first), each.first - 1) + 1
                 new += (Position(place, offset) for offset in range(since, each.last + 1))
                 self._lasts[place, each.first] = each.last
-        self._claimed([position for position in new if position not in self._known])
+        self._claimed([each for each in new if each not in self._known and not self._is_lost(each)])
         self._known.update(new)
         self.is_broken = self._beside.is_broken
         super().commit(record, added=added, dropped=dropped)
+
+
+class WatchedLedger(SettledLedger):
+    """The real ledger, which tells its state when it was compared with the log."""
+
+    async def _forget_replaced(self, settled: SettledOffsets) -> None:
+        await super()._forget_replaced(settled)
+        if self._source is not None:
+            self._store.compared(settled)  # type: ignore[attr-defined]
+
+
+def _offsets(settled: SettledOffsets) -> Iterator[Position]:
+    for (place, _), intervals in settled.intervals().items():
+        yield from (Position(place, at) for each in intervals for at in range(each.first, each.last + 1))
 
 
 def cursor_of(state: State) -> CursorStore:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 FAULTS: dict[str, tuple[str, float]] = {
@@ -59,6 +59,8 @@ class RouteSpec:
     topics: tuple[str, ...]
     kind: ConsumerKind
     on_error: Literal["dead_letter", "skip"]
+    has_buckets: bool = False
+    """Whether its messages choose their bucket."""
 
     @property
     def consumer(self) -> Literal["single", "group"]:
@@ -125,6 +127,8 @@ class Scenario:
     tick_seconds: float
     reader: ReaderSpec | None
     events: tuple[Event, ...] = field(repr=False)
+    dead_until: float | None = None
+    """Points choose their bucket, and one bucket is missing until then; None if all points go to one."""
     watches: bool = False
     """Whether processes watch the documents, or are sent a signal."""
     settle_seconds: float = 30.0
@@ -145,10 +149,13 @@ class Size:
     crashes: int = 0
     polls: tuple[float, ...] = (0.05, 0.5, 1.0, 2.0)
     reads: tuple[float, ...] = (1.0, 5.0)
+    has_buckets: bool = False
+    """Whether points choose their bucket; one of the buckets is missing at first, and faults begin when it is there."""
 
 
 SIZES = {
     "short": Size(60, 80, 4),
+    "buckets": Size(60, 80, 4, has_buckets=True),
     "usual": Size(300, 400, 8, polls=(0.2, 0.5, 1.0, 2.0)),
     "hour": Size(3600, 10_000, 20, 4, polls=(1.0, 2.0, 5.0), reads=(5.0, 20.0)),
 }
@@ -186,7 +193,7 @@ def draw(seed: int, size: Size) -> Scenario:
         length = chance.expovariate(1 / mean) if mean else 0.0
         at = chance.uniform(0, 10 if chance.random() < 0.2 else seconds)
         events.append(Event(round(at, 3), kind, round(min(length, 90.0), 3), chance.getrandbits(32)))
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         dialect=chance.choice((1, 2, 2, 3)),
         is_strict=chance.random() < 0.5,
@@ -215,6 +222,17 @@ def draw(seed: int, size: Size) -> Scenario:
         watches=seed % 2 == 0,
         settle_seconds=1.0 if seed % 3 else 30.0,
     )
+    return _with_buckets(scenario, chance) if size.has_buckets else scenario
+
+
+def _with_buckets(scenario: Scenario, chance: random.Random) -> Scenario:
+    """Return a scenario in which a bucket is missing for some time, without another fault until it is there."""
+    until = chance.uniform(0.3, 0.8) * scenario.seconds
+    later = 1 - until / scenario.seconds
+    events = tuple(replace(event, at=round(until + 1 + event.at * later, 3)) for event in scenario.events)
+    dialect = scenario.dialect if scenario.dialect != 3 else 2  # 3.x makes a database that is missing
+    routes = tuple(replace(route, has_buckets=True) for route in scenario.routes)
+    return replace(scenario, dialect=dialect, routes=routes, dead_until=round(until, 3), events=events)
 
 
 def _changes(seed: int, seconds: float, faults: Sequence[Event]) -> Iterator[Event]:

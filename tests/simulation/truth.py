@@ -41,7 +41,7 @@ name: {name}
 from: {{stream: s, topic: {topics}, payload: json}}
 where: what != 'other'
 on_error: {on_error}
-points:
+{to}points:
   - measurement: what
     tags: {{by: {{const: {name}}}, is: is}}
     fields:
@@ -66,6 +66,9 @@ points:
     timestamp: {{expr: block, format: unix_s}}
 """
 
+DEAD = "dead"
+"""The bucket that is missing for some time."""
+
 Point = tuple[str, str, int, int]
 """Measurement, route, time and the number of the message."""
 
@@ -80,6 +83,8 @@ class Sent:
     """The time of the point that it shares with others; 0 for none."""
     arrival: int
     """By the clock of Iggy, in microseconds."""
+    bucket: str = ""
+    """Where its points go, if messages choose it."""
 
     @property
     def is_bad(self) -> bool:
@@ -129,6 +134,7 @@ class Sent:
             "block": self.block if self.is_good else 0,
             "place": self.place,
             "at": FIRST_MS + self.number,
+            "in": self.bucket or 0,
         }
         return json.dumps({key: value for key, value in tree.items() if value != 0 or key == "n"}).encode()
 
@@ -194,6 +200,7 @@ class Truth:
         oldest_ns: Callable[[], int],
         refuses_large: bool,
         most_held: int,
+        has_buckets: bool = False,
         may_use: Callable[[int], bool] = lambda version: not version,
         version_of: Callable[[str], int | None] = lambda identity: 0,
     ) -> None:
@@ -204,6 +211,7 @@ class Truth:
         """
         self.may_use, self.version_of = may_use, version_of
         self.most_held = most_held
+        self.has_buckets = has_buckets
         self._held: dict[tuple[str, object], set[int]] = defaultdict(set)
         self.process_of = process_of
         self.oldest_ns = oldest_ns
@@ -234,7 +242,7 @@ class Truth:
         """Return a new message that arrives at a place."""
         number = len(self.sent)
         block = offset // BLOCK + FIRST_MS // 1000 - 1000 if number % 17 in (3, 4) else 0
-        sent = Sent(number, place, block, arrival)
+        sent = Sent(number, place, block, arrival, bucket_of(number) if self.has_buckets else "")
         self.sent[number] = self.by_arrival[arrival] = sent
         topic = place.rpartition("/")[0]
         for known in self.known.values():
@@ -306,7 +314,7 @@ class Truth:
         if sent.is_other or sent.number in known.kept:
             return True
         skips = known.spec.on_error == "skip"
-        if self._is_undeliverable(sent):
+        if self.is_undeliverable(sent):
             return skips
         points = sent.points(known.spec.name)
         versions = {version for version in range(self.newest + 1) if (points[0], version) in self.stored}
@@ -315,7 +323,7 @@ class Truth:
         missing = [point for point in points if not any((point, version) in self.stored for version in versions)]
         return skips and bool(missing) and all(time < self.oldest_ns() for _, _, time, _ in missing)
 
-    def _is_undeliverable(self, sent: Sent) -> bool:
+    def is_undeliverable(self, sent: Sent) -> bool:
         """Whether the mapping or the server refuses a message, whenever it is sent."""
         return sent.is_bad or sent.is_odd or (sent.is_large and self.refuses_large)
 
@@ -380,20 +388,22 @@ class Truth:
             known = self.known[point[1]]
             if sent is None or sent.number not in known.polled or point not in sent.points(point[1]):
                 self.wrong.append(f"{point} was stored, but no message that was polled becomes this point")
+            elif self.has_buckets and (bucket := series.measurement.policy.database.name) != sent.bucket:
+                self.wrong.append(f"{point} was stored in {bucket!r}, its message goes to {sent.bucket!r}")
         return self._write(rows)
 
-    def check_end(self, known: Known, log: Sequence[Sequence[int]], last: dict[tuple[str, int], int]) -> None:
+    def check_end(self, known: Known, log: Sequence[Sequence[int]], last: dict[tuple[str, int, str], int]) -> None:
         """Check the end of a route: `log` has the numbers in each partition, `last` what the shared points hold."""
         name = known.spec.name
         for numbers in log:
-            blocks: dict[tuple[str, int], int] = {}
+            blocks: dict[tuple[str, int, str], int] = {}
             for offset, number in enumerate(numbers):
                 sent = self.sent[number]
                 is_hidden = offset <= known.hidden_to.get(sent.place, -1) and not self.remembers
                 if not is_hidden and not self.is_settled(known, sent):
                     self.wrong.append(f"{name}: message {number} at {sent.place} is neither stored nor kept")
                 if sent.block and sent.is_good:
-                    blocks[sent.place, sent.block] = number
+                    blocks[sent.place, sent.block, sent.bucket] = number
             for block, number in blocks.items():
                 shared = ("last", name, block[1] * 10**9, number)
                 is_gone = any((shared, version) in self.gone for version in range(self.newest + 1))
@@ -402,9 +412,14 @@ class Truth:
                 if last.get(block) != number and is_certain:
                     found = last.get(block)
                     self.wrong.append(f"{name}: the point {block} has n={found}, the last message is {number}")
-        bad = {number for numbers in log for number in numbers if self._is_undeliverable(self.sent[number])}
+        bad = {number for numbers in log for number in numbers if self.is_undeliverable(self.sent[number])}
         if known.spec.on_error == "dead_letter" and bad - set(known.kept) and not self.lost:
             self.wrong.append(f"{name}: no dead letters of {sorted(bad - set(known.kept))[:5]}")
+
+
+def bucket_of(number: int) -> str:
+    """Return where the points of a message go: its place has one bucket, so that shared points are of one."""
+    return DEAD if number % 8 == 3 else "warm" if number % 3 else "test"
 
 
 def _point_of(series: Series, time: int, fields: Fields) -> Point:

@@ -31,9 +31,9 @@ from iggyflux.runner import Route, Status, Stop, Summary, run_routes, writer_run
 from iggyflux.runner.build import policy_of
 from iggyflux.runner.change import SETTLE_SECONDS
 from iggyflux.runner.clock import SystemClock
+from iggyflux.runner.lanes import MOST_WAITING
 from iggyflux.runner.reload import Reload
 from iggyflux.runner.route import AnyRoute, ReaderRoute, WriterPlan
-from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.runner.status import RouteStatus
 from iggyflux.sim.core import Exchange
 from iggyflux.sim.exchange import Body, HttpResponse, request_of
@@ -55,13 +55,14 @@ from tests.simulation.reader import (
     OutgoingBytes,
     ReaderTruth,
     State,
+    WatchedLedger,
     cursor_of,
     reader_mapping,
     reader_plan,
     rules_of,
 )
 from tests.simulation.scenario import Event, ReaderSpec, RouteSpec, Scenario
-from tests.simulation.truth import FIRST_MS, SHORTEST_LINE, Truth
+from tests.simulation.truth import DEAD, FIRST_MS, SHORTEST_LINE, Truth
 from tests.simulation.words import (
     REMEDY,
     Standstill,
@@ -76,6 +77,8 @@ from tests.transports.fake_iggy_groups import STREAM
 EPOCH = 1_700_000_000.0
 SHUTDOWN_SECONDS = 30.0
 SESSION_BACKOFF_SECONDS = 30.0
+STALLED_SECONDS = 15.0
+"""After so long a message is stored, whatever another bucket does."""
 SILENT_SECONDS = 20.0
 """A partition with messages makes no progress for so long, and nothing says why: a fault."""
 SLOW_SECONDS = 12.0
@@ -181,6 +184,8 @@ class World:
 
     def __init__(self, scenario: Scenario, folder: Path, *, is_told: bool = False) -> None:
         self.scenario = scenario
+        self.has_buckets = scenario.dead_until is not None
+        self.sent_at: dict[int, float] = {}
         self.loop = VirtualLoop()
         self.chance = random.Random(scenario.seed + 1)
         self.disk = Disk(folder)
@@ -209,9 +214,12 @@ class World:
             oldest_ns=self._oldest_ns,
             refuses_large=scenario.most_bytes is not None,
             most_held=self._most_held(),
+            has_buckets=self.has_buckets,
             may_use=self.shelf.good.__contains__,
             version_of=self.shelf.version_of,
         )
+        if self.has_buckets:
+            self.influx.store.create_database("warm", duration_ns=(scenario.retention_hours or 0) * 3600 * 10**9)
         self.iggy.on_poll, self.iggy.on_store = self.truth.polled, self._stored
         self.disk.on_sync, self.disk.on_new = self.truth.synced, self.truth.created
         self.reader = ReaderTruth(
@@ -292,6 +300,8 @@ class World:
         requests = self.influx.most_in_flight(scenario.max_in_flight) + 1
         if any(event.kind == "influxdb answers badly" for event in scenario.events):
             requests = 3 * requests
+        if self.has_buckets:  # each of the three lanes has a queue, and one request being filled, besides
+            requests = 3 * (requests + MOST_WAITING + 1)
         return requests * min(scenario.batch_size, scenario.batch_bytes // SHORTEST_LINE) + 2 * scenario.poll_size
 
     def _influx_settings(self) -> InfluxSettings:
@@ -346,10 +356,10 @@ class World:
             topic=OUT,
         )
 
-    def _ledger(self, spec: RouteSpec, number: int) -> SettledLedger:
+    def _ledger(self, spec: RouteSpec, number: int) -> WatchedLedger:
         """Return the ledger of a route, in which each new claim is checked."""
         state = self.ledgers.setdefault((number, spec.name), LedgerState(self.state, partial(self._claimed, spec.name)))
-        return SettledLedger(spec.name, OnError(spec.on_error), state)
+        return WatchedLedger(spec.name, OnError(spec.on_error), state)
 
     def _claimed(self, route: str, positions: Iterable[Position]) -> None:
         """Check offsets that a ledger claims for the first time."""
@@ -385,7 +395,14 @@ class World:
             linger_seconds=settings.linger_seconds,
             max_in_flight=settings.max_in_flight,
             ledger=self._ledger(spec, number),
+            bucket_sink=partial(self._bucket_sink, settings, spec) if self.has_buckets else None,
+            buckets=("*",),
         )
+
+    def _bucket_sink(self, settings: InfluxSettings, spec: RouteSpec, bucket: str) -> LineSink:
+        key = "bucket" if self.scenario.dialect == 2 else "database"
+        name = "" if bucket == DEAD else f"{spec.name} {bucket}"  # its backoff is long already when the server fails
+        return LineSink(dataclasses.replace(settings, **{key: bucket}), self.influx, self.now, name)
 
     def _change(self, spec: RouteSpec, version: int) -> Callable[[Route], Route]:
         return lambda route: dataclasses.replace(route, plan=Plan(spec, route.sink, version))  # type: ignore[arg-type]
@@ -494,6 +511,7 @@ class World:
             place = self.iggy.topics[topic].partitions[partition]
             sent = self.truth.message(f"{topic}/{partition}", place.end, self.iggy.clock_us + 1)
             self.iggy.append(topic, partition, [sent.payload()])
+            self.sent_at[sent.number] = self.loop.time()
             self.counts["messages"] += 1
 
     async def load(self) -> None:
@@ -519,10 +537,6 @@ class World:
         """Check an offset when it is stored."""
         self.truth.passed(consumer, f"{topic}/{partition}", offset)
         self.counts["acknowledgements"] += 1
-        process = current_process()
-        for (number, name), ledger in self.ledgers.items():
-            if name == consumer and process is not None and process.name == f"p{number}":
-                ledger.stored(Partition(STREAM, topic, partition))
 
     def unsettled(self, spec: RouteSpec, *, visible: bool = False) -> dict[tuple[str, int], int]:
         """Return how many messages of each partition of a route are not settled.
@@ -947,6 +961,8 @@ class World:
         scenario = self.scenario
         first = f'odd,by=first warmth="text" {FIRST_MS}000000'
         self._write(first)
+        if self.has_buckets:
+            self._write(first, "warm")
         self._bound_requests()
         for number in range(scenario.processes):
             self.start(number)
@@ -955,6 +971,8 @@ class World:
         if scenario.reader is not None:
             loading.append(asyncio.create_task(self.feed(scenario.reader)))
         faults = [asyncio.create_task(self.suffer(event)) for event in scenario.events]
+        if scenario.dead_until is not None:
+            faults.append(asyncio.create_task(self._bury_and_mend(scenario.dead_until)))
         work = asyncio.gather(*loading, *faults)
         await asyncio.wait({looking, work}, return_when=asyncio.FIRST_COMPLETED)
         if not looking.done():
@@ -965,9 +983,33 @@ class World:
             await self._finish()
             self._check_end()
 
-    def _write(self, line: str) -> None:
-        target = {1: "/write?db=test", 2: "/api/v2/write?org=org&bucket=test", 3: "/api/v3/write_lp?db=test"}
-        request = request_of("POST", target[self.scenario.dialect], {}, Body.of(line.encode()))
+    async def _bury_and_mend(self, until: float) -> None:
+        """Let a bucket be missing until then; all that is for other buckets is stored meanwhile."""
+        await asyncio.sleep(until)
+        for spec in self.scenario.routes:
+            known = self.truth.known[spec.name]
+            # Iggy hands a partition over when all that was polled of it is stored, so a dead bucket delays that.
+            may_hand_over = spec.kind != "single" and self.scenario.processes > 1
+            late = [
+                number
+                for left in known.left.values()
+                for number in left
+                if self.truth.sent[number].bucket != DEAD
+                and not self.truth.is_undeliverable(self.truth.sent[number])
+                and (number in known.polled or not may_hand_over)
+                and self.loop.time() - self.sent_at[number] > STALLED_SECONDS
+                and not self.truth.is_settled(known, self.truth.sent[number])
+            ]
+            if late:
+                self.truth.wrong.append(f"{spec.name}: {late[:5]} wait, though their bucket is there")
+        duration = (self.scenario.retention_hours or 0) * 3600 * 10**9
+        self.influx.store.create_database(DEAD, duration_ns=duration)
+        self._write(f'odd,by=first warmth="text" {FIRST_MS}000000', DEAD)
+        self.tell("the missing bucket is there")
+
+    def _write(self, line: str, place: str = "test") -> None:
+        target = {1: "/write?db=", 2: "/api/v2/write?org=org&bucket=", 3: "/api/v3/write_lp?db="}
+        request = request_of("POST", target[self.scenario.dialect] + place, {}, Body.of(line.encode()))
         exchange = Exchange(request, RequestFaults(), "write")
         offset, self.server_offset = self.server_offset, 0.0  # else retention may refuse it
         answer = self.influx.core.finish(exchange)
@@ -1104,12 +1146,15 @@ class World:
     def _check_end(self) -> None:
         from iggyflux.sim import export
 
-        last: dict[str, dict[tuple[str, int], int]] = {}
-        for measurement in export.measurements(self.influx.store, "test"):
+        last: dict[str, dict[tuple[str, int, str], int]] = {}
+        places = ("test", "warm", DEAD) if self.has_buckets else ("test",)
+        found = [each for place in places for each in export.measurements(self.influx.store, place)]
+        for measurement in found:
             if measurement.name == b"last":
                 for point in self.influx.store.scan(measurement, 0, 2**63 - 1):
                     tags = dict(point.series.tags)
-                    block = (tags[b"place"].decode(), point.time // 10**9)
+                    bucket = measurement.policy.database.name if self.has_buckets else ""
+                    block = (tags[b"place"].decode(), point.time // 10**9, bucket)
                     last.setdefault(tags[b"by"].decode(), {})[block] = int(point.fields[b"n"])  # type: ignore[arg-type]
         for spec in self.scenario.routes:
             logs = [

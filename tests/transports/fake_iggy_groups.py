@@ -378,7 +378,8 @@ class FakeClient:
         if chosen and group:
             group.polled[partition_id] = max(chosen[-1]["offset"], group.polled.get(partition_id, -1))
         polled = [Polled(each["offset"], each["payload"], each["timestamp"]) for each in chosen]
-        self.server.on_poll(name, topic, partition_id, polled)
+        if group or name not in found.groups:  # else a member looks a message up
+            self.server.on_poll(name, topic, partition_id, polled)
         if auto_commit and chosen and not group:
             place.offsets[name] = chosen[-1]["offset"]
             self.server.on_store(name, topic, partition_id, chosen[-1]["offset"])

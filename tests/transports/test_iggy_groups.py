@@ -112,6 +112,33 @@ def test_partitions_of_ghosts_are_reported_while_others_have_traffic(busy: Seque
     assert ("run: iggyflux regroup" in words) == bool(starving)
 
 
+@pytest.mark.parametrize("kind", ["group", "single"])
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=2, max_size=2), st.integers(0, 3))
+def test_a_partition_is_replaced_if_another_message_or_none_has_the_offset_whoever_holds_it(
+    kind: Literal["group", "single"], drawn: list[tuple[int, int]], back: int
+) -> None:
+    """`drawn` is how many messages each partition lost and got; the message asked for is `back` before the old end."""
+    server = FakeGroups(2)
+    for partition in server.numbers:
+        server.send(partition, 5)
+    offset = 4 - back
+    read = {place(each): (offset, server.partitions[each].messages[offset]["timestamp"]) for each in server.numbers}
+
+    async def main() -> list[list[Partition]]:
+        workers = [Worker(server, kind=kind), Worker(server, kind=kind)]
+        await pass_seconds(server, workers, 3)
+        server.stop()
+        for partition, (lost, new) in enumerate(drawn):
+            server.lose_tail(TOPIC, partition, lost)
+            server.send(partition, new)
+        for worker in workers:
+            await worker.source.connect()
+        return [list(await worker.source.replaced({**read, place(9): (1, 1)})) for worker in workers]
+
+    assert drive(main()) == [[place(each) for each, (lost, _) in enumerate(drawn) if lost > back]] * 2
+
+
 @pytest.mark.parametrize("new", range(1, 7))
 @pytest.mark.parametrize("saw_the_loss", [True, False])
 def test_new_messages_at_the_offsets_of_lost_ones_are_reported_where_a_ghost_holds_them(

@@ -24,7 +24,7 @@ import pytest
 
 from iggyflux.delivery.answers import Answer
 from iggyflux.delivery.verdicts import Impossible, Unavailable
-from iggyflux.errors import NotConnected, PipelineError, Stopped, TooMuch
+from iggyflux.errors import NotConnected, PipelineError, Stopped, TooMuch, TooSlow
 from iggyflux.mapping import Query
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import Row
@@ -345,6 +345,35 @@ def test_if_the_first_row_is_not_searched_the_files_are_asked(files: str, first:
         with pytest.raises(Stopped) as stopped:
             drive(main(server.url))
     assert stopped.value.code == "IFX749"
+
+
+@pytest.mark.parametrize(("late", "ends"), [(4, 7), (5, "IFX749")])
+def test_a_late_answer_to_the_question_for_the_first_row_is_asked_for_again(
+    late: int, ends: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may have been slow; it is not asked without end."""
+    answers = iter([TooSlow("no complete answer")] * late)
+
+    def first_of_measurement() -> int:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return 7
+
+    async def main() -> int | str | None:
+        source = InfluxRows(InfluxSettings(url="http://127.0.0.1:1", database="d"), query())
+        monkeypatch.setattr(source, "_first_of_measurement", first_of_measurement)
+        try:
+            while True:
+                try:
+                    return await source.first()
+                except NotConnected:
+                    pass
+                except Stopped as stopped:
+                    return stopped.code
+        finally:
+            await source.close()
+
+    assert asyncio.run(main()) == ends
 
 
 def test_how_long_to_wait_is_passed_on() -> None:

@@ -222,9 +222,13 @@ class IggySource:
                 found[cursor.place] = max(min(end - begin, info.messages), 0)
         return found
 
-    async def ends(self) -> dict[Partition, int]:
-        """As `Ending.ends`; also of partitions that other members have."""
-        return {place: cursor.end for place, cursor in self._cursors.items()}
+    async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
+        """As `Comparing.replaced`: one request for each partition of `read` that is one of the source."""
+        connection, cursors = self._connected, dict(self._cursors)
+        known = {place: each for place, each in read.items() if place in cursors}
+        return [
+            place for place, each in known.items() if not await self._has(connection, place, cursors[place].end, *each)
+        ]
 
     async def close(self) -> None:
         """As `Source.close`: this member leaves its groups at once."""
@@ -381,17 +385,19 @@ class IggySource:
         cursor.begin = cursor.position
 
     async def _is_same_log(self, connection: Connection, cursor: _Cursor) -> bool:
-        """Return whether the last message that was read has its offset still.
+        """Return whether the last message that was read has its offset still."""
+        read = self._last_read.get(cursor.place)
+        return read is None or await self._has(connection, cursor.place, cursor.end, *read)
+
+    async def _has(self, connection: Connection, place: Partition, end: int, offset: int, timestamp_us: int) -> bool:
+        """Return whether the message that arrived at `timestamp_us` has its offset still, or has expired.
 
         Asked as a single consumer: a member of a group that does not hold the partition is shown no message of it.
         """
-        if cursor.place not in self._last_read:
-            return True
-        offset, timestamp_us = self._last_read[cursor.place]
-        if cursor.end <= offset:
+        if end <= offset:
             return False
         reader = ConsumerId("single", self.consumer.name)
-        for message in await connection.poll(reader, cursor.place, ("offset", offset), 1):
+        for message in await connection.poll(reader, place, ("offset", offset), 1):
             return message.offset > offset or message.timestamp_us == timestamp_us  # else it has expired
         return False  # there is nothing at the offset, nor after it
 

@@ -105,6 +105,7 @@ def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
     yield "point", reason.point
     yield "line", reason.line
     yield "status", reason.status
+    yield "bucket", reason.bucket
 
 
 class DirectoryDeadLetters:

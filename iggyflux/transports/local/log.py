@@ -397,9 +397,11 @@ class LogSource:
         """Return how many messages of each partition are not settled yet; with `until_end`, of those before the end."""
         return await self._worker.call(self._lag)
 
-    async def ends(self) -> dict[Partition, int]:
-        """As `Ending.ends`."""
-        return await self._worker.call(lambda: {place: self._log.end(place) for place in self._readers})
+    async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
+        """As `Comparing.replaced`; a message that cannot be read counts as another one."""
+        return await self._worker.call(
+            lambda: [place for place, each in read.items() if place in self._readers and not self._has(place, *each)]
+        )
 
     async def close(self) -> None:
         """As `Source.close`."""
@@ -445,6 +447,14 @@ class LogSource:
         if place in self._settled:
             return self._settled[place] + 1
         return _STARTS[self._start.kind](self._log, place, self._start.value)
+
+    def _has(self, place: Partition, offset: int, timestamp_us: int) -> bool:
+        if self._log.end(place) <= offset:
+            return False
+        try:
+            return any(each.timestamp_us == timestamp_us for each in self._log.reader(place, offset).read(1))
+        except Stopped:
+            return False
 
     def _nothing_matches(self) -> Stopped:
         known = [f"{stream}/{topic}" for stream, topic in self._log.topics()]

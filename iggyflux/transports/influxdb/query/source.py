@@ -26,7 +26,7 @@ import msgspec
 
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
 from iggyflux.delivery.retention import Retention
-from iggyflux.errors import NotConnected, Stopped, TooMuch, listed
+from iggyflux.errors import NotConnected, Stopped, TooMuch, TooSlow, listed
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Row
 from iggyflux.secrets import Scrubber
@@ -67,6 +67,8 @@ MOST_BYTES: Final = 4 * 1024**3
 """The largest allowed answer; a larger one raises `TooMuch`."""
 _CELLS_A_DOCUMENT = 20_000
 _ATTEMPTS = 3
+_SLOW_ANSWERS = 5
+"""So many answers in a row that were late: the server does not find the first row."""
 
 Decode = Callable[[Iterator[bytes]], Iterator[list[Row]]]
 
@@ -177,6 +179,7 @@ class InfluxRows(InfluxConnection):
         self._examined: Schema | None = None
         self._tickets: set[Ticket] = set()
         self._warned: set[str] = set()
+        self._slow_answers = 0  # to the question for the first row
         self._bucket_name = bucket_of(settings)
 
     @property
@@ -395,11 +398,15 @@ class InfluxRows(InfluxConnection):
             log.warning(event, *values)
 
     def _first(self) -> int | None:
+        """Return the time of the first row.  Raise `NotConnected`, and `Stopped` where no answer can be hoped for."""
         try:
             if self._query.statement is not None:
                 return self._first_of_statement(self._query.statement)
             return self._first_of_measurement()
         except TooMuch as error:
+            self._slow_answers = self._slow_answers + 1 if isinstance(error, TooSlow) else _SLOW_ANSWERS
+            if self._slow_answers < _SLOW_ANSWERS:
+                raise NotConnected(str(error)) from None  # it may have been slow this time
             if self._language == "sql" and self._query.statement is None:
                 # Core refuses to search many files, but knows the times in them.
                 found = self._ask_sql(statements.first_file_sql(self._measurement))
@@ -679,7 +686,7 @@ class InfluxRows(InfluxConnection):
             self._find_alive()
         except (NotConnected, Stopped):
             return error
-        return TooMuch(f"{error}, although the server is reachable")
+        return TooSlow(f"{error}, although the server is reachable")
 
     def _ask_influxql(self, statement: str) -> InfluxqlDocument:
         """Return a small answer.  Raise `NotConnected`, `TooMuch`, `Stopped`."""
