@@ -165,6 +165,24 @@ def test_replay_sends_what_was_corrected() -> None:
     assert len(list(Path("dead").glob("*"))) >= 1
 
 
+def test_a_replay_ends_where_the_server_cannot_be_reached() -> None:
+    """It says what was not sent, and how many failures it does not show."""
+    fill(GOOD, *[BAD] * 25)
+    iggyflux("run", "pipeline.yaml", "--until-end")
+    failed = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        url = f"http://127.0.0.1:{used.getsockname()[1]}"
+    to = f"influxdb: {{url: '{url}', database: d, max_retries: 1}}\n"
+    Path("away.yaml").write_text(f"iggyflux: 1\nfrom: log:data\n{to}run: [{{mapping: env.yaml}}]\n")
+    away = iggyflux("replay", "dead", "--pipeline", "away.yaml")
+
+    assert (failed.code, failed.err.count("error[IFX340]")) == (1, 20)
+    assert "… and 5 more messages" in failed.err
+    assert away.code == 3
+    assert "25 letters not sent yet: replay again" in away.err
+    assert "IFX606" in away.err
+
+
 def test_what_a_replay_logs_names_the_message_of_the_letter() -> None:
     """Letters of many places are sent together, and none of them is where they are read from."""
     fill(GOOD, BAD)

@@ -25,7 +25,8 @@ from iggyflux.pipeline import IggySettings, Secret, Start
 from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
-from iggyflux.transports.iggy.topics import IggySink, last_messages
+from iggyflux.transports.iggy.topics import IggyRange, IggySink, last_messages
+from iggyflux.transports.ranges import Bound
 from tests.transports.contract import SourceContract, drive
 
 
@@ -663,6 +664,33 @@ def test_resend_sends_a_range_again_and_touches_no_offset(topic: Topic, pipeline
     assert "4 messages read, 4 points sent again, 0 failed" in sent.err.replace("env: ", "")
     assert (by_time.code, lines_of(pipeline)[34:]) == (0, lines), by_time.err
     assert drive(topic.stored(name="env")) == stored == 29
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "unsettled"),
+    [
+        (None, None, 20),
+        (Bound("offset", 22), None, 8),
+        (None, Bound("offset", 14), 4),
+        (Bound("offset", 90), None, 0),
+        (Bound("offset", 2), Bound("offset", 10), 0),
+        (None, Bound("timestamp", 1), 0),
+        (None, Bound("timestamp", 2**62), 20),
+    ],
+)
+def test_what_is_not_settled_is_counted_within_the_range_only(
+    topic: Topic, since: Bound | None, until: Bound | None, unsettled: int
+) -> None:
+    topic.fill([b"x"] * 30)
+
+    async def main() -> int:
+        place = Partition(topic.stream, "t", 0)
+        source = IggyRange(topic.settings(), [(topic.stream, "t")], since=since, until=until, ends={place: 10})
+        await source.connect()
+        await source.close()
+        return source.unsettled
+
+    assert drive(main()) == unsettled
 
 
 def test_check_joins_nothing(topic: Topic, pipeline: Path) -> None:

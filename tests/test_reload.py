@@ -360,6 +360,8 @@ def test_a_change_is_taken_or_refused_with_its_place(change: str) -> None:
         with pytest.raises(DocumentError) as error:
             found.read()
         assert [problem.code for problem in error.value.problems][:1] == [code]
+        if change == "a failing example":
+            assert error.value.problems[0].hint == "`iggyflux test env.yaml` shows it"
         files = (file, "pipeline.yaml") if change == "another kind" else (file, "other.yaml")
         assert Path(error.value.problems[0].location.file or "").name in files
     Path(file).write_text(before)

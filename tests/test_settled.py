@@ -206,6 +206,7 @@ def test_a_run_writes_down_what_it_settled(
     monkeypatch.chdir(tmp_path)
     begin(tmp_path, on_error=on_error)
     assert ledger() is None
+    assert iggyflux("status", "pipeline.yaml").out.splitlines()[1:] == ["  nothing is settled yet"]
     for end in (3, 4):
         assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
         found = ledger()
@@ -276,6 +277,7 @@ def test_without_state_in_the_pipeline_there_is_no_ledger(tmp_path: Path, monkey
     begin(tmp_path, state="")
     assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
     assert ledger() is None
+    assert "  no ledger: name a folder as `state` in the pipeline" in iggyflux("status", "pipeline.yaml").out
     assert not (tmp_path / ".iggyflux").exists()
 
 

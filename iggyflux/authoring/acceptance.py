@@ -20,5 +20,7 @@ def acceptance_problems(
     for mapping in mappings:
         for result in run_examples(mapping):
             for difference in result.differences[:1]:
-                yield Problem(difference.code, f"{result.title}: {difference.title}", result.location)
+                message = f"{result.title}: {difference.title}"
+                hint = f"`iggyflux test {result.location.file}` shows it"
+                yield Problem(difference.code, message, result.location, hint=hint)
     yield from (problem for _, problem in find_conflicts(routes))

@@ -245,7 +245,7 @@ async def _from_iggy(end: End, writer: Writer) -> AsyncIterator[CheckResult]:
                 f"topic {_named(wanted)} not found",
                 f"the stream has the topics: {listed(topics, wanted.topics[0])}"
                 if topics
-                else "the stream has no topics",
+                else "create it, or correct `from.topic` in the mapping; the stream has no topics",
             )
         for topic in chosen:
             partitions = await connection.partitions(stream, topic) or []

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
-from iggyflux.cli.output import ExitCode, Styled, plural, talk
+from iggyflux.cli.output import ExitCode, plural, show_stop, talk, warn
 from iggyflux.cli.send_again import ReportedFailures, bounds, send_again
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import IggySettings, Pipeline
@@ -61,8 +61,10 @@ async def _resend(pipeline: Pipeline, name: str, ends: tuple[Bound | None, Bound
     (status,) = summary.routes
     counts = f"{plural(status.read, 'message')} read, {plural(status.delivered, 'point')} sent again"
     talk(f"{name}: {counts}, {status.dead_letters:,} failed; no offset was changed")
+    if status.state == "interrupted":
+        warn("stopped before the end of the range: send it again")
     for error in summary.errors:
-        talk(Styled("stopped", "red", bold=True), f": {error.reason} [{error.code}]")
+        show_stop(error)
     for line in failed.lines():
         talk(*line)
     return max(summary.exit_code, ExitCode.PROBLEMS if failed.count else ExitCode.OK)

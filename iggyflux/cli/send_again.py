@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from iggyflux.cli.output import Line, Styled
+from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.cli.progress import show_progress
 from iggyflux.records import DeadLetter, Message
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
@@ -25,7 +25,7 @@ async def send_again(routes: Sequence[Route]) -> Summary:
     """Run the routes to the end of their sources, or until a signal stops them; show the progress."""
     stop, status = Stop(), Status()
     # A run of the route has the state of its limit, and what is sent again settles no offset.
-    routes = [replace(route, series=None, ledger=None) for route in routes]
+    routes = [replace(route, series=None, ledger=None, until_end=True) for route in routes]
     # A failed record is in the report at the end.
     with show_progress(status, without="record.failed"), stopping_on_signals(stop):
         return await run_routes(routes, stop=stop, status=status)
@@ -62,6 +62,8 @@ class ReportedFailures:
             for reason in letter.reasons:
                 mark = Styled(f"error[{reason.code}]", "red", bold=True)
                 yield f"{message_name(letter.message)}: ", mark, f": {reason.reason}"
+        if (more := self.count - len(self._first)) > 0:
+            yield (f"… and {plural(more, 'more message')}",)
         if self.count:
             kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
             yield (f"failed again: {kinds}",)

@@ -19,9 +19,10 @@ from iggyflux.errors import Stopped
 from iggyflux.lineprotocol import Dialect
 from iggyflux.pipeline import TopicAddress
 from iggyflux.records import Partition
-from iggyflux.runner.factories import dead_letters_folder
+from iggyflux.runner.factories import dead_letters_folder, make_ledger
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.settled_ledger import ledger_state
+from iggyflux.runner.setup import WriterSetup
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import dead_letter_files
 
@@ -53,7 +54,9 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
         show_stop(error)
         code = ExitCode.STOPPED
 
-    for prepared in prepare_routes(open_pipeline(pipeline), only=only):
+    prepared_routes = prepare_routes(open_pipeline(pipeline), only=only)
+    by_name = {prepared.setup.name: prepared for prepared in prepared_routes}
+    for prepared in prepared_routes:
         try:
             trees.append(_tree(prepared, failed))
         except Stopped as error:
@@ -64,6 +67,8 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
         for tree in trees:
             for line in _lines(tree):
                 result_line(*line)
+            if tree.get("ledger", "") is None:
+                result_line(f"  {_why_nothing(by_name[tree['route']])}")
     return code
 
 
@@ -85,6 +90,15 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
     tags, precision = dict(setup.item.tags), setup.influxdb.precision
     plans = {setup.mapping.identity(dialect=dialect.value, precision=precision, tags=tags) for dialect in Dialect}
     return {**made, "ledger": None if record is None else _ledger(record, plans)}
+
+
+def _why_nothing(prepared: PreparedRoute) -> str:
+    """Return why a writer has no ledger."""
+    if not prepared.setup.pipeline.names_state:
+        return "no ledger: name a folder as `state` in the pipeline, and run the route"
+    assert isinstance(prepared.setup, WriterSetup)  # noqa: S101
+    has_one = make_ledger(prepared.setup, prepared.source) is not None
+    return "nothing is settled yet" if has_one else "no ledger: messages of standard input and envelopes have none"
 
 
 def _record(state: Any) -> Any:
@@ -161,7 +175,6 @@ def _lines_of_reader(tree: dict[str, Any]) -> Iterator[Line]:
 def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
     ledger = tree.get("ledger")
     if ledger is None:
-        yield ("  no ledger: name a folder as `state` in the pipeline, and run the route",)
         return
     rows = [("partition", "offsets", *(key.replace("_", " ") for key in _COUNTS)), *map(_row, ledger["intervals"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -148,7 +148,7 @@ class IggyRange:
                 if self._partition not in (None, info.number):
                     continue
                 end = info.end if self._ends is None else min(info.end, self._ends.get(place, 0))
-                self.unsettled += info.end - end
+                self.unsettled += await self._count_between(place, end, info.end)
                 if end:
                     begin = self._begin()
                     self.total += max(min(info.messages, end - (begin[1] if begin[0] == "offset" else 0)), 0)
@@ -183,6 +183,21 @@ class IggyRange:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def _count_between(self, place: Partition, first: int, end: int) -> int:
+        """Return how many of the messages `first` … `end` are in the range, at most."""
+        since, until = self._since, self._until
+        if since is not None and since.kind == "offset":
+            first = max(first, since.value)
+        if until is not None and until.kind == "offset":
+            end = min(end, until.value)
+        if first >= end:
+            return 0
+        if until is not None and until.kind == "timestamp":
+            assert self._connection is not None  # noqa: S101
+            if any(map(until.takes, await self._connection.poll(_LOOKING, place, ("offset", first), 1))):
+                return 0  # later ones arrived later
+        return end - first
 
     def _begin(self) -> At:
         return ("first", 0) if self._since is None else (self._since.kind, self._since.value)
