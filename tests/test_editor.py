@@ -80,7 +80,7 @@ def test_what_is_proposed(old: str, new: str, labels: list[str]) -> None:
     found = proposed(TEXT.replace(old, new))
 
     assert set(labels) <= set(found)
-    assert set(found) - set(labels) <= {"description"} | {name for name in found if found[name].kind == "member"}
+    assert set(found) - set(labels) <= {"description", "to"} | {name for name in found if found[name].kind == "member"}
 
 
 @pytest.mark.parametrize("new", ['"|"', '"la|"', "|", '"max(map(&|, root().yield))"', '"sum(root().yield[?l|', "'|'"])
