@@ -20,7 +20,7 @@ venv: $(VENV)/.ready  ## make .venv from the lock
 demo: $(VENV)/.ready  ## see it work: a log, a mapping, a pipeline into a simulated InfluxDB
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.ready  ## run the tests but the slow ones (9 minutes)
+test: $(VENV)/.ready  ## run the tests but the slow ones (8 minutes)
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.ready  ## run the slow tests: crashes, faults, laws, large inputs (5 minutes)

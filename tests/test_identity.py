@@ -96,7 +96,9 @@ def law(*strategies: Any) -> Any:
     checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
     def decorate(body: Any) -> Any:
-        @pytest.mark.parametrize("examples", [40, pytest.param(1_000, marks=pytest.mark.slow)])
+        @pytest.mark.parametrize(
+            "examples", [40, pytest.param(300, marks=pytest.mark.slow), pytest.param(1_000, marks=pytest.mark.long)]
+        )
         def test(examples: int) -> None:
             settings(max_examples=examples, deadline=None, suppress_health_check=checks)(given(*strategies)(body))()
 
