@@ -74,6 +74,7 @@ class _Entry:
     messages: int
     arrivals: array[float]
     traces: list[Trace]
+    payload_bytes: int = 0
     is_settled: bool = False
     intervals: list[PlanInterval] = field(default_factory=list)
 
@@ -124,9 +125,9 @@ class Ledger:
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
         traces = [] if job.trace is NO_TRACE else [job.trace]
-        entry = _Entry(job.batch.last, len(job.messages), array("d", [job.messages[0].timestamp_us]), traces)
-        self._unsettled[job] = entry
-        self.unsettled_bytes += job.batch.payload_bytes
+        arrivals, size = array("d", [job.messages[0].timestamp_us]), job.batch.payload_bytes
+        entry = self._unsettled[job] = _Entry(job.batch.last, len(job.messages), arrivals, traces, size)
+        self.unsettled_bytes += size
         self._queues.setdefault(job.batch.partition, deque()).append(entry)
 
     def settle(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> None:
@@ -136,7 +137,7 @@ class Ledger:
         """
         entry = self._unsettled.pop(job)
         entry.is_settled, entry.intervals = True, list(intervals)
-        self.unsettled_bytes -= job.batch.payload_bytes
+        self.unsettled_bytes -= entry.payload_bytes
 
     def take(self) -> Settled:
         """Return what may be acknowledged since the last call."""
