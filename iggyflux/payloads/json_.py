@@ -87,7 +87,7 @@ def check_json_bytes(payload: bytes) -> None:
             payload.decode("utf-8")
         except UnicodeDecodeError as exc:
             raise not_utf8(exc) from None
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and not is_shallow(payload, MAX_DEPTH):
+    if may_be_deep(payload):
         brackets = _STRING.sub(b"", payload).translate(None, _OTHERS)
         if max(accumulate(map(_BRACKETS.__getitem__, brackets)), default=0) > MAX_DEPTH:
             raise too_deep()
@@ -115,6 +115,11 @@ _AS_ARRAYS: Final = bytes.maketrans(b"{}", b"[]")
 _NOT_OF_SHAPE: Final = bytes(sorted(set(range(256)) - set(b'[]{}"')))
 _MOST_PASSES: Final = 8
 """How often as many brackets are looked at as a payload has."""
+
+
+def may_be_deep(payload: bytes) -> bool:
+    """Return whether only counting says that arrays and objects are not nested too deeply."""
+    return payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and not is_shallow(payload, MAX_DEPTH)
 
 
 def is_shallow(payload: bytes, depth: int) -> bool:

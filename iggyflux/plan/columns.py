@@ -126,12 +126,7 @@ def _bounded(column: Sequence[JSON], fallback: Fallback, kind: FieldType, low: i
 
 def string_texts(column: Sequence[str | None], fallback: Fallback) -> Column:
     """Return strings with their quotes."""
-    joined = _joined_strings(column)
-    if joined is None:
-        return converted_texts(column, fallback, FieldType.STRING, False)
-    if '"' not in joined and "\\" not in joined:
-        return [f'"{value}"' for value in column]
-    return [f'"{escape_string(value)}"' for value in column]  # type: ignore[arg-type]
+    return _texts([None if text is None else f'"{text}"' for text in string_contents(column, fallback)])
 
 
 def string_contents(column: Sequence[str | None], fallback: Fallback) -> Column:

@@ -16,7 +16,7 @@ from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
-from iggyflux.payloads.json_ import is_shallow, may_repeat_a_key
+from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
 from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
@@ -314,9 +314,7 @@ def _in_order(made: Sequence[_Made]) -> _Made:
 
 def _is_deep_or_large(payload: bytes) -> bool:
     """Return whether only the exact check can say that the payload is neither too large nor too deep."""
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        return True
-    return payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and not is_shallow(payload, MAX_DEPTH)
+    return len(payload) > MAX_PAYLOAD_BYTES or may_be_deep(payload)
 
 
 def _is_utf8(payload: bytes) -> bool:
