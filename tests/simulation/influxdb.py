@@ -397,11 +397,12 @@ class Client:
                 until,
                 server.loop.time(),
             )  # known when the client has the whole answer
-        if (cut := begun.faults.of("truncate")) is not None:
+        cut = begun.faults.of("truncate")
+        for each in written:  # of a 204 the status is enough
+            each.is_acknowledged = begun.faults.of("status") is None and (cut is None or found.status == 204)
+        if cut is not None:
             return Answer(found.status, names, whole[: cut.bytes], False)
         names.setdefault("content-length", str(len(whole)))
-        for each in written:
-            each.is_acknowledged = begun.faults.of("status") is None
         return Answer(found.status, names, whole, True)
 
     def _asked_seconds(self, retry_after: str) -> float:

@@ -5,7 +5,8 @@
 | a message is sent | it is what a row that is or was stored becomes, and that has settled; equal rows have    |
 |                   | equal ids                                                                                |
 | the end           | the last value of each point was sent, also one that the point has again since the       |
-|                   | server lost the value that was sent                                                      |
+|                   | server lost the value that was sent; not if only a process that vanished before it       |
+|                   | stored its position knew that the lost value was sent                                    |
 """
 
 from __future__ import annotations
@@ -134,6 +135,28 @@ class State:
             vanish()
 
 
+class ReaderState(State):
+    """The state of the reader, which tells the truth what a process knows of what was sent."""
+
+    def __init__(self, truth: ReaderTruth) -> None:
+        super().__init__()
+        self._truth = truth
+
+    def take(self) -> None:
+        """As `State.take`."""
+        is_new = self.owner is not current_process()
+        super().take()
+        if is_new:
+            self._truth.forget()
+
+    def commit(
+        self, record: object, *, added: Mapping[int, IO[bytes]] = NOTHING, dropped: Collection[int] = ()
+    ) -> None:
+        """As `State.commit`."""
+        super().commit(record, added=added, dropped=dropped)
+        self._truth.remember()
+
+
 class LedgerState(State):
     """The state of a ledger, on the disk of another; `claimed` gets the offsets that a commit claims first.
 
@@ -243,6 +266,10 @@ class ReaderTruth:
         """The points that have a former value again."""
         self._sent: dict[Place, int] = {}
         """The value of each point that was sent last."""
+        self._passing: set[Place] = set()
+        """The points that were sent since the reader stored its position."""
+        self._forgotten: set[Place] = set()
+        """Those that the process before this one had sent when it vanished, and this one did not send."""
         self._latest: deque[Place] = deque(maxlen=20)
         self.ids: dict[Row, int] = {}
         self._number = 0
@@ -295,8 +322,20 @@ class ReaderTruth:
                 self._values.pop(place, None)
                 continue
             self._values[place] = values[place]
-            if self._sent.get(place) != values[place]:
+            if self._sent.get(place) != values[place] and place not in self._forgotten:
                 self._demand(place)
+
+    def remember(self) -> None:
+        """The reader stored its position, and with it what it sent."""
+        self._forgotten -= self._passing
+        self._passing.clear()
+
+    def forget(self) -> None:
+        """Another process reads: what was sent since the position was stored is not known to it."""
+        for place in self._passing & self._restored:
+            self.unsent.pop(place, None)
+        self._forgotten |= self._passing
+        self._passing.clear()
 
     def received(self, payload: bytes, number: int) -> None:
         """Check a message of the reader."""
@@ -311,6 +350,7 @@ class ReaderTruth:
         if self.ids.setdefault(row, number) != number:
             self.wrong.append(f"the reader sent {payload!r} with the ids {self.ids[row]} and {number}")
         self._sent[place] = value
+        self._passing.add(place)
         if self._values.get(place) == value:
             self.unsent.pop(place, None)
         elif place in self._restored and place in self._values:

@@ -53,8 +53,8 @@ from tests.simulation.reader import (
     OUT,
     LedgerState,
     OutgoingBytes,
+    ReaderState,
     ReaderTruth,
-    State,
     WatchedLedger,
     cursor_of,
     reader_mapping,
@@ -225,7 +225,7 @@ class World:
         self.reader = ReaderTruth(
             random.Random(scenario.seed + 4), self.true_ns, self.latest_server_ns, scenario.reader, self.truth.wrong
         )
-        self.state = State()
+        self.state = ReaderState(self.reader)
         self.ledgers: dict[tuple[int, str], LedgerState] = {}
         """The ledger of each route of each process, which its incarnations share."""
         self.iggy.on_receive = lambda topic, payload, number: self.reader.received(payload, number)
