@@ -468,19 +468,24 @@ class World:
         _GRAVEYARD.append((process, self.running.pop(number)))
         self.counts["crashes"] += 1
         self.tell(f"process {number} vanishes after {process.steps} steps")
-        for client in list(self.iggy.clients.values()):
-            if getattr(client, "process", None) is process:
-                self.iggy.end(client)  # type: ignore[arg-type]
+        self._end_connections(process)
         for exchange in list(self.influx.exchanges):
             if exchange.process is process:
                 self.influx.exchanges.pop(exchange)
         self.loop.call_later(self.chance.uniform(0.1, 5.0), self.start, number, context=contextvars.Context())
+
+    def _end_connections(self, process: Process) -> None:
+        """End the connections that a process leaves, as the system does."""
+        for client in list(self.iggy.clients.values()):
+            if getattr(client, "process", None) is process:
+                self.iggy.end(client)  # type: ignore[arg-type]
 
     def _ended(self, found: Incarnation) -> None:
         """Start a process again that ended by itself or was terminated."""
         if self.running.get(found.number) is not found:
             return
         del self.running[found.number]
+        self._end_connections(found.process)  # Iggy hung when it logged out
         if (error := found.task.exception()) is not None:
             self.truth.wrong.append(f"process {found.number} ended with {error!r}")
             return
