@@ -52,6 +52,9 @@ FOUND = {
     545: "a ledger was first written at the end of the run, after the server had lost what it claims",
     820000270: "a ledger claimed offsets of a log that was replaced, until they were read again",
     820000865: "a process that was started again kept the claims of a log that was replaced",
+    880000449: "the status was silent for some seconds when one ghost handed a starving partition to the next",
+    910001648: "a value that only a vanished process had sent counted as one that must be sent again",
+    930000104: "a process that ended while Iggy hung left its members, connected for ever",
     750000690: "lines that were dropped, and whose offsets were about to be stored, counted as held",
 }
 """Seeds of short worlds that found a fault of the code or of the world, while what a seed draws stays the same."""
@@ -62,6 +65,11 @@ def test_a_fault_that_a_world_found_is_not_made_again(seed: int) -> None:
     scenario = draw(seed, SIZES["short"])
     found_with = tuple(event for event in scenario.events if event.kind not in CHANGES)
     assert run(dataclasses.replace(scenario, events=found_with)).wrong == []
+
+
+def test_a_204_whose_rest_is_missing_is_an_answer() -> None:
+    """The world took its points for unacknowledged, and missed them after the server had lost them."""
+    assert run_seed(910001243, SIZES["short"]).wrong == []
 
 
 def test_a_changed_mapping_waits_for_all_buckets_at_once() -> None:

@@ -82,12 +82,16 @@ class Comparing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Starving:
-    """A partition whose messages wait, without progress, for the group member `holder`; None if no member holds it."""
+    """A partition whose messages wait, without progress, for the group member `holder`; None if no member holds it.
+
+    `is_handed_over` says that it starved already when the holder got it, a moment ago.
+    """
 
     partition: Partition
     holder: int | None
     waiting: int
     seconds: float
+    is_handed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
 from iggyflux.transports.iggy.member import LOOK_SECONDS, find_starving
 from iggyflux.transports.iggy.source import IggySource
-from iggyflux.transports.iggy.watch import GRACE_SECONDS, STARVING_SECONDS
+from iggyflux.transports.iggy.watch import GRACE_SECONDS, STARVING_SECONDS, Look, Watch
 from tests.transports.contract import drive
 from tests.transports.fake_iggy_groups import STREAM, TOPIC, FakeClient, FakeGroups
 
@@ -445,6 +445,25 @@ def test_exactly_what_starves_is_reported_in_time_with_its_holder(
             await world.do(what, value)
 
     drive(main())
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9.0), st.integers(0, 2) | st.none()), max_size=40))
+def test_what_starves_starves_until_there_is_progress_whoever_holds_it(looks: list[tuple[float, int | None]]) -> None:
+    """A ghost may hand a partition to the next one; a holder that got what did not starve has some time."""
+    watch, now, starved, held = Watch(), 0.0, False, 0.0
+    watch.observe(now, {place(0): Look(3, 7, 9)})
+    for seconds, holder in [*looks, (1.0, 5)]:
+        now += seconds
+        before = watch.starving(now)
+        held = now if holder != watch._watched[place(0)].look.holder else held
+        watch.observe(now, {place(0): Look(3, 7, holder)})
+        found = watch.starving(now)
+        starved = starved or bool(before) or (now >= STARVING_SECONDS and now - held >= GRACE_SECONDS)
+        assert bool(found) == starved
+        assert not starved or found[place(0)].holder == holder
+        assert not starved or found[place(0)].is_handed_over == (now - held < GRACE_SECONDS)
+    watch.observe(now, {place(0): Look(3, 8, 5)})
+    assert not watch.starving(now + GRACE_SECONDS + 1)
 
 
 def test_a_live_member_that_writes_nothing_is_reported_a_slow_one_is_not() -> None:

@@ -258,10 +258,13 @@ class GroupMember:
     async def _report_starving(
         self, connection: Connection, topic: str, membership: Membership, starving: Sequence[Starving]
     ) -> None:
-        """Log new starving partitions, once for each holder, and those that no longer starve."""
-        current = {each.partition: each.holder for each in starving}
+        """Log new starving partitions, once for each holder that had some time, and those that no longer starve."""
+        current = {
+            each.partition: self._reported.get(each.partition, each.holder) if each.is_handed_over else each.holder
+            for each in starving
+        }
         over = [place.partition for place in self._reported if place.topic == topic and place not in current]
-        new = [each for each in starving if self._reported.get(each.partition, -1) != each.holder]
+        new = [each for each in starving if self._reported.get(each.partition, -1) != current[each.partition]]
         self._reported = {place: each for place, each in self._reported.items() if place.topic != topic} | current
         where = f"{self._stream}/{topic}"
         if over:

@@ -6,7 +6,7 @@ Pure: looks and times go in.  Each partition is judged by itself:
 |------------------------------------------------------|------------------------------------------------------------|
 | no message waits                                     | it cannot starve; the time is reset                        |
 | progress since the last look                         | its holder works; the time is reset                        |
-| another holder than at the last look                 | it has `GRACE_SECONDS` at least                            |
+| another holder than at the last look                 | it has `GRACE_SECONDS` at least; what starved starves on   |
 | no progress for `STARVING_SECONDS`, held by another  | it starves: its holder is gone since a restart of the      |
 |                                                      | server, or is alive and cannot write                       |
 | … held by this member, and not being handed over     | it starves only if polls returned nothing: messages that   |
@@ -44,6 +44,16 @@ class _WatchedPartition:
     look: Look
     since: float
     held_since: float
+    has_starved: bool = False
+    """Whether it starved with a former holder."""
+
+    def starves(self, now: float) -> bool:
+        """Whether it starves with any holder."""
+        return now - self.since >= STARVING_SECONDS and (self.has_starved or not self.is_new(now))
+
+    def is_new(self, now: float) -> bool:
+        """Whether its holder got it a moment ago."""
+        return now - self.held_since < GRACE_SECONDS
 
 
 class Watch:
@@ -60,9 +70,10 @@ class Watch:
                 self._watched.pop(place, None)
             elif before is None or look.progress != before.look.progress:
                 self._watched[place] = _WatchedPartition(look, now, now)
+            elif look.holder == before.look.holder:
+                before.look = look
             else:
-                held_since = before.held_since if look.holder == before.look.holder else now
-                self._watched[place] = _WatchedPartition(look, before.since, held_since)
+                self._watched[place] = _WatchedPartition(look, before.since, now, before.starves(now))
 
     def is_stuck(self, since: float) -> bool:
         """Whether messages wait in some partition that made no progress after `since`."""
@@ -71,7 +82,7 @@ class Watch:
     def starving(self, now: float) -> dict[Partition, Starving]:
         """Return the partitions that starve, in order."""
         return {
-            place: Starving(place, each.look.holder, each.look.waiting, now - each.since)
+            place: Starving(place, each.look.holder, each.look.waiting, now - each.since, each.is_new(now))
             for place, each in sorted(self._watched.items(), key=lambda item: (item[0].topic, item[0].partition))
-            if now - each.since >= STARVING_SECONDS and now - each.held_since >= GRACE_SECONDS
+            if each.starves(now)
         }
