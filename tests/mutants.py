@@ -96,7 +96,7 @@ SUITES: dict[str, list[str]] = {
     "runner.deliver": ["test_deliver.py", "test_outages.py", "test_runner.py"],
     "runner.documents": ["test_reload.py"],
     "runner.failures": ["test_failures.py", "test_runner.py", "test_reader_route.py", "test_bounds.py"],
-    "runner.ledger": ["test_runner.py"],
+    "runner.ledger": ["test_ledger.py", "test_runner.py"],
     "runner.prefetch": ["test_reader_route.py"],
     "runner.publish": ["test_publish.py", "test_reader_route.py", "test_session.py"],
     "runner.reader_run": ["test_reader_route.py", "test_session.py"],

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import gc
 import json
 import os
 import signal
 import threading
 import time
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from iggyflux.delivery.settled import Interval
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.plan import bounds, columns
 from iggyflux.plan.reference import joined
-from iggyflux.records import Batch, Message, Partition, Rendered
+from iggyflux.records import Batch, Message, Partition
 from iggyflux.runner import Route, Stop, run_routes
 from iggyflux.runner.build import SinkPlan
-from iggyflux.runner.ledger import Job, Ledger, Settled
 from iggyflux.transports.local.memory import CollectingDeadLetters, ScriptedSink, ScriptedSource, batch
 from tests.test_bounds import CASES, EACH, THOUSAND, writer
 
@@ -142,101 +135,6 @@ def test_a_batch_that_takes_long_is_acknowledged_part_by_part() -> None:
     asyncio.run(main())
 
     assert 0 <= source.settled[Partition("s", "t", 0)] < 7
-
-
-@pytest.mark.parametrize("end", [None, 5_000])
-def test_parts_of_a_batch_move_the_position_only_where_the_source_has_one(end: int | None) -> None:
-    """A file counts bytes: it has a position after the whole batch only."""
-    here = Partition("s", "t", 0)
-    whole = Batch(here, [Message(b"", offset=offset) for offset in range(10, 20)], end)
-    ledger = Ledger()
-    jobs = [Job(whole.part(start, stop), Rendered(), 0) for start, stop in ((0, 3), (3, 4), (4, 10))]
-    taken = []
-    for job in jobs:
-        ledger.begin(job)
-    for job in jobs:
-        ledger.settle(job)
-        taken.append(ledger.take())
-
-    positions = [[position.offset for position in each.positions] for each in taken]
-    assert positions == ([[12], [13], [19]] if end is None else [[], [], [end]])
-    assert [each.messages for each in taken] == ([3, 1, 6] if end is None else [0, 0, 10])
-
-
-class _Lines(list[str]):
-    """Lines that can be looked for."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-
-def test_what_is_settled_is_not_kept_until_it_is_acknowledged() -> None:
-    """A source that acknowledges slowly is read on, however much that is."""
-    here, ledger, kept = Partition("s", "t", 0), Ledger(), weakref.WeakSet[_Lines]()
-    ledger.begin(Job(Batch(here, [Message(b"", offset=0)]), Rendered(), 0))
-    for offset in range(1, 9):
-        job = Job(Batch(here, [Message(b"", offset=offset)]), Rendered(_Lines(["m n=1"])), 1)
-        kept.add(job.rendered.lines)
-        ledger.begin(job)
-        ledger.settle(job)
-    del job
-    gc.collect()
-
-    assert len(kept) == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.booleans(), st.booleans())), st.data())
-def test_what_is_settled_behind_a_batch_that_is_not_takes_no_more_room(drawn: Any, data: Any) -> None:
-    """Settled entries are joined, and what may be acknowledged, when and with which counts, does not depend on that."""
-    here, plain, joining = Partition("s", "t", 0), Ledger(), Ledger()
-    open_jobs: list[Job] = []
-    offset = 0
-    for size, has_end, settles, takes in drawn:
-        batch = Batch(here, [Message(b"", offset=offset + at, timestamp_us=offset + 1) for at in range(size + 1)])
-        open_jobs.append(Job(dataclasses.replace(batch, has_position=has_end), Rendered(), 0))
-        offset += size + 1
-        for ledger in (plain, joining):
-            ledger.begin(open_jobs[-1])
-        if settles:
-            job = open_jobs.pop(data.draw(st.integers(0, len(open_jobs) - 1)))
-            interval = Interval(job.messages[0].offset, job.messages[-1].offset, len(job.messages))
-            for ledger in (plain, joining):
-                ledger.settle(job, [("p", interval)])
-        if takes:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("iggyflux.runner.ledger._FEWEST_JOINED", 1)
-                found = joining.take()
-            expected = plain.take()
-            assert (found.positions, found.messages, found.arrivals) == (
-                expected.positions,
-                expected.messages,
-                expected.arrivals,
-            )
-            assert _noted(found) == _noted(expected)
-
-
-def _noted(settled: Settled) -> list[Interval]:
-    """Return the intervals of settled batches, neighbours as one."""
-    found: list[Interval] = []
-    for _, (_, each) in settled.intervals:
-        if found and found[-1].last + 1 == each.first:
-            each = found.pop().joined(each)
-        found.append(each)
-    return found
-
-
-def test_a_dead_bucket_for_a_day_does_not_fill_the_memory() -> None:
-    """One batch is not settled; of all after it there is one entry, with a number for each batch."""
-    here, ledger = Partition("s", "t", 0), Ledger()
-    ledger.begin(Job(Batch(here, [Message(b"", offset=0)]), Rendered(), 1))
-    for offset in range(1, 20_000):
-        job = Job(Batch(here, [Message(b"", offset=offset)]), Rendered(), 0)
-        ledger.begin(job)
-        ledger.settle(job, [("p", Interval(offset, offset))])
-        assert ledger.take().messages == 0
-
-    (queue,) = ledger._queues.values()
-    assert len(queue) <= 1001
-    assert sum(len(entry.intervals) for entry in queue) <= 1001
 
 
 @pytest.mark.parametrize("kind", ["compiled", "reference"])

@@ -74,7 +74,7 @@ class _Entry:
     messages: int
     arrivals: array[float]
     traces: list[Trace]
-    payload_bytes: int = 0
+    payload_bytes: int
     is_settled: bool = False
     intervals: list[PlanInterval] = field(default_factory=list)
 
