@@ -202,6 +202,22 @@ def test_what_is_not_settled_in_time_is_abandoned_and_read_again(caplog: pytest.
     assert "seconds=25" in caplog.text
 
 
+def test_each_change_has_its_own_time_to_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """One is offered right after another one was taken: nothing is abandoned 30 s after the first one."""
+
+    async def answer(lines: Sequence[str]) -> Verdict:
+        tried.offer(f"new{len(tried.sink.writes)}")
+        await tried.clock.sleep(19.0)
+        return Accepted()
+
+    tried = Tried(ScriptedSource(list(BATCHES)), [answer] * 3)
+    tried.run()
+
+    lines = [line for write in tried.sink.writes for line in write]
+    assert len(lines) == len({line.split(" ")[2] for line in lines}) == 6
+    assert tried.plans[1:] == ["new1", "new2", "new3", "new3", "new3"]
+
+
 def test_a_change_does_not_wait_for_a_sink_that_is_away(caplog: pytest.LogCaptureFixture) -> None:
     """Also where the route waits for a place for the next request, and not for the answers to those in flight."""
     seen: list[tuple[float, str]] = []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux.delivery.series import SeriesLimit, hash_of
+from iggyflux.delivery.series import SeriesLimit, hash_of, pack, unpack
 from iggyflux.errors import Stopped
 from iggyflux.records import Failure, Rendered
 from iggyflux.runner.series_guard import SeriesGuard, series_state
@@ -66,6 +66,14 @@ def test_a_hash_is_the_same_in_each_process() -> None:
 
 
 # --- the state ---
+
+
+@given(st.lists(st.integers(0, 2**64 - 1)), st.lists(st.integers(0, 400)))
+def test_a_stored_blob_has_its_hashes_wherever_it_is_cut(hashes: list[int], cuts: list[int]) -> None:
+    blob, ends = pack(hashes), sorted({0, *cuts})
+    pieces = [blob[start:stop] for start, stop in zip(ends, [*ends[1:], None], strict=True)]
+
+    assert list(unpack(pieces)) == hashes
 
 
 def guarded(folder: Path, most: int, batches: list[list[str]], *, on_limit: str = "dead_letter") -> list[Rendered]:

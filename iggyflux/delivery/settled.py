@@ -167,8 +167,7 @@ class SettledOffsets:
 
     def intervals(self) -> Mapping[tuple[Partition, str], Sequence[Interval]]:
         """Return the intervals of each partition and plan, in the order of offsets."""
-        found = [((place, plan), tuple(each)) for place, plans in self._places.items() for plan, each in plans.items()]
-        return dict(sorted(found, key=lambda item: str(item[0])))
+        return {(place, plan): tuple(each) for place, plans in self._places.items() for plan, each in plans.items()}
 
     def claims(self, position: Position) -> bool:
         """Return whether the message at `position` is in an interval, of whatever plan."""
