@@ -99,7 +99,7 @@ SUITES: dict[str, list[str]] = {
     "runner.ledger": ["test_ledger.py", "test_runner.py"],
     "runner.prefetch": ["test_reader_route.py"],
     "runner.publish": ["test_publish.py", "test_reader_route.py", "test_session.py"],
-    "runner.reader_run": ["test_reader_route.py", "test_change.py", "test_session.py"],
+    "runner.reader_run": ["test_reader_route.py", "test_change.py", "test_traces.py", "test_session.py"],
     "runner.reload": ["test_reload.py", "test_service_manager.py"],
     "runner.request_sender": [
         "test_request_sender.py",

@@ -592,7 +592,8 @@ VALUES = (
     | st.integers(-(2**63), 2**63 - 1)
     | st.integers(0, 2**64 - 1).map(Unsigned)
     | st.booleans()
-    | st.text(alphabet='a"\\ ,=\né1', max_size=6)
+    | st.text(alphabet='an"\\ ,=\né1', max_size=6)
+    | st.sampled_from([",plain=", "\nplain=1", '",y\\ z="', "\\n", '1,"q'])
 )
 FIELD_SETS = st.dictionaries(st.sampled_from(["m,x", "y z", "q=", "plain", "é"]), VALUES, min_size=1)
 
@@ -611,18 +612,27 @@ def test_fields_are_read_from_lines_as_they_were_written(sets: list[dict[str, An
         for each, text in zip(sets, texts, strict=True):
             name = max(each)
             assert reader.read([reader.only(text, {name})]).at(0) == {name: each[name]}
+    values = [item for each in sets for item in each.items()]
+    assert reader.booleans == {name for name, value in values if isinstance(value, bool)}
+    assert reader.others == {name for name, value in values if not isinstance(value, bool)}
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 2), st.lists(st.integers(0, 40), min_size=1, unique=True).map(sorted)), max_size=8
+        st.tuples(
+            st.integers(0, 2),
+            st.lists(st.integers(0, 40), min_size=1, unique=True).map(sorted)
+            | st.lists(st.integers(20, 24), min_size=1, unique=True).map(sorted),
+            st.booleans(),
+        ),
+        max_size=8,
     )
 )
-def test_the_coordinates_of_each_message_are_known_by_its_number(batches: list[tuple[int, list[int]]]) -> None:
+def test_the_coordinates_of_each_message_are_known_by_its_number(batches: list[tuple[int, list[int], bool]]) -> None:
     numbers, expected = Numbers(), []
-    for partition, offsets in batches:
+    for partition, offsets, is_lazy in batches:
         made = [Message(b"", "coast", "gauges", partition, offset) for offset in offsets]
-        start = numbers.add(LazyMessages([b""] * len(made), made.__getitem__) if len(made) % 2 else made)
+        start = numbers.add(LazyMessages([b""] * len(made), made.__getitem__) if is_lazy else made)
         assert start == len(expected)
         expected += [(Partition("coast", "gauges", partition), offset) for offset in offsets]
 

@@ -16,7 +16,7 @@ from iggyflux.errors import NotConnected
 from iggyflux.mapping import OnError
 from iggyflux.records import Message, Partition, Rendered
 from iggyflux.runner.clock import Clock
-from iggyflux.runner.route import Route, WriterPlan
+from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
 from iggyflux.runner.writer_run import WriterRun, _Transfer
@@ -27,7 +27,7 @@ from iggyflux.transports.local.memory import (
     ScriptedSource,
     batch,
 )
-from tests.test_reader_route import BASE, S, World, points
+from tests.test_reader_route import BASE, Database, S, World, points
 from tests.test_reader_route import MAPPING as READER
 
 HERE = Partition("s", "t", 0)
@@ -306,10 +306,16 @@ def test_a_stop_while_the_sink_is_away_abandons_what_is_in_flight() -> None:
 
 
 def test_a_reader_takes_a_change_between_two_windows(tmp_path: Path) -> None:
-    """Each message is of one plan, none is sent twice, and the position goes on."""
+    """Each message is of one plan, none is sent twice, and the position goes on; the changed source is read."""
     world = World(tmp_path, points(50), until_end=True, window=10 * S, start=BASE - 100 * S)
+    other = Database(points(50), world.clock)
     plan = READER.plan()
     seen: list[str] = []
+    fetched: list[int] = []
+
+    def changed(name: str) -> ReaderRoute:
+        assert world.reader is not None
+        return dataclasses.replace(world.reader.route, plan=Telling(name), plan_identity=name, source=other)
 
     class Telling:
         whole_windows = False
@@ -321,9 +327,8 @@ def test_a_reader_takes_a_change_between_two_windows(tmp_path: Path) -> None:
             seen.append(self.name)
             if len(seen) == 2:
                 assert world.reader is not None
-                route = world.reader.route
-                other = dataclasses.replace(route, plan=Telling("new"), plan_identity="new")
-                world.reader.change.offer(other)
+                world.reader.change.offer(changed("new"))
+                fetched.append(len(world.database.fetched))
             return plan.render(rows, digests)
 
     world.plan = Telling("old")
@@ -333,3 +338,10 @@ def test_a_reader_takes_a_change_between_two_windows(tmp_path: Path) -> None:
     assert set(seen) == {"old", "new"}
     assert len(world.sink.values) == len(set(world.sink.values)) == 50
     assert world.status.about.plan == "new"
+    assert world.database.closed
+    assert other.closed
+    assert other.fetched
+    assert len(world.database.fetched) <= fetched[0] + 1  # the one that was fetched ahead
+    assert world.reader is not None
+    world.reader.change.offer(changed("newer"))
+    assert (world.reader.change.is_over, world.status.is_changing) == (True, False)

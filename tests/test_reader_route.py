@@ -29,6 +29,7 @@ from iggyflux.runner.reader_run import ReaderRun
 from iggyflux.runner.route import ReaderRoute
 from iggyflux.runner.status import RouteStatus
 from iggyflux.runner.stop import Stop
+from iggyflux.transports.base import Removed
 from iggyflux.transports.local.memory import CollectingDeadLetters
 
 S = 1_000_000_000
@@ -614,12 +615,25 @@ def test_thousands_of_points_of_one_time_are_sent_once(tmp_path: Path) -> None:
     assert sorted(world.sink.values, key=str) == expected(ties)
 
 
-def test_a_window_with_too_many_rows_is_read_in_parts(tmp_path: Path) -> None:
+def test_a_window_with_too_many_rows_is_read_in_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     world = World(tmp_path, points(80, step=S // 10), until_end=True)
     world.database.most_rows = 7
-    world.run()
+    with caplog.at_level(logging.INFO):
+        world.run()
 
     assert sorted(world.sink.values, key=str) == expected(world.database.points)
+    assert "reader.too_much" in caplog.text
+    assert world.status.reader is not None
+    assert world.status.reader.windows == len(world.database.fetched)
+
+
+def test_a_position_that_does_not_move_is_not_stored_again(tmp_path: Path) -> None:
+    """The time of the server is asked more often than there is a window."""
+    world = World(tmp_path, start="now").run(30)
+
+    assert world.status.reader is not None
+    assert world.status.reader.windows < world.faults.counts["now"]
+    assert world.faults.counts["after store"] == 1 + world.status.reader.windows
 
 
 def test_the_next_window_of_the_past_is_fetched_while_one_is_sent(tmp_path: Path) -> None:
@@ -920,9 +934,12 @@ def with_a_row_that_fails(world: World) -> World:
 
 
 def test_a_row_that_cannot_be_mapped_becomes_a_dead_letter_with_its_place(tmp_path: Path) -> None:
-    world = with_a_row_that_fails(World(tmp_path, until_end=True)).run()
+    world = with_a_row_that_fails(World(tmp_path, until_end=True))
+    world.letters.removed = Removed(6, 2)  # type: ignore[attr-defined]
+    world.run()
 
     (letter,) = world.letters.letters
+    assert (world.status.removed_replayed, world.status.removed_letters) == (6, 2)
     assert json.loads(letter.message.payload)["value"] == 4
     assert (letter.message.stream, letter.message.topic, letter.mapping) == ("s", "t", "back")
     assert letter.reasons[0].location == "/messages/key"

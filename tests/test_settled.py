@@ -538,6 +538,17 @@ class Fickle:
         return list(read) if is_replaced else []
 
 
+class WithoutThread:
+    """A worker whose calls run in the event loop: many of them are fast."""
+
+    async def call(self, function: Any, *args: Any) -> Any:
+        await asyncio.sleep(0)
+        return function(*args)
+
+    async def finish(self, function: Any) -> None:
+        function()
+
+
 class Tracked:
     """A ledger, and what it should know, have stored and have said."""
 
@@ -547,6 +558,7 @@ class Tracked:
         before.add(HERE, "p", Interval(4, 6))
         self.state.record, self.state.is_locked = before.record(), is_locked
         self.ledger = SettledLedger("r", OnError.SKIP, self.state)  # type: ignore[arg-type]
+        self.ledger._worker = WithoutThread()  # type: ignore[assignment]
         self.known: set[int] | None = None
         self.stored, self.cuts = {4, 5, 6}, 99
         self.is_changed = self.is_reported = self.is_compared = self.is_writing = False
@@ -640,7 +652,6 @@ class Tracked:
                 self._fails(0.0)
             else:
                 self.stored = set(self.known)
-        await self.ledger.close()
 
     def check(self, told: Sequence[str]) -> None:
         """Compare the ledger with what it should be."""
@@ -766,10 +777,9 @@ def test_what_is_noted_of_a_batch_is_what_became_of_each_message(
 
     async def main() -> Sequence[tuple[str, Interval]]:
         ledger = SettledLedger("r", OnError.SKIP if drops else OnError.DEAD_LETTER, Kept())  # type: ignore[arg-type]
+        ledger._worker = WithoutThread()  # type: ignore[assignment]
         await ledger.connect()
-        noted = ledger.intervals_of(job, "slate")
-        await ledger.close()
-        return noted
+        return ledger.intervals_of(job, "slate")
 
     expected = []
     for at, (kind, refused) in enumerate(drawn):

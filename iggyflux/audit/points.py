@@ -145,9 +145,10 @@ class _Shape:
 
         The texts become one JSON document, by replacing what is between two values.  Where each of these pieces occurs
         as often as there are texts, and each row of the document has the values of the shape, no string has one.
+        Lines escape quotes and backslashes in strings as JSON does.
         """
         joined = "\n".join(texts)
-        if "\\" in joined or not joined.startswith(self._first) or not joined.endswith(self._last):
+        if not joined.startswith(self._first) or not joined.endswith(self._last):
             return None
         if joined.count(self._row) != len(texts) - 1:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
@@ -464,6 +465,41 @@ def test_what_starves_starves_until_there_is_progress_whoever_holds_it(looks: li
         assert not starved or found[place(0)].is_handed_over == (now - held < GRACE_SECONDS)
     watch.observe(now, {place(0): Look(3, 8, 5)})
     assert not watch.starving(now + GRACE_SECONDS + 1)
+
+
+LOOKS = st.builds(Look, st.sampled_from([2, 5, 6, 0]), st.sampled_from([40, 40, 40, 41]), st.integers(0, 1) | st.none())
+NAMES = [Partition("quay", "tides", 10), Partition("quay", "boats", 3), Partition("quay", "tides", 9)]
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 5, 10]), st.integers(0, 2), LOOKS), min_size=6, max_size=24))
+def test_each_partition_is_judged_by_its_own_looks(drawn: list[tuple[int, int, Look]]) -> None:
+    """From its last progress on, and from the last change of its holder on."""
+    watch, now, looks = Watch(), 0, dict[Partition, list[tuple[int, Look]]]()
+
+    def held_since(of: list[tuple[int, Look]]) -> int:
+        return next((at for (_, a), (at, b) in reversed(list(pairwise(of))) if a.holder != b.holder), of[0][0])
+
+    def starves(of: list[tuple[int, Look]], now: int) -> bool:
+        if not of or now - of[0][0] < STARVING_SECONDS:
+            return False
+        changes = [n for n in range(1, len(of)) if of[n][1].holder != of[n - 1][1].holder]
+        return now - held_since(of) >= GRACE_SECONDS or any(starves(of[:n], of[n][0]) for n in changes)
+
+    for seconds, number, look in drawn:
+        now += seconds
+        seen = looks.setdefault(NAMES[number], [])
+        if not look.waiting or (seen and seen[0][1].progress != look.progress):
+            seen.clear()
+        seen += [(now, look)] if look.waiting else []
+        watch.observe(now, {NAMES[number]: look})
+        for at in (now, now + 4, now + 5, now + 9, now + 10):
+            expected = {
+                name: Starving(name, of[-1][1].holder, of[-1][1].waiting, at - of[0][0], at - held_since(of) < 5)
+                for name in (NAMES[1], NAMES[2], NAMES[0])
+                if (of := looks.get(name, [])) and starves(of, at)
+            }
+            assert list(watch.starving(at).items()) == list(expected.items())
+        assert all(watch.is_stuck(at) == any(of[0][0] <= at for of in looks.values() if of) for at in range(now + 1))
 
 
 def test_a_live_member_that_writes_nothing_is_reported_a_slow_one_is_not() -> None:
