@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -397,6 +398,50 @@ class Run:
     def __init__(self, name: str) -> None:
         self.status = RouteStatus(name)
         self.route, self.change = Route(name), Change[Any](self.status)
+
+
+class Scripted:
+    """Documents that note whether the status says that they are read."""
+
+    def __init__(self, status: Configuration) -> None:
+        self.contents = {"a": "1"}
+        self.content, self.looks, self.checking, self.status = "1", 0, list[bool](), status
+
+    def look(self) -> list[object]:
+        self.looks += 1
+        return [3]
+
+    def read(self) -> dict[str, Current]:
+        self.checking.append(self.status.is_checking)
+        return {"a": Current(self.content, lambda _: self.content)}
+
+
+def test_files_are_read_when_it_is_asked_for_and_the_status_says_so_meanwhile() -> None:
+    status, clock, run = Configuration(since_unix=7.0), Ticks(), Run("a")
+    documents, since = Scripted(status), list[float]()
+    reload = Reload(documents)
+
+    async def follow() -> None:
+        following = asyncio.create_task(reload.follow([run], status, clock))  # type: ignore[list-item]
+        await asyncio.sleep(0.02)
+        assert documents.looks == 0
+        for count, content in enumerate("1223", 1):
+            documents.content = content
+            reload.request()
+            while len(documents.checking) < count or status.is_checking:
+                await asyncio.sleep(0.001)
+            since.append(status.since_unix)
+        following.cancel()
+        await asyncio.wait([following])
+
+    began = time.time()
+    asyncio.run(follow())
+
+    assert documents.checking == [True] * 4
+    assert documents.looks == 8
+    assert since[0] == 7.0
+    assert began <= since[1] == since[2] < since[3] <= time.time()
+    until(lambda: not any(each.name.startswith("iggyflux-reload") for each in threading.enumerate()))
 
 
 def test_a_bug_while_one_route_is_changed_changes_none() -> None:
