@@ -413,34 +413,38 @@ class Scripted:
 
     def read(self) -> dict[str, Current]:
         self.checking.append(self.status.is_checking)
+        if self.content == "!":
+            raise ZeroDivisionError
         return {"a": Current(self.content, lambda _: self.content)}
 
 
 def test_files_are_read_when_it_is_asked_for_and_the_status_says_so_meanwhile() -> None:
     status, clock, run = Configuration(since_unix=7.0), Ticks(), Run("a")
-    documents, since = Scripted(status), list[float]()
+    documents, since, refused = Scripted(status), list[float](), list[str]()
     reload = Reload(documents)
 
     async def follow() -> None:
         following = asyncio.create_task(reload.follow([run], status, clock))  # type: ignore[list-item]
         await asyncio.sleep(0.02)
         assert documents.looks == 0
-        for count, content in enumerate("1223", 1):
+        for count, content in enumerate("1223!3", 1):
             documents.content = content
             reload.request()
             while len(documents.checking) < count or status.is_checking:
                 await asyncio.sleep(0.001)
             since.append(status.since_unix)
+            refused.append(status.refused.code if status.refused else "")
         following.cancel()
         await asyncio.wait([following])
 
     began = time.time()
     asyncio.run(follow())
 
-    assert documents.checking == [True] * 4
-    assert documents.looks == 8
+    assert documents.checking == [True] * 6
+    assert documents.looks == 12
+    assert refused == ["", "", "", "", "IFX699", ""]  # after a bug it goes on
     assert since[0] == 7.0
-    assert began <= since[1] == since[2] < since[3] <= time.time()
+    assert began <= since[1] == since[2] < since[3] < since[4] < since[5] <= time.time()
     until(lambda: not any(each.name.startswith("iggyflux-reload") for each in threading.enumerate()))
 
 
