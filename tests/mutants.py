@@ -89,7 +89,7 @@ SUITES: dict[str, list[str]] = {
     "delivery.retention": ["test_retention.py"],
     "delivery.retry": ["test_delivery.py", "test_outages.py", "test_deliver.py", "test_pipeline.py"],
     "delivery.series": ["test_series_limit.py"],
-    "delivery.settled": ["test_settled.py"],
+    "delivery.settled": ["test_settled.py", "test_settled_ledger.py"],
     "delivery.verdicts": ["test_delivery.py", "test_deliver.py", "transports/test_influxdb.py"],
     "delivery.windows": ["test_windows.py", "test_reader_route.py", "test_cursors.py"],
     "runner.change": ["test_change.py", "test_reload.py"],
@@ -112,7 +112,7 @@ SUITES: dict[str, list[str]] = {
     "runner.server_state": ["test_outages.py", "test_deliver.py", "test_runner.py"],
     "runner.service_manager": ["test_service_manager.py"],
     "runner.session": ["test_session.py", "test_runner.py", "test_reader_route.py"],
-    "runner.settled_ledger": ["test_settled.py"],
+    "runner.settled_ledger": ["test_settled_ledger.py"],
     "runner.unanswered": ["test_deliver.py", "test_runner.py", "test_outages.py"],
     "runner.writer_run": [
         "test_runner.py",
