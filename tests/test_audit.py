@@ -617,6 +617,35 @@ def test_fields_are_read_from_lines_as_they_were_written(sets: list[dict[str, An
     assert reader.others == {name for name, value in values if not isinstance(value, bool)}
 
 
+ALIKE = st.sampled_from([1, 25, 25.0, 0.5, Unsigned(7), True, "", "x", ",b=", "x\na=y", ',ab="', '"\\'])
+"""Values that have what stands between two values in them, or that are written like others but for a letter."""
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({"a": ALIKE}, optional={"b": ALIKE})
+        | st.dictionaries(st.sampled_from(["ab", "b"]), ALIKE),
+        min_size=1,
+        max_size=3,
+    ).filter(all),
+    st.data(),
+)
+def test_fields_that_look_alike_are_not_confused(sets: list[dict[str, Any]], data: st.DataObject) -> None:
+    """Whichever shape was learnt before."""
+    reader = FieldReader(Dialect.V2)
+    texts = [Point("m", {}, each).encode("v2").partition(" ")[2] for each in sets]
+    for _ in range(2):
+        for text in [data.draw(st.sampled_from(texts)) for _ in range(2)]:
+            reader.read([text])
+        table = reader.read(texts)
+        found = [table.at(index) for index in range(len(texts))]
+        assert found == sets
+        kinds = [
+            [{name: isinstance(value, float) for name, value in each.items()} for each in of] for of in (found, sets)
+        ]
+        assert kinds[0] == kinds[1]
+
+
 @given(
     st.lists(
         st.tuples(

@@ -158,10 +158,9 @@ class _Shape:
         for piece in self._between:
             body = body.replace(piece, ",")
         try:
-            rows = self._decoder.decode(f"[[{body}]]")
+            return self._decoder.decode(f"[[{body}]]")
         except (msgspec.DecodeError, UnicodeEncodeError):
             return None
-        return rows if len(rows) == len(texts) else None
 
 
 @dataclass(frozen=True, slots=True)
