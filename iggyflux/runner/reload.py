@@ -122,7 +122,7 @@ class Reload:
                 await self._requested.wait()
             now = await self._worker.call(self._documents.look)
             same = same + 1 if now == last else 0
-            is_wanted = self._requested.is_set() or (self._watch and now != before)
+            is_wanted = self._requested.is_set() or now != before
             if is_wanted and same >= (_GONE_LOOKS if None in now else 1):
                 self._requested.clear()
                 return now
