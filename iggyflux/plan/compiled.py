@@ -229,7 +229,7 @@ class CompiledPlan:
         lines, buckets = self._without_buckets(lines)
         if not fallback:
             return Rendered(lines, indices, [], skips, none, omitted=[], times=times, buckets=buckets)
-        return self._merge(messages, lines, buckets, indices, skips, none, fallback, work)
+        return self._merge(messages, lines, times, buckets, indices, skips, none, fallback, work)
 
     def _without_buckets(self, lines: list[str]) -> tuple[list[str], list[str] | None]:
         """Return the lines, and the buckets that generated code writes before them."""
@@ -242,6 +242,7 @@ class CompiledPlan:
         self,
         messages: Sequence[Message],
         lines: list[str],
+        times: Sequence[int],
         buckets: list[str] | None,
         indices: list[int],
         skips: list[int],
@@ -251,7 +252,7 @@ class CompiledPlan:
     ) -> Rendered:
         keep = [index not in fallback for index in indices]
         places = repeat("") if buckets is None else compress(buckets, keep)
-        found = list(zip(compress(indices, keep), compress(lines, keep), places, strict=False))
+        found = list(zip(*(compress(each, keep) for each in (indices, lines, times)), places, strict=False))
         failures: list[Failure] = []
         omitted: list[Failure] = []
         skips = [index for index in skips if index not in fallback]
@@ -261,20 +262,24 @@ class CompiledPlan:
                 raise MayBeTooMuch
             outcome = self.reference.render_message(index, messages[index], work)
             chosen = outcome.buckets or repeat("")
-            found += [(index, line, bucket) for line, bucket in zip(outcome.lines, chosen, strict=False)]
+            found += [
+                (index, line, int(line[line.rfind(" ") :]), bucket)
+                for line, bucket in zip(outcome.lines, chosen, strict=False)
+            ]
             failures += outcome.failures
             skips += outcome.skipped
             none += outcome.empty
             omitted += outcome.omitted
         found.sort(key=_index)
         return Rendered(
-            [line for _, line, _ in found],
-            [index for index, _, _ in found],
+            [line for _, line, _, _ in found],
+            [index for index, _, _, _ in found],
             failures,
             sorted(skips),
             sorted(none),
             omitted=omitted,
-            buckets=None if buckets is None else [bucket for _, _, bucket in found],
+            times=[time for _, _, time, _ in found],
+            buckets=None if buckets is None else [bucket for _, _, _, bucket in found],
         )
 
 
@@ -289,7 +294,7 @@ def _casts_numbers(writer: Writer) -> bool:
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
 
 
-def _index(found: tuple[int, str, str]) -> int:
+def _index(found: tuple[int, str, int, str]) -> int:
     return found[0]
 
 
