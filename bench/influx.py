@@ -1,7 +1,7 @@
 """`log:` to InfluxDB over HTTP: render, compress, send.
 
-The server is a process of its own that accepts everything (or, for `bench.letters`, rejects one line of each request)
-and stores nothing: the figures are those of the run's process.
+The server is a process of its own that stores nothing: the figures are those of the run's process.  It accepts
+everything here, and does as `KINDS` says for other benchmarks.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,8 +47,38 @@ class Run(NamedTuple):
     requests: int
 
 
-async def serve(answer: bytes) -> None:
-    """An InfluxDB 3 that stores nothing and gives every write the same answer."""
+_AWAY = _HEAD % b"503 Service Unavailable" + b"Content-Length: 0\r\n\r\n"
+_AWAY_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a server answers a write: after so many seconds, and with `first` for the first seconds."""
+
+    answer: bytes = _GOOD
+    seconds: float = 0.0
+    first: bytes | None = None
+
+
+KINDS = {
+    "good": Kind(),
+    "bad": Kind(_BAD),
+    "slow": Kind(seconds=1.0),
+    "hanging": Kind(seconds=3600.0),
+    "coming back": Kind(first=_AWAY),
+}
+
+
+async def serve(kind: Kind) -> None:
+    """An InfluxDB 3 that stores nothing."""
+    began = 0.0
+
+    async def answered() -> bytes:
+        nonlocal began
+        began = began or time.monotonic()
+        await asyncio.sleep(kind.seconds)
+        is_first = kind.first is not None and time.monotonic() - began < _AWAY_SECONDS
+        return kind.first if is_first and kind.first is not None else kind.answer
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -54,7 +86,7 @@ async def serve(answer: bytes) -> None:
                 lower = head.lower()
                 if (at := lower.find(b"content-length:")) >= 0:
                     await reader.readexactly(int(lower[at + 15 : lower.index(b"\r\n", at)]))
-                writer.write(answer if head.startswith(b"POST") else _PING)
+                writer.write(await answered() if head.startswith(b"POST") else _PING)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -67,7 +99,7 @@ async def serve(answer: bytes) -> None:
 
 @contextmanager
 def serving(kind: str) -> Iterator[int]:
-    """Start such a server as a process; return its port."""
+    """Start a server of this kind as a process; return its port."""
     command = [sys.executable, "-m", "bench.influx", "serve", kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -114,7 +146,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         try:
-            asyncio.run(serve(_GOOD if sys.argv[2] == "good" else _BAD))
+            asyncio.run(serve(KINDS[sys.argv[2]]))
         except KeyboardInterrupt:
             sys.exit(0)
     else:

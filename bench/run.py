@@ -42,8 +42,10 @@ points:
 PIPELINE = "iggyflux: 1\nfrom: log:data\nto: file:out.lp\nrun:\n  - mapping: env.yaml\n"
 RUN = """\
 import asyncio, json, resource, sys, time
+from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner import run_pipeline
+keep_freed_memory()  # as `iggyflux run`
 pipeline = load_pipeline(sys.argv[1])
 wall, cpu = time.perf_counter(), time.process_time()
 summary = asyncio.run(run_pipeline(pipeline, until_end=True))

@@ -52,7 +52,7 @@ batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
 flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
-as the pace allows and 16 MB hold; one is being filled, one batch is read ahead.
+as the pace allows and 32 MB hold, with the payloads of their messages; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from typing import Any
 
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.records import Batch, Reason
 from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.change import SETTLE_SECONDS, Change
 from iggyflux.runner.clock import Clock, first_of
@@ -498,9 +498,9 @@ class _Transfer:
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
             allowed = self._buckets.admit(made)
             rendered = allowed if self._route.series is None else await self._route.series.admit(allowed)
-            self._count(part, rendered)
-            trace.rendered(began, part, rendered)
             job = Job(part, rendered, len(rendered.lines), trace=trace)
+            self._count(job)
+            trace.rendered(began, part, rendered)
             self._failures.report_failures(rendered.failures, job.place_of)
             self._failures.report_omitted(rendered.omitted, job.place_of)
             self._ledger.begin(job)
@@ -514,10 +514,10 @@ class _Transfer:
         trace.end()
         return None
 
-    def _count(self, batch: Batch, rendered: Rendered) -> None:
-        status = self._status
-        status.read += len(batch.messages)
-        status.read_bytes += batch.payload_bytes
+    def _count(self, job: Job) -> None:
+        status, rendered = self._status, job.rendered
+        status.read += len(job.messages)
+        status.read_bytes += job.payload_bytes
         status.points += len(rendered.lines)
         status.skipped += len(rendered.skipped)
         status.empty += len(rendered.empty)

@@ -31,7 +31,7 @@ from iggyflux.transports.base import Worker
 from iggyflux.transports.local.log_batches import OpenBatch
 from iggyflux.transports.local.log_store import LogStore
 
-BATCH_BYTES = 8 * 10**6
+BATCH_BYTES = 4 * 10**6
 _CHECKED_AT_ONCE = 10_000
 _CONSUMERS = ".consumers"
 _KIND = "log-positions"
