@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
-from iggyflux.expressions.evaluation import Evaluation, build
-from iggyflux.expressions.syntax import Node, children_in_order
+from iggyflux.expressions.evaluation import Evaluation, Run, build, slot
+from iggyflux.expressions.syntax import Node, children_in_order, nodes_in
 from iggyflux.functions.table import Budget
 from iggyflux.records import JSON, Row
 
@@ -85,6 +85,83 @@ def steps_of(node: Node) -> tuple[Start, Steps] | None:
             return None
         start, path = (start, path + step[1]) if step[0] == "@" else step
     return start, path
+
+
+# --- writers: an expression as a function of the values at plain paths ---
+
+
+Path: TypeAlias = tuple[Start, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreted:
+    """An expression that is evaluated for each record, by `run(scope, value)`.
+
+    `value` is what `@` is, if `paths` is None.  Else nothing of the payload is read but the values at `paths`: `value`
+    is the only one of them if it `takes_one`, else a tuple of all.
+    """
+
+    run: Run
+    spends: bool
+    """Whether it needs a budget."""
+    is_scoped: bool
+    """Whether it asks where the message is from, for `root()` or for the elements around."""
+    paths: tuple[Path, ...] | None = None
+    takes_one: bool = False
+
+
+def interpreted(expression: Expression) -> Interpreted:
+    """Return an expression that is evaluated on whole values."""
+    return Interpreted(build(expression.node), expression.spends, bool(expression.uses - {"lookup"}))
+
+
+def on_paths(expression: Expression) -> Interpreted | None:
+    """Return an expression as a function of the values at plain paths, or None if it reads more than these.
+
+    `not_null(a.b, upper(c))` is one of the values at `a.b` and `c`.
+    """
+    found: dict[Path, int] = {}
+    node = _with_slots(expression.node, found)
+    if node is None:
+        return None
+    takes_one = len(found) == 1 and not any(each["type"] in _NULL_FOR_NULL for each in nodes_in(node))
+    if takes_one:
+        node = cast(Node, _with_slots(expression.node, found, _CURRENT))
+    return Interpreted(build(node), expression.spends, bool(expression.uses - _BY_PATHS), tuple(found), takes_one)
+
+
+_BY_PATHS: Final = frozenset(("lookup", "root", "parent"))
+_CURRENT: Final[Node] = {"type": "current", "children": []}
+_NULL_FOR_NULL: Final = frozenset(("multi_select_list", "multi_select_dict"))
+_ON_ONE_VALUE: Final = _NULL_FOR_NULL | {
+    "function_expression",
+    "comparator",
+    "or_expression",
+    "and_expression",
+    "not_expression",
+    "key_val_pair",
+}
+"""The forms that are evaluated on the same value as all of their children."""
+_FIRST_ON_IT: Final = frozenset(
+    ("subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection", "flatten")
+)
+"""The forms that are evaluated on the same value as the first of their children alone."""
+
+
+def _with_slots(node: Node, found: dict[Path, int], one: Node | None = None) -> Node | None:
+    """Return a tree with slots in place of plain paths, or with `one`; None if it reads more.  Add paths to `found`."""
+    path = path_of(node)
+    if path is not None:
+        return (one or slot(found.setdefault(path, len(found)))) if path[1] else None
+    kind, children = node["type"], node["children"]
+    count = len(children) if kind in _ON_ONE_VALUE else int(kind in _FIRST_ON_IT)
+    inner = [_with_slots(child, found, one) for child in children[:count]]
+    others = [each for child in children[count:] if isinstance(child, dict) for each in nodes_in(child)]
+    if None in inner or not (count or kind in ("literal", "expref") or (not children and kind in _ON_ONE_VALUE)):
+        return None
+    if any(each["type"] == "function_expression" and each["value"] in ("root", "parent") for each in others):
+        return None
+    return {**node, "children": [*inner, *children[count:]]}
 
 
 # --- readers: forms of an expression on a row, whose `@` and `root()` are the object of its columns ---

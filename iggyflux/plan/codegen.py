@@ -9,7 +9,7 @@ it says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
@@ -17,6 +17,7 @@ from typing import Any
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
+from iggyflux.expressions.lowering import Path, interpreted, on_paths
 from iggyflux.functions.scope import header_value
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
@@ -58,6 +59,8 @@ class Generated:
     source: str
     namespace: dict[str, Any]
     is_static: bool
+    interprets: bool
+    """Whether expressions are evaluated, which may take long for a small message."""
 
 
 @dataclass(slots=True)
@@ -82,6 +85,14 @@ class _SourceLines:
 
 _COLUMNS = ("elements", "record_messages", "record_roots", "indices")
 """What expressions are evaluated on, one column each."""
+_OF_RECORDS = {name: name for name in _COLUMNS}
+_OF_MESSAGES = {
+    "elements": "roots",
+    "record_messages": "messages",
+    "record_roots": "roots",
+    "indices": "repeat(None)",
+}
+"""What expressions on messages are evaluated on."""
 
 _COLUMN_OF_MESSAGES = re.compile(r"\brecord_(?:messages|roots)\w*")
 
@@ -140,7 +151,8 @@ class _WriterGenerator:
         self.number = 0
         self.parents: list[str] = []
         self.is_static = self.shape.is_static
-        self.cache: dict[tuple[str, bool], _RawColumn] = {}
+        self.interprets = False
+        self.cache: dict[tuple[str, bool] | Path, _RawColumn] = {}
         self.variables = 0
 
     # --- source ----------------------------------------------------------------------------------------------------
@@ -180,7 +192,7 @@ class _WriterGenerator:
                 "",
             ]
         )
-        return Generated(source, self.names, self.is_static)
+        return Generated(source, self.names, self.is_static, self.interprets)
 
     def _comment(self, pointer: str) -> None:
         line = self.writer.document.locate(pointer).line
@@ -193,7 +205,7 @@ class _WriterGenerator:
         out = self.out
         out.add()
         self._comment("/where")
-        out.add(f"keep = {self._keep(where, 'roots', 'messages', 'roots', 'repeat(None, len(roots))', 'odd')}")
+        out.add(f"keep = {self._keep(where, _OF_MESSAGES, [self.root], 'odd')}")
         out.add("if not all(keep):")
         out.indent += 1
         out.add("skipped = [position for position, true in zip(positions, keep) if not true]")
@@ -202,24 +214,50 @@ class _WriterGenerator:
         out.add("messages = list(compress(messages, keep))")
         out.indent -= 1
 
-    def _keep(self, where: Expression, scope: str, messages: str, roots: str, indices: str, odd: str) -> str:
-        """Return the source of a list of truths; `odd` gets positions in `scope`."""
-        if self.is_static:
-            condition = find_condition(where)
-            assert condition is not None  # noqa: S101
-            node = self.root if scope == "roots" else self.levels[-1]
-            return f"[{condition.source(node)} for value in {scope}]"
-        name = self._name("where", where)
-        return f"true_for(evaluate({name}, {scope}, {messages}, {roots}, {indices}, {odd}{self._around(where)}))"
+    def _keep(self, where: Expression, scope: Mapping[str, str], levels: Sequence[PayloadNode], odd: str) -> str:
+        """Return the source of a list of truths; `odd` gets positions in the elements of `scope`."""
+        condition = find_condition(where) if self.is_static else None
+        if condition is not None:
+            return f"[{condition.source(levels[-1])} for value in {scope['elements']}]"
+
+        def values(path: Path) -> str:
+            start, names = path
+            column = scope["elements"] if start == "@" else scope["record_roots"]
+            column = self.parents[-start] if isinstance(start, int) else column
+            return f"[{self._chain('value', level_of(levels, start), names)} for value in {column}]"
+
+        return f"true_for({self._evaluated('where', where, scope, odd, values)})"
+
+    def _evaluated(
+        self,
+        stem: str,
+        source: Expression,
+        scope: Mapping[str, str],
+        odd: str,
+        values: Callable[[Path], str],
+        *,
+        deep: bool = False,
+    ) -> str:
+        """Return the source of the column of an expression; in a static plan `values` returns that of a path."""
+        self.interprets = True
+        of = on_paths(source) if self.is_static else interpreted(source)
+        assert of is not None  # noqa: S101  # else the shape is not static
+        documents = scope["elements"]
+        if of.paths:
+            found = [values(path) for path in of.paths]
+            documents = found[0] if of.takes_one else f"list(zip({', '.join(found)}))"
+        arguments = [self._name(stem, of), documents, odd]
+        uses = source.uses if of.paths is None else source.uses - {"root", "parent"}
+        arguments += [f"roots={scope['record_roots']}"] if of.spends or "root" in uses else []
+        arguments += [f"messages={scope['record_messages']}"] if uses & {"meta", "header"} else []
+        arguments += [f"indices={scope['indices']}"] if "index" in uses else []
+        arguments += [f"parents=({', '.join(self.parents)},)"] if "parent" in uses else []
+        return f"{'evaluate_deeply' if deep else 'evaluate'}({', '.join(arguments)})"
 
     @property
     def levels(self) -> list[PayloadNode]:
         """The trees of the message and of the elements that the current item of `points` sees."""
         return self.shape.levels[self.number]
-
-    def _around(self, expression: Expression) -> str:
-        """Return the last argument of `evaluate`, the columns of the elements around, if the expression needs them."""
-        return f", ({', '.join(self.parents)},)" if "parent" in expression.uses else ""
 
     def _for_each(self) -> None:
         out = self.out
@@ -230,7 +268,7 @@ class _WriterGenerator:
             return
         first, *deeper = self.writer.for_each
         self._comment(first.location)
-        self._lists(first, 0, ("roots", "messages", "roots", "repeat(None, len(roots))"), "positions[index]")
+        self._lists(first, 0, _OF_MESSAGES, "positions[index]")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
         out.add(_messages_of("", "origins"))
@@ -238,7 +276,7 @@ class _WriterGenerator:
         for level, source in enumerate(deeper, 1):
             out.add()
             self._comment(source.location)
-            self._lists(source, level, _COLUMNS, "positions[origins[index]]")
+            self._lists(source, level, _OF_RECORDS, "positions[origins[index]]")
             self._enter("elements", "elements", "indices")
             out.add("origins = [origins[place] for place in outer]")
             out.add(_messages_of("", "origins"))
@@ -246,16 +284,15 @@ class _WriterGenerator:
         if deeper:
             out.add("empty = without_elements(positions, origins)")
 
-    def _lists(self, source: Expression, level: int, scope: tuple[str, ...], position: str) -> None:
+    def _lists(self, source: Expression, level: int, scope: Mapping[str, str], position: str) -> None:
         """Add `lists`, what `source` gives for the elements of a level; `position` is the source of a message's."""
         out = self.out
         if self.is_static:
             path = (self.shape.list_paths[self.number] or ())[level]
-            out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope[0]}]")
+            out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope['elements']}]")
         else:
-            name = self._name("for_each", source)
             out.add("odd_lists = set()")
-            out.add(f"lists = evaluate({name}, {', '.join(scope)}, odd_lists{self._around(source)})")
+            out.add(f"lists = {self._evaluated('for_each', source, scope, 'odd_lists', str)}")
             out.add("lists = only_lists(lists, odd_lists)")
             out.add(f"odd.update({position} for index in odd_lists)")
         out.add(f"lists = without_long(lists, positions, {most_elements(len(self.writer.points))}, odd)")
@@ -279,7 +316,7 @@ class _WriterGenerator:
         out.add()
         self._comment(spec.pointer)
         out.add(f"odd_{number} = set()")
-        self.scope = dict(zip(_COLUMNS, _COLUMNS, strict=True))
+        self.scope = dict(_OF_RECORDS)
         records = "range(len(elements))"
         if spec.for_each:
             self._own_elements(number, spec)
@@ -289,8 +326,7 @@ class _WriterGenerator:
             out.add(f"numbers_{number} = count_elements({f'found_{number}' if spec.for_each else 'origins'})")
         if spec.where is not None:
             self._comment(f"{spec.pointer}/where")
-            elements, messages, roots, indices = (self.scope[name] for name in _COLUMNS)
-            keep = self._keep(spec.where, elements, messages, roots, indices, f"odd_{number}")
+            keep = self._keep(spec.where, self.scope, self.levels if self.is_static else (), f"odd_{number}")
             out.add(f"keep_{number} = {keep}")
             record = f"records_{number}[record]" if spec.for_each else "record"
             out.add(f"odd.update(positions[origins[{record}]] for record in odd_{number})")
@@ -313,8 +349,7 @@ class _WriterGenerator:
         record = "index"
         for level, source in enumerate(spec.for_each, len(self.writer.for_each)):
             self._comment(source.location)
-            scope = tuple(self.scope[name] for name in _COLUMNS)
-            self._lists(source, level, scope, f"positions[origins[{record}]]")
+            self._lists(source, level, self.scope, f"positions[origins[{record}]]")
             inside = f"elements_{number}"
             if level:
                 self._enter(self.scope["elements"], inside, f"indices_{number}")
@@ -619,32 +654,42 @@ class _WriterGenerator:
         key = source.text, deep and source.spends
         cached = self.cache.get(key)
         if cached is None:
-            evaluate = "evaluate_deeply" if key[1] else "evaluate"
-            cached = self.cache[key] = self._raw_of(source, f"values_{name}", evaluate)
+            cached = self.cache[key] = self._raw_of(source, f"values_{name}", deep=key[1])
         return cached
 
-    def _raw_of(self, source: Expression, name: str, evaluate: str) -> _RawColumn:
+    def _raw_of(self, source: Expression, name: str, *, deep: bool) -> _RawColumn:
         out, scope = self.out, self.scope
         call = scope_call(source)
         if call is not None:
             out.add(f"{name} = {self._scope_column(*call)}")
             return _RawColumn(name, "any")
         path = static_path(source)
-        if path is None or not path[1]:
-            columns_of_scope = ", ".join(scope[name] for name in _COLUMNS)
-            arguments = f"{columns_of_scope}, odd_{self.number}{self._around(source)}"
-            out.add(f"{name} = {evaluate}({self._name('expression', source)}, {arguments})")
-            return _RawColumn(name, "any")
+        if path is not None and path[1]:
+            return self._raw_path(path, name)
+
+        def values(path: Path) -> str:
+            return self._raw_path(path, self._variable("values")).name
+
+        evaluated = self._evaluated("expression", source, scope, f"odd_{self.number}", values, deep=deep)
+        out.add(f"{name} = {evaluated}")
+        return _RawColumn(name, "any")
+
+    def _raw_path(self, path: Path, name: str) -> _RawColumn:
+        """Return a variable that holds the values at a path, `name` if there is none yet."""
+        if path in self.cache:
+            return self.cache[path]
         start, names = path
-        values = scope["elements"] if start == "@" else scope["record_roots"]
+        values = self.scope["elements"] if start == "@" else self.scope["record_roots"]
         if isinstance(start, int):
             values = self.parents[-start]
-        if not self.is_static:
-            out.add(f"{name} = [{_dynamic_chain(names)} for value in {values}]")
-            return _RawColumn(name, "any")
-        node = level_of(self.levels, start)
-        out.add(f"{name} = [{self._chain('value', node, names)} for value in {values}]")
-        return _RawColumn(name, node.at(names).leaf_kind())
+        if self.is_static:
+            node = level_of(self.levels, start)
+            chain, kind = self._chain("value", node, names), node.at(names).leaf_kind()
+        else:
+            chain, kind = _dynamic_chain(names), "any"
+        self.out.add(f"{name} = [{chain} for value in {values}]")
+        found = self.cache[path] = _RawColumn(name, kind)
+        return found
 
     def _scope_column(self, function: str, argument: str | None) -> str:
         """Return the source of the column of `meta('…')`, `header('…')` or `index()`."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, groupby, repeat
-from typing import Any
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from iggyflux.errors import RecordError
-from iggyflux.expressions import Budget, Expression, truth
+from iggyflux.errors import EvaluationError, RecordError
+from iggyflux.expressions import RAISED, Budget, truth
+from iggyflux.expressions.evaluation import Evaluation
+from iggyflux.expressions.lowering import Interpreted
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
     MAX_INTEGER,
@@ -435,43 +437,70 @@ def check_times(times: list[int], fallback: Fallback) -> list[int]:
     return times
 
 
+_NOTHING: Final[Iterable[None]] = repeat(None)
+_NEW: Final = cast(JSON, object())
+_FAILED: Final = (EvaluationError, *RAISED)
+_Row: TypeAlias = tuple[JSON, Message | None, JSON, int | None, Sequence[JSON]]
+
+
 def evaluate(
-    expression: Expression,
+    of: Interpreted,
     documents: Sequence[JSON],
-    messages: Sequence[Message],
-    roots: Sequence[JSON],
-    indices: Sequence[int | None],
     fallback: Fallback,
-    parents: Sequence[Sequence[JSON]] = (),
     *,
+    roots: Iterable[JSON] = _NOTHING,
+    messages: Iterable[Message | None] = _NOTHING,
+    indices: Iterable[int | None] = _NOTHING,
+    parents: Sequence[Sequence[JSON]] = (),
     steps: int = MAX_STEPS,
     deep: bool = False,
 ) -> list[JSON]:
     """Return what an expression that is not a plain path gives for each record.
 
-    `parents` are columns of the elements around that of each record, the outermost first.  `steps` is the budget for
-    all records of one message: their roots are one object.  With `deep`, all of a value is read, which takes steps.
-    Raise MayBeTooMuch if several messages together take more steps than one may.
+    `documents` are what it is evaluated on.  The other columns are there if it needs them: `roots`, which also tell
+    the records of one message, where it takes steps; `parents` are those of the elements around each record, the
+    outermost first.  `steps` is the budget for all records of one message.  With `deep`, all of a value is read, which
+    takes steps.  Raise MayBeTooMuch if several messages together take more steps than one may.
     """
+    around: Iterable[Sequence[JSON]] = zip(*parents, strict=True) if parents else repeat(())
+    try:
+        return _evaluate_together(of, zip(documents, messages, roots, indices, around, strict=False), steps, deep)
+    except _FAILED:  # for one of them, or since together they take many steps
+        around = zip(*parents, strict=True) if parents else repeat(())
+        return _evaluate_each(of, zip(documents, messages, roots, indices, around, strict=False), fallback, steps, deep)
+
+
+def _evaluate_together(of: Interpreted, rows: Iterable[_Row], steps: int, deep: bool) -> list[JSON]:
+    """Return the values if none of them fails and all together take no more than `steps`."""
+    budget, run = Budget(steps), of.run
+    scope = Evaluation(None, None, None, budget)
+    if of.is_scoped:
+        values = []
+        for document, scope.message, scope.root, scope.index, scope.parents in rows:
+            values.append(run(scope, document))
+    else:
+        values = [run(scope, row[0]) for row in rows]
+    if deep:
+        for value in values:
+            budget.spend_on(value, deep=True)
+    return values
+
+
+def _evaluate_each(of: Interpreted, rows: Iterable[_Row], fallback: Fallback, steps: int, deep: bool) -> list[JSON]:
     values: list[JSON] = []
-    run = expression.evaluate
-    budget: Budget | None = None
-    last: JSON = None
-    spent = 0
-    around = zip(*parents, strict=True) if parents else repeat(())
-    rows = zip(documents, messages, roots, indices, strict=True)
-    for index, ((document, message, root, element), outer) in enumerate(zip(rows, around, strict=False)):
-        if expression.spends and (budget is None or root is not last):
-            spent += 0 if budget is None else budget.spent
+    budget, last, spent = Budget(steps), _NEW, 0
+    for index, (document, message, root, element, outer) in enumerate(rows):
+        if of.spends and root is not last:
+            spent += budget.spent
             if spent > MAX_STEPS:
                 raise MayBeTooMuch
             budget, last = Budget(steps), root
         try:
-            value = run(document, message, root=root, index=element, budget=budget, parents=outer)
-            if deep and budget is not None:
+            value = of.run(Evaluation(message, root, element, budget, outer), document)
+            if deep:
                 budget.spend_on(value, deep=True)
             values.append(value)
-        except RecordError:
+        except _FAILED:
             fallback.add(index)
             values.append(None)
     return values

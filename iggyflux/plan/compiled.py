@@ -83,7 +83,7 @@ class CompiledPlan:
         else:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
-        self._is_bounded_by_size = self._is_json and generated.is_static
+        self._is_bounded_by_size = self._is_json and generated.is_static and not generated.interprets
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains.
