@@ -17,7 +17,7 @@ from typing import Any
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
-from iggyflux.expressions.lowering import Path, interpreted, on_paths
+from iggyflux.expressions.lowering import Input, Path, interpreted, is_path, on_inputs
 from iggyflux.functions.scope import header_value
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
@@ -90,7 +90,7 @@ _OF_MESSAGES = {
     "elements": "roots",
     "record_messages": "messages",
     "record_roots": "roots",
-    "indices": "repeat(None)",
+    "indices": "[None] * len(roots)",
 }
 """What expressions on messages are evaluated on."""
 
@@ -152,7 +152,7 @@ class _WriterGenerator:
         self.parents: list[str] = []
         self.is_static = self.shape.is_static
         self.interprets = False
-        self.cache: dict[tuple[str, bool] | Path, _RawColumn] = {}
+        self.cache: dict[tuple[str, bool] | Input, _RawColumn] = {}
         self.variables = 0
 
     # --- source ----------------------------------------------------------------------------------------------------
@@ -220,11 +220,10 @@ class _WriterGenerator:
         if condition is not None:
             return f"[{condition.source(levels[-1])} for value in {scope['elements']}]"
 
-        def values(path: Path) -> str:
-            start, names = path
-            column = scope["elements"] if start == "@" else scope["record_roots"]
-            column = self.parents[-start] if isinstance(start, int) else column
-            return f"[{self._chain('value', level_of(levels, start), names)} for value in {column}]"
+        def values(each: Input) -> str:
+            if is_path(each):
+                return self._values(each, scope, levels)
+            return self._scope_column(scope, *each)
 
         return f"true_for({self._evaluated('where', where, scope, odd, values)})"
 
@@ -234,24 +233,19 @@ class _WriterGenerator:
         source: Expression,
         scope: Mapping[str, str],
         odd: str,
-        values: Callable[[Path], str],
+        values: Callable[[Input], str],
         *,
         deep: bool = False,
     ) -> str:
-        """Return the source of the column of an expression; in a static plan `values` returns that of a path."""
+        """Return the source of the column of an expression; `values` returns that of an input."""
         self.interprets = True
-        of = on_paths(source) if self.is_static else interpreted(source)
-        assert of is not None  # noqa: S101  # else the shape is not static
-        documents = scope["elements"]
-        if of.paths:
-            found = [values(path) for path in of.paths]
-            documents = found[0] if of.takes_one else f"list(zip({', '.join(found)}))"
+        of = on_inputs(source) or interpreted(source)
+        documents = f"({', '.join(map(values, of.inputs))},)" if of.inputs else f"({scope['elements']},)"
         arguments = [self._name(stem, of), documents, odd]
-        uses = source.uses if of.paths is None else source.uses - {"root", "parent"}
-        arguments += [f"roots={scope['record_roots']}"] if of.spends or "root" in uses else []
-        arguments += [f"messages={scope['record_messages']}"] if uses & {"meta", "header"} else []
-        arguments += [f"indices={scope['indices']}"] if "index" in uses else []
-        arguments += [f"parents=({', '.join(self.parents)},)"] if "parent" in uses else []
+        arguments += [f"roots={scope['record_roots']}"] if of.spends or "root" in of.uses else []
+        arguments += [f"messages={scope['record_messages']}"] if of.uses & {"meta", "header"} else []
+        arguments += [f"indices={scope['indices']}"] if "index" in of.uses else []
+        arguments += [f"parents=({', '.join(self.parents)},)"] if "parent" in of.uses else []
         return f"{'evaluate_deeply' if deep else 'evaluate'}({', '.join(arguments)})"
 
     @property
@@ -292,7 +286,11 @@ class _WriterGenerator:
             out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope['elements']}]")
         else:
             out.add("odd_lists = set()")
-            out.add(f"lists = {self._evaluated('for_each', source, scope, 'odd_lists', str)}")
+
+            def values(each: Input) -> str:
+                return self._values(each, scope, ()) if is_path(each) else self._scope_column(scope, *each)
+
+            out.add(f"lists = {self._evaluated('for_each', source, scope, 'odd_lists', values)}")
             out.add("lists = only_lists(lists, odd_lists)")
             out.add(f"odd.update({position} for index in odd_lists)")
         out.add(f"lists = without_long(lists, positions, {most_elements(len(self.writer.points))}, odd)")
@@ -661,41 +659,48 @@ class _WriterGenerator:
         out, scope = self.out, self.scope
         call = scope_call(source)
         if call is not None:
-            out.add(f"{name} = {self._scope_column(*call)}")
-            return _RawColumn(name, "any")
+            return self._raw_input(call, name)
         path = static_path(source)
         if path is not None and path[1]:
-            return self._raw_path(path, name)
+            return self._raw_input(path, name)
 
-        def values(path: Path) -> str:
-            return self._raw_path(path, self._variable("values")).name
+        def values(each: Input) -> str:
+            return self._raw_input(each, self._variable("values")).name
 
         evaluated = self._evaluated("expression", source, scope, f"odd_{self.number}", values, deep=deep)
         out.add(f"{name} = {evaluated}")
         return _RawColumn(name, "any")
 
-    def _raw_path(self, path: Path, name: str) -> _RawColumn:
-        """Return a variable that holds the values at a path, `name` if there is none yet."""
-        if path in self.cache:
-            return self.cache[path]
-        start, names = path
-        values = self.scope["elements"] if start == "@" else self.scope["record_roots"]
-        if isinstance(start, int):
-            values = self.parents[-start]
-        if self.is_static:
-            node = level_of(self.levels, start)
-            chain, kind = self._chain("value", node, names), node.at(names).leaf_kind()
+    def _raw_input(self, each: Input, name: str) -> _RawColumn:
+        """Return a variable that holds the values of an input, `name` if there is none yet."""
+        if each in self.cache:
+            return self.cache[each]
+        kind = "any"
+        if not is_path(each):
+            text = self._scope_column(self.scope, *each)
         else:
-            chain, kind = _dynamic_chain(names), "any"
-        self.out.add(f"{name} = [{chain} for value in {values}]")
-        found = self.cache[path] = _RawColumn(name, kind)
+            text = self._values(each, self.scope, self.levels if self.is_static else ())
+            if self.is_static:
+                kind = level_of(self.levels, each[0]).at(each[1]).leaf_kind()
+        self.out.add(f"{name} = {text}")
+        found = self.cache[each] = _RawColumn(name, kind)
         return found
 
-    def _scope_column(self, function: str, argument: str | None) -> str:
+    def _values(self, path: Path, scope: Mapping[str, str], levels: Sequence[PayloadNode]) -> str:
+        """Return the source of the column of the values at a path; `levels` are the trees of a static plan."""
+        start, names = path
+        column = scope["elements"] if start == "@" else scope["record_roots"]
+        if isinstance(start, int):
+            column = self.parents[-start]
+        if not self.is_static:
+            return f"[{_dynamic_chain(names)} for value in {column}]"
+        return f"[{self._chain('value', level_of(levels, start), names)} for value in {column}]"
+
+    def _scope_column(self, scope: Mapping[str, str], function: str, argument: str | None) -> str:
         """Return the source of the column of `meta('…')`, `header('…')` or `index()`."""
         if function == "index":
-            return f"list({self.scope['indices']})"
-        messages = self.scope["record_messages"]
+            return f"list({scope['indices']})"
+        messages = scope["record_messages"]
         if function == "header":
             return f"[header_value(message.headers.get({argument!r})) for message in {messages}]"
         return f"[message.{_META[argument or '']} for message in {messages}]"

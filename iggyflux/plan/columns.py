@@ -8,7 +8,8 @@ at once, in C; all others value by value.  A text is None where a value is null.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, repeat
 from typing import Any, Final, TypeAlias, cast
 
@@ -16,7 +17,7 @@ import msgspec
 
 from iggyflux.errors import EvaluationError, RecordError
 from iggyflux.expressions import RAISED, Budget, truth
-from iggyflux.expressions.evaluation import Evaluation
+from iggyflux.expressions.evaluation import Evaluation, Run
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
@@ -440,12 +441,13 @@ def check_times(times: list[int], fallback: Fallback) -> list[int]:
 _NOTHING: Final[Iterable[None]] = repeat(None)
 _NEW: Final = cast(JSON, object())
 _FAILED: Final = (EvaluationError, *RAISED)
+_TEXT_OR_NULL: Final = frozenset((str, type(None)))
 _Row: TypeAlias = tuple[JSON, Message | None, JSON, int | None, Sequence[JSON]]
 
 
 def evaluate(
     of: Interpreted,
-    documents: Sequence[JSON],
+    inputs: Sequence[Sequence[JSON]],
     fallback: Fallback,
     *,
     roots: Iterable[JSON] = _NOTHING,
@@ -457,32 +459,61 @@ def evaluate(
 ) -> list[JSON]:
     """Return what an expression that is not a plain path gives for each record.
 
-    `documents` are what it is evaluated on.  The other columns are there if it needs them: `roots`, which also tell
-    the records of one message, where it takes steps; `parents` are those of the elements around each record, the
+    `inputs` are the columns of what it is evaluated on.  The others are there if it needs them: `roots`, which also
+    tell the records of one message, where it takes steps; `parents` are those of the elements around each record, the
     outermost first.  `steps` is the budget for all records of one message.  With `deep`, all of a value is read, which
     takes steps.  Raise MayBeTooMuch if several messages together take more steps than one may.
     """
-    around: Iterable[Sequence[JSON]] = zip(*parents, strict=True) if parents else repeat(())
+    is_single = of.inputs is None or of.takes_one or not of.inputs
+    documents: Sequence[Any] = inputs[0] if is_single else list(zip(*inputs, strict=True))
+    budget = Budget(steps)
     try:
-        return _evaluate_together(of, zip(documents, messages, roots, indices, around, strict=False), steps, deep)
+        if not of.uses:
+            found = _evaluate_together(of.run, documents, budget, _are_texts(inputs))
+        else:
+            found = _evaluate_scoped(of.run, _rows(documents, messages, roots, indices, parents), budget)
+        if deep:
+            for value in found:
+                budget.spend_on(value, deep=True)
     except _FAILED:  # for one of them, or since together they take many steps
-        around = zip(*parents, strict=True) if parents else repeat(())
-        return _evaluate_each(of, zip(documents, messages, roots, indices, around, strict=False), fallback, steps, deep)
+        return _evaluate_each(of, _rows(documents, messages, roots, indices, parents), fallback, steps, deep)
+    return found
 
 
-def _evaluate_together(of: Interpreted, rows: Iterable[_Row], steps: int, deep: bool) -> list[JSON]:
-    """Return the values if none of them fails and all together take no more than `steps`."""
-    budget, run = Budget(steps), of.run
+def _rows(
+    documents: Iterable[JSON],
+    messages: Iterable[Message | None],
+    roots: Iterable[JSON],
+    indices: Iterable[int | None],
+    parents: Sequence[Sequence[JSON]],
+) -> Iterator[_Row]:
+    around: Iterable[Sequence[JSON]] = zip(*parents, strict=True) if parents else repeat(())
+    return zip(documents, messages, roots, indices, around, strict=False)
+
+
+def _are_texts(inputs: Sequence[Sequence[JSON]]) -> bool:
+    """Return whether all values are strings or null: equal ones are then the same, which 1, 1.0 and true are not."""
+    return all(_TEXT_OR_NULL.issuperset(map(type, column)) for column in inputs)
+
+
+def _evaluate_together(run: Run, documents: Sequence[Any], budget: Budget, are_texts: bool) -> list[JSON]:
+    """Return the values if none of them fails; `are_texts` says that equal documents give the same value."""
     scope = Evaluation(None, None, None, budget)
-    if of.is_scoped:
-        values = []
-        for document, scope.message, scope.root, scope.index, scope.parents in rows:
-            values.append(run(scope, document))
-    else:
-        values = [run(scope, row[0]) for row in rows]
-    if deep:
-        for value in values:
-            budget.spend_on(value, deep=True)
+    counts: Mapping[Any, int] = Counter(documents) if are_texts else {}
+    if not counts or len(counts) * 2 > len(documents):
+        return [run(scope, document) for document in documents]
+    known = {}
+    for document, count in counts.items():
+        before = budget.spent
+        known[document] = run(scope, document)
+        budget.spend((budget.spent - before) * (count - 1))
+    return list(map(known.__getitem__, documents))
+
+
+def _evaluate_scoped(run: Run, rows: Iterable[_Row], budget: Budget) -> list[JSON]:
+    scope, values = Evaluation(None, None, None, budget), []
+    for document, scope.message, scope.root, scope.index, scope.parents in rows:
+        values.append(run(scope, document))
     return values
 
 

@@ -1,6 +1,6 @@
 """Whether a writer document is static, and the tree of what is then decoded.
 
-Static means that every expression is a plain path, a function of the values at plain paths, or reads something other
+Static means that every expression is a plain path, a function of values at plain paths, or reads something other
 than the payload.  Everything else needs the whole payload decoded.
 """
 
@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from iggyflux.expressions import Expression, scope_call, static_path
-from iggyflux.expressions.lowering import Path, Start, on_paths
+from iggyflux.expressions.lowering import Path, Start, is_path, on_inputs
 from iggyflux.plan.layout import MOST_NESTED, PayloadNode
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
@@ -80,8 +80,8 @@ def _enter(levels: Sequence[PayloadNode], expression: Expression, wanted: str) -
     path = static_path(expression)
     if path is not None:
         return _enter_path(levels, path, wanted)
-    of = on_paths(expression)
-    return of is not None and all(_enter_path(levels, path, "any") for path in of.paths or ())
+    of = on_inputs(expression)
+    return of is not None and all(_enter_path(levels, each, "any") for each in of.inputs or () if is_path(each))
 
 
 def _enter_path(levels: Sequence[PayloadNode], path: Path, wanted: str) -> bool:
