@@ -17,7 +17,7 @@ from typing import Any
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
-from iggyflux.expressions.lowering import Input, Path, interpreted, is_path, on_inputs
+from iggyflux.expressions.lowering import Input, Interpreted, Path, interpreted, is_path, on_inputs
 from iggyflux.functions.scope import header_value
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
@@ -59,8 +59,8 @@ class Generated:
     source: str
     namespace: dict[str, Any]
     is_static: bool
-    interprets: bool
-    """Whether expressions are evaluated, which may take long for a small message."""
+    interpreted: tuple[tuple[Expression, Interpreted], ...]
+    """The expressions that the code evaluates; they may take long for a small message."""
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ class _WriterGenerator:
         self.number = 0
         self.parents: list[str] = []
         self.is_static = self.shape.is_static
-        self.interprets = False
+        self.interpreted: list[tuple[Expression, Interpreted]] = []
         self.cache: dict[tuple[str, bool] | Input, _RawColumn] = {}
         self.variables = 0
 
@@ -192,7 +192,7 @@ class _WriterGenerator:
                 "",
             ]
         )
-        return Generated(source, self.names, self.is_static, self.interprets)
+        return Generated(source, self.names, self.is_static, tuple(self.interpreted))
 
     def _comment(self, pointer: str) -> None:
         line = self.writer.document.locate(pointer).line
@@ -238,8 +238,8 @@ class _WriterGenerator:
         deep: bool = False,
     ) -> str:
         """Return the source of the column of an expression; `values` returns that of an input."""
-        self.interprets = True
         of = on_inputs(source) or interpreted(source)
+        self.interpreted.append((source, of))
         documents = f"({', '.join(map(values, of.inputs))},)" if of.inputs else f"({scope['elements']},)"
         arguments = [self._name(stem, of), documents, odd]
         arguments += [f"roots={scope['record_roots']}"] if of.spends or "root" in of.uses else []

@@ -57,20 +57,21 @@ def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
 
     From 2**53 on, an integer may have lost digits when it was decoded: the record needs the reference plan.
     """
-    has_null = None in column
-    values: Sequence[Any] = [0.0 if value is None else value for value in column] if has_null else column
+    values: Sequence[Any] = [value for value in column if value is not None] if None in column else column
     text = _encode(values)
     # msgspec and repr write the same digits, but not the same exponents; `n` is in what is not finite.
     if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:
         texts = text[1:-1].decode().split(",") if values else []
-        return _with_nulls(texts, column) if has_null else texts
+        return texts if len(values) == len(column) else _with_nulls(texts, column)
     return _texts(
         [None if value is None else _float_text(index, value, fallback) for index, value in enumerate(column)]
     )
 
 
 def _with_nulls(texts: Sequence[str], column: Sequence[object]) -> Texts:
-    return Texts([None if value is None else text for text, value in zip(texts, column, strict=True)])
+    """Return a column of the texts of what is not null."""
+    following = iter(texts).__next__
+    return Texts([None if value is None else following() for value in column])
 
 
 def _texts(texts: list[str | None]) -> Column:
@@ -259,8 +260,10 @@ def join_fields(columns: Sequence[tuple[str, Sequence[str | None], str]], fallba
     A record without a field is added to `fallback`.
     """
     parts = [
-        ["" if text is None else f",{prefix}{text}{suffix}" for text in texts] for prefix, texts, suffix in columns
-    ]
+        ["" if text is None else f",{prefix}{text}{suffix}" for text in texts]
+        for prefix, texts, suffix in columns
+        if type(texts) is not Texts or texts.count(None) < len(texts)
+    ] or [[""] * len(columns[0][1])]
     joined = ["".join(record)[1:] for record in zip(*parts, strict=True)]
     if "" in joined:
         fallback.update(index for index, fields in enumerate(joined) if not fields)
