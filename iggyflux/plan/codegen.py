@@ -509,7 +509,11 @@ class _WriterGenerator:
         )
         name = self._name("star_tags", made)
         column = f"tag_set_{number}"
-        self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number})")
+        names = ""
+        if spec.field_stars:
+            self.out.add(f"tag_names_{number} = []")
+            names = f", tag_names_{number}"
+        self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number}{names})")
         return _Piece(column=column, variable="tags")
 
     def _name_characters(self) -> int:
@@ -552,14 +556,13 @@ class _WriterGenerator:
             self._refuse_rounded(star)
         objects = self._star_objects(spec.field_stars, "field")
         tags = frozenset((*self.tags, *(tag.key for tag in spec.tags)))
-        if spec.tag_stars:
-            raise NotCompiled("tags and fields both take members of objects")
         named = tuple(item.key for item in spec.fields)
         made = stars.StarFields(
             spec.field_stars, named, tags, self.dialect, self._valid, self.series_bytes, self._name_characters()
         )
         name = self._name("star_fields", made)
-        return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
+        names = f", tag_names_{number}" if spec.tag_stars else ""
+        return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number}{names})", []
 
     def _field(self, number: int, item: Field) -> str:
         assert isinstance(item.source, Expression)  # noqa: S101
