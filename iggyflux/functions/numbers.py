@@ -145,7 +145,7 @@ def _round(number: Number, digits: Any = 0) -> Number:
         return number
     if 0 <= digits <= 15:
         scaled = number * _POWERS[digits]
-        if -1e9 < scaled < 1e9 and not 0.4999 < scaled % 1.0 < 0.5001:  # far from a half, everybody rounds alike
+        if -1e9 < scaled < 1e9 and not 0.4999 < scaled % 1.0 < 0.5001:  # far from a half, both ways to round agree
             return round(number, digits) if digits else round(number)
     rounded = _decimal("round", number).quantize(_UNITS[digits], ROUND_HALF_UP, _ROUNDING)
     return int(rounded) if digits <= 0 else float(rounded)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import compress
 from typing import Any
 
@@ -50,6 +50,7 @@ BUCKET_END = "\0"
 """What generated code writes between the bucket of a line and the line; neither has it."""
 
 _MOST_CALLS_NESTED = 8
+_TIMES_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -637,11 +638,9 @@ class _WriterGenerator:
         elif kind is TimestampFormat.RFC3339:
             made = partial(_parse_times, parse_rfc3339)
         elif kind is TimestampFormat.FLEXIBLE:
-            made = partial(_parse_times, partial(_swapped, parse_flexible, (timestamp.timezone, timestamp.dayfirst)))
+            made = _remembering(partial(_swapped, parse_flexible, (timestamp.timezone, timestamp.dayfirst)))
         else:
-            made = partial(
-                _parse_times, partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone))
-            )
+            made = _remembering(partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone)))
         return self._name(f"parse_{kind.value}", made)
 
     # --- columns ---------------------------------------------------------------------------------------------------
@@ -827,6 +826,11 @@ def _scale_times(ns_per_unit: int, column: list[JSON], fallback: set[int]) -> li
 
 def _parse_times(parse: Callable[[str], int], column: list[JSON], fallback: set[int]) -> list[int]:
     return columns.parse_times(column, parse, fallback)
+
+
+def _remembering(parse: Callable[[str], int]) -> Callable[[list[JSON], set[int]], list[int]]:
+    """Return a parser of columns that remembers the last texts: many messages of a second have one text."""
+    return partial(_parse_times, lru_cache(_TIMES_REMEMBERED)(parse))
 
 
 def _swapped(parse: Callable[..., int], arguments: tuple[Any, ...], text: str) -> int:
