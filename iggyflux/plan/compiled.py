@@ -195,7 +195,9 @@ class CompiledPlan:
         except _DECODE_ERRORS:
             roots = self._decode_each(decode, payloads, fallback)
             kept = [index for index in kept if index not in fallback]
-            messages_kept = [messages[index] for index in kept]
+            messages_kept = (
+                messages.chosen(kept) if isinstance(messages, LazyMessages) else [messages[index] for index in kept]
+            )
         inner_fallback: set[int] = set()
         made, positions, origins, skipped, empty = run(messages_kept, roots, inner_fallback)
         work.characters += sum([sum(map(len, lines)) for lines, _, _ in made])
