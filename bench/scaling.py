@@ -37,21 +37,21 @@ class Inputs:
     "cores of the Iggy server, all of them used evenly (assumed)"
     influxdb_cores: float = 16.0
     "cores of the InfluxDB server, all of them used evenly (assumed)"
-    own_us: float = 3.3
+    own_us: float = 3.2
     "our CPU for a message (measured)"
-    own_kb_us: float = 4.2
+    own_kb_us: float = 4.4
     "… for a kB more (measured)"
-    own_request_us: float = 1460.0
+    own_request_us: float = 1500.0
     "… for a request (measured)"
-    iggy_us: float = 2.8
+    iggy_us: float = 2.5
     "CPU of Iggy to store a message and hand it over (measured)"
-    iggy_kb_us: float = 1.8
+    iggy_kb_us: float = 1.4
     "… for a kB more (measured)"
-    iggy_request_us: float = 140.0
+    iggy_request_us: float = 210.0
     "CPU of Iggy for a small request of a member (measured)"
     influxdb_us: float = 4.4
     "CPU of InfluxDB 1.6 for a line (measured)"
-    influxdb_request_us: float = 2500.0
+    influxdb_request_us: float = 2600.0
     "… for a request (measured)"
     sent_bytes: float = 15.0
     "a line on the wire, compressed (measured)"
