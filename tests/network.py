@@ -2,7 +2,7 @@
 
 | fault      | how                                                                                              |
 |------------|--------------------------------------------------------------------------------------------------|
-| unplugged  | the bridge's end of the link is down: packets vanish, nobody is told (no FIN, no RST)            |
+| unplugged  | the bridge's end of the link is down: packets vanish without a FIN or RST                        |
 | slow link  | `tc` delays each packet (`netem`), or limits the rate (`tbf`) where the kernel has no `netem`    |
 | power off  | unplugged, then the host's processes are killed: no packet of their end leaves                   |
 
