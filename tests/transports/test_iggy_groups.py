@@ -857,3 +857,26 @@ def test_a_large_group_asks_the_server_little_for_each_member_and_misses_no_ghos
     }
     assert found == held
     assert calls / 20 / len(workers) < 25
+
+
+def test_partitions_of_other_members_are_polled_twenty_times_a_second_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, polls = FakeGroups(8), {True: 0, False: 0}
+    poll = FakeClient.poll_messages
+
+    async def count(client: FakeClient, stream: str, topic: str, *, partition_id: int, **more: Any) -> Any:
+        number = server.groups[GROUP].number_of(client.number)
+        polls[number == server.holder(GROUP, partition_id)] += 1
+        return await poll(client, stream, topic, partition_id=partition_id, **more)
+
+    async def main() -> None:
+        workers = [Worker(server) for _ in range(2)]
+        await pass_seconds(server, workers, 5)
+        monkeypatch.setattr(FakeClient, "poll_messages", count)
+        for _ in range(1000):
+            for worker in workers:
+                await worker.turn(1)
+            server.tick(0.01)
+
+    drive(main())
+    assert 0 < polls[False] <= 2 * 10 * 20
+    assert polls[True] > 2 * 10 * 100
