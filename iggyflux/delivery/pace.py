@@ -120,8 +120,9 @@ class Pace:
         return max((1 + is_fewer) * self.limit, _FEWEST)
 
     def _is_hopeless(self, found: _Measurement) -> bool:
-        """Whether a trial need not go on: fewer lose much, or even the first ones of more, which find the server less
-        busy, are no better.
+        """Whether a trial can end early: fewer lose much, or more gain nothing even at first.
+
+        The first requests of more find the server less busy than it will be.
         """
         kept = self._kept
         if kept is None or found.limit == kept.limit or self._count < _FEWEST:
