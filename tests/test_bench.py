@@ -102,7 +102,7 @@ def test_the_picture_has_each_peer() -> None:
     text = peers.picture([("us & ours", 2.0, 1.0), ("a peer", 2000.0, 1000.0)], "now")
 
     assert "us & ours" in {each.text for each in ET.fromstring(text).iter()}
-    assert "1,000 × (2,000 µs)" in text
+    assert "1,000 × (2,000 µs, 500/s)" in text
 
 
 # --- the model of many hosts ---
