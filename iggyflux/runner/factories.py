@@ -18,6 +18,7 @@ from iggyflux.runner.series_guard import SeriesGuard, series_state
 from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
 from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
+from iggyflux.transports.share import ALONE
 
 if TYPE_CHECKING:
     from iggyflux.cursors import CursorStore
@@ -41,6 +42,7 @@ def _log_source(setup: WriterSetup, end: Endpoint) -> Source:
         start=item.start,
         batch_size=setup.influxdb.batch_size,
         until_end=setup.until_end,
+        share=setup.share,
     )
 
 
@@ -84,6 +86,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
         until_end=setup.until_end,
         exclusive=item.consumer.exclusive,
         remedy=setup.regroup_command,
+        share=setup.share if item.consumer.kind == "single" else ALONE,  # Iggy shares the partitions of a group
     )
 
 
@@ -259,7 +262,8 @@ def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
     has_offsets = source.kind in ("iggy", "log") or (source.kind == "file" and not source.envelope)
     if not setup.pipeline.names_state or isinstance(state, TopicAddress) or not has_offsets:
         return None
-    return SettledLedger(setup.name, setup.writer.on_error, ledger_state(state, setup.name, busy_seconds=BUSY_SECONDS))
+    store = ledger_state(state, setup.name, setup.share.worker, busy_seconds=BUSY_SECONDS)
+    return SettledLedger(setup.name, setup.writer.on_error, store)
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

@@ -37,6 +37,7 @@ from iggyflux.state.store import StateStore
 from iggyflux.transports.base import Comparing, Worker
 
 KIND: Final = "ledger"
+_WORKERS: Final = "workers"
 BUSY_SECONDS: Final = 0.2
 """How long a route waits for a locked ledger: less than any stop may take."""
 EVERY_SECONDS: Final = 1.0
@@ -45,10 +46,31 @@ _AGAIN_SECONDS: Final = 5.0
 log = logging.getLogger("iggyflux.runner")
 
 
-def ledger_state(folder: Path, name: str, *, busy_seconds: float = sqlite.BUSY_SECONDS) -> SqliteState:
-    """Return the state of the ledger of the writer `name`, on disk in `folder`."""
-    path, owner = folder / f"{file_name(name)}.ledger{SUFFIX}", f"the ledger of {name!r}"
+def ledger_state(folder: Path, name: str, worker: int = 0, *, busy_seconds: float = sqlite.BUSY_SECONDS) -> SqliteState:
+    """Return the state of the ledger of the writer `name` in `folder`, as one of the workers of a run keeps it.
+
+    The first worker keeps that of a run alone, each other one its own in a folder beneath it.
+    """
+    place = folder / _WORKERS / str(worker) if worker else folder
+    path, owner = place / f"{file_name(name)}.ledger{SUFFIX}", f"the ledger of {name!r}"
     return SqliteState(path, KIND, name, owner, busy_seconds=busy_seconds)
+
+
+def read_ledgers(folder: Path, name: str) -> SettledOffsets | None:
+    """Return what the ledgers of all workers of the writer `name` have together; None if there is none.
+
+    Raise `Stopped` if one cannot be read.
+    """
+    found = None
+    for worker in (0, *sorted(int(each.name) for each in (folder / _WORKERS).glob("*") if each.name.isdecimal())):
+        state = ledger_state(folder, name, worker)
+        try:
+            record = state.read()
+        finally:
+            state.close()
+        if record is not None:
+            found = SettledOffsets.of(record) if found is None else found.joined(SettledOffsets.of(record))
+    return found
 
 
 class SettledLedger:
