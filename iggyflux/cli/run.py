@@ -83,6 +83,7 @@ class _OneOf(click.ParamType[Share]):
 @click.option(
     "--workers",
     type=_Count(),
+    metavar="N|auto",
     default=1,
     help="Share the partitions among N processes; auto: one for each CPU that this process may use.",
 )

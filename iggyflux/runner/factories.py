@@ -15,7 +15,7 @@ from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings, TopicAddress
 from iggyflux.records import JSON
 from iggyflux.runner.series_guard import SeriesGuard, series_state
-from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
+from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state, left_ledgers
 from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
 from iggyflux.transports.share import ALONE
@@ -262,8 +262,10 @@ def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
     has_offsets = source.kind in ("iggy", "log") or (source.kind == "file" and not source.envelope)
     if not setup.pipeline.names_state or isinstance(state, TopicAddress) or not has_offsets:
         return None
-    store = ledger_state(state, setup.name, setup.share.worker, busy_seconds=BUSY_SECONDS)
-    return SettledLedger(setup.name, setup.writer.on_error, store)
+    worker, workers = setup.share.worker, setup.share.workers
+    store = ledger_state(state, setup.name, worker, busy_seconds=BUSY_SECONDS)
+    left = [] if worker else left_ledgers(state, setup.name, workers)
+    return SettledLedger(setup.name, setup.writer.on_error, store, left)
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

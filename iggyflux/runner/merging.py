@@ -48,7 +48,7 @@ def merged_route(parts: Sequence[Part]) -> RouteStatus:
     lives = [life for part in parts for life in (part.past, part.now) if life is not None]
     made = RouteStatus(now[0].name)
     _add_up(made, lives)
-    made.about = next((each.about for each in now if each.about.plan), now[0].about)
+    made.about = next((each.about for each in (*now, *lives) if each.about.plan), now[0].about)
     made.state = min((each.state for each in now), key=_STATES.index)
     made.in_flight = sum(each.in_flight for each in now)
     made.waiting_for = _first(parts, "waiting_for")
@@ -73,7 +73,7 @@ def merged_route(parts: Sequence[Part]) -> RouteStatus:
 def past_of(now: RouteStatus, before: RouteStatus | None) -> RouteStatus:
     """Return what stays of the process of a worker that has ended, and of those `before` it."""
     made = merged_route([Part(0, now, before)])
-    kept = RouteStatus(now.name, lag=made.lag, offsets=made.offsets, newest=made.newest)
+    kept = RouteStatus(now.name, made.about, lag=made.lag, offsets=made.offsets, newest=made.newest)
     kept.buckets = {
         name: {**each, "waiting": 0, "is_away": False, "failure": None} for name, each in _trees(made.buckets)
     }

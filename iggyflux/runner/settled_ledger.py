@@ -12,6 +12,7 @@ The guarantee does not depend on it, so a ledger that cannot be read or written 
 | the route is connected, and the last    | forgets the partition: its log was replaced                          |
 | message of a partition is another one   |                                                                      |
 | … the ledger is read later              | the same, before it notes anything                                   |
+| a run has fewer workers than before     | the first one takes over the ledgers of those that are gone          |
 | the end of the run                      | one last write; the file is waited for no longer than `BUSY_SECONDS` |
 """
 
@@ -62,7 +63,7 @@ def read_ledgers(folder: Path, name: str) -> SettledOffsets | None:
     Raise `Stopped` if one cannot be read.
     """
     found = None
-    for worker in (0, *sorted(int(each.name) for each in (folder / _WORKERS).glob("*") if each.name.isdecimal())):
+    for worker in _workers(folder, name):
         state = ledger_state(folder, name, worker)
         try:
             record = state.read()
@@ -73,11 +74,24 @@ def read_ledgers(folder: Path, name: str) -> SettledOffsets | None:
     return found
 
 
+def left_ledgers(folder: Path, name: str, workers: int) -> list[SqliteState]:
+    """Return the ledgers of the writer `name` that workers kept which a run of so many `workers` does not have."""
+    return [ledger_state(folder, name, worker) for worker in _workers(folder, name) if worker >= workers]
+
+
+def _workers(folder: Path, name: str) -> list[int]:
+    """Return the workers that may have a ledger, the first one always."""
+    found = (int(each.name) for each in (folder / _WORKERS).glob("*") if each.name.isdecimal())
+    return [0, *sorted(worker for worker in found if worker and ledger_state(folder, name, worker).path.exists())]
+
+
 class SettledLedger:
     """The ledger of one route."""
 
-    def __init__(self, route: str, on_error: OnError, store: StateStore) -> None:
+    def __init__(self, route: str, on_error: OnError, store: StateStore, left: Sequence[StateStore] = ()) -> None:
+        """`left` are ledgers of the route that no process keeps any more."""
         self._route = route
+        self._left = left
         self.on_error = on_error
         self._store = store
         self._worker = Worker("ledger")
@@ -184,7 +198,23 @@ class SettledLedger:
 
     def _read(self) -> SettledOffsets:
         self._store.take()
-        return SettledOffsets.of(self._store.read())
+        found = SettledOffsets.of(self._store.read())
+        for store in self._left:
+            found = self._taken_over(store, found)
+        return found
+
+    def _taken_over(self, store: StateStore, found: SettledOffsets) -> SettledOffsets:
+        """Return `found` with the claims of a ledger that is left: from now on they are compared with the log here."""
+        try:
+            store.take()
+            found = found.joined(SettledOffsets.of(store.read()))
+            self._commit(found)
+            store.replace(None)
+        except Stopped as error:  # another run has it, or it cannot be read
+            self._report(error)
+        finally:
+            store.close()
+        return found
 
     def _report(self, error: Stopped | NotConnected) -> None:
         if not self._is_reported:

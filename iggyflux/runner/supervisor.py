@@ -16,6 +16,8 @@ It does no work of its own, and knows nothing of routes: a worker is a command.
 |              | … for the fifth time in a row  | where the work has an end: gives it up, and the run is interrupted;  |
 |              | without progress               | else tries again for ever                                            |
 |              | … after a stop was requested   | leaves it ended, and the run is interrupted                          |
+| starting     | a stop is requested, and it    | leaves it ended: it had not begun (where the work has an end, the    |
+|              | ends by SIGTERM                | run is interrupted)                                                  |
 | waiting      | the time is over               | starts it                                                            |
 |              | a stop is requested            | leaves it ended                                                      |
 | any          | a stop is requested            | sends SIGTERM to each one                                            |
@@ -161,10 +163,11 @@ class Supervisor:
         """Run a worker, again after each crash, until it has ended."""
         crashes = 0
         while not self._stop.requested.is_set():
-            if await self._run_once(worker):
-                crashes = 0
-            crashes += 1
+            progress = await self._run_once(worker)
+            crashes = 1 if progress[0:1] < progress[1:] else crashes + 1
             is_crash, is_stopping = worker.code not in (0, 3), self._stop.requested.is_set()
+            if worker.code == -signal.SIGTERM and is_stopping and not progress and not self._has_end:
+                is_crash = False  # it was stopped before it had begun
             worker.failed = is_crash and (is_stopping or (self._has_end and crashes >= _MOST_CRASHES))
             if not is_crash or worker.failed:
                 self._end(worker, None)
@@ -185,8 +188,8 @@ class Supervisor:
         emit(log, level, "worker.ended", worker=worker.number, code=code, signal=by, again_in_seconds=seconds)
         self._ended(worker)
 
-    async def _run_once(self, worker: WorkerProcess) -> bool:
-        """Run the process of a worker; return whether it made progress."""
+    async def _run_once(self, worker: WorkerProcess) -> list[int]:
+        """Run the process of a worker; return its progress by its first and its last report."""
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -222,15 +225,15 @@ class Supervisor:
         for error in found:
             if isinstance(error, Exception):
                 raise error
-        return bool(found[0])
+        return found[0] if isinstance(found[0], list) else []
 
-    async def _read_reports(self, worker: WorkerProcess, descriptor: int) -> bool:
-        """Hand on the reports of a process, until it closes the pipe; return whether there was progress."""
+    async def _read_reports(self, worker: WorkerProcess, descriptor: int) -> list[int]:
+        """Hand on the reports of a process, until it closes the pipe; return the progress of the first and the last."""
         progress: list[int] = []
         async for report in _reports_of(descriptor):
             self._heard[worker.number] = self._clock.monotonic()
             progress = [*progress[:1], self._reported(worker, report)]
-        return len(progress) == 2 and progress[0] < progress[1]
+        return progress
 
     # --- all of them ---
 

@@ -26,8 +26,9 @@ from iggyflux.runner.exporting import exporting
 from iggyflux.runner.listening import listening, public_tree
 from iggyflux.runner.merging import Part, merged_configuration, merged_route, past_of
 from iggyflux.runner.open import PreparedRoute, prepare_routes
+from iggyflux.runner.run import about_route
 from iggyflux.runner.service_manager import ServiceManager, notifying
-from iggyflux.runner.status import About, RouteStatus, Status, Summary, WorkerStatus
+from iggyflux.runner.status import RouteStatus, Status, Summary, WorkerStatus
 from iggyflux.runner.status_file import StatusFile
 from iggyflux.runner.stop import Stop, calling_on_hangup
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
@@ -147,7 +148,7 @@ class _Merging:
         self._status = status
         self._names = [route.setup.name for route in prepared]
         shares = [Share(number, workers) for number in range(workers)]
-        self._about = {each.setup.name: About(each.setup.kind, each.setup.mapping.name) for each in prepared}
+        self._about = {each.setup.name: about_route(each.build()) for each in prepared}
         self._parts = [
             {route.setup.name: self._new(number, route.setup.name) for route in prepared if route.of(share)}
             for number, share in enumerate(shares)
