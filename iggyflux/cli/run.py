@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,24 +31,23 @@ from iggyflux.runner.reporting import reporting
 from iggyflux.runner.service_manager import ServiceManager
 from iggyflux.runner.setup import AnySetup, WriterSetup
 from iggyflux.runner.stop import calling_on_hangup
-from iggyflux.runner.workers import encoded, run_workers, usable_cpus
+from iggyflux.runner.workers import MOST_WORKERS, encoded, run_workers
 from iggyflux.transports.share import ALONE, Share
 
-_MOST_WORKERS: Final = 256
 _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letters", "dropped")}
 """By the word of `--fail-on`: the counters of messages that must be 0."""
 
 
-class _Count(click.ParamType[int]):
-    """A number of workers, or `auto`: one for each CPU that the process may use."""
+class _Count(click.ParamType[int | None]):
+    """A number of workers, or `auto`, which is None."""
 
     name = "N|auto"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "auto":
-            return min(usable_cpus(), _MOST_WORKERS)
-        if not str(value).isdecimal() or not 1 <= int(value) <= _MOST_WORKERS:
-            self.fail(f"expected auto, or a number from 1 to {_MOST_WORKERS}; found {value!r}", param, ctx)
+            return None
+        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_WORKERS:
+            self.fail(f"expected auto, or a number from 1 to {MOST_WORKERS}; found {value!r}", param, ctx)
         return int(value)
 
 
@@ -84,8 +84,8 @@ class _OneOf(click.ParamType[Share]):
     "--workers",
     type=_Count(),
     metavar="N|auto",
-    default=1,
-    help="Share the partitions among N processes; auto: one for each CPU that this process may use.",
+    default="1",
+    help="Share the partitions among N processes; auto: one for each usable CPU, at most one for each partition.",
 )
 @click.option("--worker", "share", type=_OneOf(), hidden=True)
 @click.option("--watch", is_flag=True, help="Take changed mappings without a restart; SIGHUP does it once.")
@@ -98,7 +98,7 @@ def command(
     status_file: Path | None,
     listen: str | None,
     fail_on: str | None,
-    workers: int,
+    workers: int | None,
     share: Share | None,
     watch: bool,
     quiet: bool,
@@ -135,11 +135,11 @@ def command(
     if share is not None:
         return _work(pipeline, share, until_end, only, watch, quiet)
     loaded = open_pipeline(pipeline)
-    if workers > 1:
+    if workers != 1:
         if not pipeline.is_file():
             raise click.UsageError("--workers needs a pipeline file that each of them can read")
-        commands = [_command(pipeline, Share(at, workers), until_end, only, watch, quiet) for at in range(workers)]
-        running = _supervise(loaded, commands, until_end, only, log_format, status_file, listen, quiet)
+        command = partial(_command, pipeline, until_end, only, watch, quiet)
+        running = _supervise(loaded, command, workers, until_end, only, log_format, status_file, listen, quiet)
     else:
         keep_freed_memory()
         running = _run(loaded, until_end, only, log_format, status_file, listen, watch, quiet)
@@ -170,7 +170,7 @@ def _check(setups: Sequence[AnySetup]) -> list[Problem]:
     return list(acceptance_problems([each.mapping for each in setups], routes))
 
 
-def _command(pipeline: Path, share: Share, until_end: bool, only: Sequence[str], watch: bool, quiet: bool) -> list[str]:
+def _command(pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, quiet: bool, share: Share) -> list[str]:
     """Return the command of a worker."""
     is_here = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
     flags = {"--until-end": until_end, "--watch": watch, "--quiet": quiet}
@@ -196,7 +196,8 @@ def _work(pipeline: Path, share: Share, until_end: bool, only: Sequence[str], wa
 
 async def _supervise(
     pipeline: Pipeline,
-    commands: Sequence[Sequence[str]],
+    command: Callable[[Share], Sequence[str]],
+    workers: int | None,
     until_end: bool,
     only: Sequence[str],
     log_format: str | None,
@@ -209,7 +210,8 @@ async def _supervise(
     with _shown(status, log_format, quiet), stopping_on_signals(stop):
         summary = await run_workers(
             pipeline,
-            commands,
+            command,
+            workers,
             until_end=until_end,
             only=only,
             stop=stop,

@@ -26,6 +26,7 @@ from iggyflux.runner.exporting import exporting
 from iggyflux.runner.listening import listening, public_tree
 from iggyflux.runner.merging import Part, merged_configuration, merged_route, past_of
 from iggyflux.runner.open import PreparedRoute, prepare_routes
+from iggyflux.runner.partitions import count_partitions
 from iggyflux.runner.run import about_route
 from iggyflux.runner.service_manager import ServiceManager, notifying
 from iggyflux.runner.status import RouteStatus, Status, Summary, WorkerStatus
@@ -34,6 +35,7 @@ from iggyflux.runner.stop import Stop, calling_on_hangup
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
 from iggyflux.transports.share import Share
 
+MOST_WORKERS: Final = 256
 _TICK_SECONDS: Final = 1.0
 _MOST_RELOAD_SECONDS: Final = 60.0
 _NO_METRICS: Final = {"OTEL_METRICS_EXPORTER": "none"}
@@ -55,7 +57,8 @@ def encoded(status: Status) -> bytes:
 
 async def run_workers(
     pipeline: Pipeline,
-    commands: Sequence[Sequence[str]],
+    command: Callable[[Share], Sequence[str]],
+    workers: int | None,
     *,
     until_end: bool = False,
     only: Sequence[str] = (),
@@ -65,16 +68,20 @@ async def run_workers(
     listen: str | None = None,
     manager: ServiceManager,
 ) -> Summary:
-    """Run the workers `commands`, each of which runs its share of `pipeline`, as `run_pipeline` does; return a summary.
+    """Run so many workers as `run_pipeline` does in one process, each by the `command` for its share; return a summary.
 
+    `workers` None is one for each CPU that this process may use, but not more than there are partitions to share.
     Raise `DocumentError` for problems found before the start: IFX831 if nothing can be shared.
     """
     prepared = prepare_routes(pipeline, until_end=until_end, only=only)
     _check(prepared)
+    if workers is None:
+        workers = max(min(usable_cpus(), await count_partitions(prepared) or MOST_WORKERS, MOST_WORKERS), 1)
+    shares = [Share(number, workers) for number in range(workers)]
     begin = time.monotonic()
-    merging = _Merging(prepared, len(commands), status, lambda: time.monotonic() - begin)
+    merging = _Merging(prepared, shares, status, lambda: time.monotonic() - begin)
     supervisor = Supervisor(
-        commands,
+        [command(share) for share in shares],
         reported=merging.reported,
         ended=merging.ended,
         stop=stop,
@@ -142,12 +149,11 @@ class _Merging:
     """The status of a run, made of what its workers report."""
 
     def __init__(
-        self, prepared: Sequence[PreparedRoute], workers: int, status: Status, seconds: Callable[[], float]
+        self, prepared: Sequence[PreparedRoute], shares: Sequence[Share], status: Status, seconds: Callable[[], float]
     ) -> None:
         self.seconds = seconds
         self._status = status
         self._names = [route.setup.name for route in prepared]
-        shares = [Share(number, workers) for number in range(workers)]
         self._about = {each.setup.name: about_route(each.build()) for each in prepared}
         self._parts = [
             {route.setup.name: self._new(number, route.setup.name) for route in prepared if route.of(share)}
