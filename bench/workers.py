@@ -76,7 +76,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
     server = subprocess.Popen([sys.executable, "-m", "bench.null_server"], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    free = usable_cpus() - os.getloadavg()[0]
+    free = max(usable_cpus() - os.getloadavg()[0], 0.0)
     try:
         port = int(server.stdout.readline())
         with tempfile.TemporaryDirectory() as name:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
@@ -264,8 +265,9 @@ def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
         return None
     worker, workers = setup.share.worker, setup.share.workers
     store = ledger_state(state, setup.name, worker, busy_seconds=BUSY_SECONDS)
-    left = [] if worker else left_ledgers(state, setup.name, workers)
-    return SettledLedger(setup.name, setup.writer.on_error, store, left)
+    if worker:
+        return SettledLedger(setup.name, setup.writer.on_error, store)
+    return SettledLedger(setup.name, setup.writer.on_error, store, partial(left_ledgers, state, setup.name, workers))
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -75,21 +76,35 @@ def read_ledgers(folder: Path, name: str) -> SettledOffsets | None:
 
 
 def left_ledgers(folder: Path, name: str, workers: int) -> list[SqliteState]:
-    """Return the ledgers of the writer `name` that workers kept which a run of so many `workers` does not have."""
+    """Return the ledgers of the writer `name` that workers kept which a run of so many `workers` does not have.
+
+    Raise `Stopped`.
+    """
     return [ledger_state(folder, name, worker) for worker in _workers(folder, name) if worker >= workers]
 
 
 def _workers(folder: Path, name: str) -> list[int]:
     """Return the workers that may have a ledger, the first one always."""
-    found = (int(each.name) for each in (folder / _WORKERS).glob("*") if each.name.isdecimal())
-    return [0, *sorted(worker for worker in found if worker and ledger_state(folder, name, worker).path.exists())]
+    place = folder / _WORKERS
+    with sqlite.translate_errors(place, "use"):
+        try:
+            numbers = sorted(int(each) for each in os.listdir(place) if each.isdecimal())  # noqa: PTH208  # names only
+        except (FileNotFoundError, NotADirectoryError):
+            return [0]
+        return [0, *(worker for worker in numbers if worker and ledger_state(folder, name, worker).path.exists())]
 
 
 class SettledLedger:
     """The ledger of one route."""
 
-    def __init__(self, route: str, on_error: OnError, store: StateStore, left: Sequence[StateStore] = ()) -> None:
-        """`left` are ledgers of the route that no process keeps any more."""
+    def __init__(
+        self,
+        route: str,
+        on_error: OnError,
+        store: StateStore,
+        left: Callable[[], Sequence[StateStore]] = lambda: (),
+    ) -> None:
+        """`left` returns the ledgers of the route that no process keeps any more; it may block, and raise `Stopped`."""
         self._route = route
         self._left = left
         self.on_error = on_error
@@ -199,7 +214,7 @@ class SettledLedger:
     def _read(self) -> SettledOffsets:
         self._store.take()
         found = SettledOffsets.of(self._store.read())
-        for store in self._left:
+        for store in self._left():
             found = self._taken_over(store, found)
         return found
 

@@ -1,4 +1,4 @@
-"""A supervisor: starts workers, which are processes, keeps them running, and is told by each of what it does.
+"""A supervisor: starts workers, which are processes, keeps them running, and learns from each what it does.
 
 It does no work of its own, and knows nothing of routes: a worker is a command.
 
@@ -14,7 +14,7 @@ It does no work of its own, and knows nothing of routes: a worker is a command.
 |              | signal (kill -9, no memory),   | ends without progress; what it had not acknowledged is read again    |
 |              | with 1 (a broken document), …  |                                                                      |
 |              | … for the fifth time in a row  | where the work has an end: gives it up, and the run is interrupted;  |
-|              | without progress               | else tries again for ever                                            |
+|              | without progress               | else tries again without end                                         |
 |              | … after a stop was requested   | leaves it ended, and the run is interrupted                          |
 | starting     | a stop is requested, and it    | leaves it ended: it had not begun (where the work has an end, the    |
 |              | ends by SIGTERM                | run is interrupted)                                                  |
@@ -252,7 +252,7 @@ class Supervisor:
         while True:
             await self._clock.sleep(1.0)
             now = self._clock.monotonic()
-            if now - last > _SILENT_SECONDS / 2:  # it was we who did not run: the machine slept
+            if now - last > _SILENT_SECONDS / 2:  # this process did not run: the machine slept
                 self._heard = dict.fromkeys(self._heard, now)
             last = now
             for worker in self.workers:

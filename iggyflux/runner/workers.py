@@ -167,7 +167,7 @@ class _Merging:
 
     def reported(self, worker: WorkerProcess, report: bytes) -> int:
         """Take the report of a worker; return the messages that its process has acknowledged."""
-        found: Status = pickle.loads(report)  # noqa: S301  # written by `encoded`, in a process that we started
+        found: Status = pickle.loads(report)  # noqa: S301  # written by `encoded`, in a process that this one started
         parts = self._parts[worker.number]
         for route in found.routes:
             parts[route.name] = replace(parts[route.name], now=route)
