@@ -33,6 +33,7 @@ from iggyflux.runner.merging import Part, merged_route, past_of
 from iggyflux.runner.settled_ledger import ledger_state, read_ledgers
 from iggyflux.runner.status import State
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
+from iggyflux.runner.workers import usable_cpus
 from iggyflux.sim import SimServer
 from iggyflux.transports.base import GroupState
 from iggyflux.transports.local.deadletters import read_dead_letters
@@ -65,7 +66,7 @@ def test_each_partition_is_read_by_one_worker_and_those_of_a_topic_evenly(
     assert max(sizes) - min(sizes) <= 1
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(1, 30), min_size=1, max_size=4)), max_size=5))
 def test_another_number_of_workers_goes_on_where_the_ones_before_have_stopped(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[tuple[int, list[int]]]
@@ -339,19 +340,24 @@ time.sleep(1000)
 
 def test_a_second_stop_ends_a_worker_that_takes_long_and_then_kills_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_AT_ONCE_SECONDS", 1.0)
-    deaf = "signal.signal(signal.SIGTERM, lambda *_: report(9))\nreport(1)\nwhile True: time.sleep(1)"
+    deaf = """
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: report(number))
+report(1)
+while True: time.sleep(1)
+"""
 
     async def stop_twice(_: Supervisor, stop: Stop, found: list[int]) -> None:
         await until(lambda: found == [1])
         stop.request()
-        await until(lambda: found == [1, 9])
+        await until(lambda: found == [1, signal.SIGTERM])
         stop.request()
-        await until(lambda: found == [1, 9, 9])
+        await until(lambda: found == [1, signal.SIGTERM, signal.SIGINT])
 
     (worker,), reports = supervise(deaf, has_end=False, during=stop_twice)
 
     assert (worker.code, worker.failed, worker.starts) == (-signal.SIGKILL, True, 1)
-    assert reports == [1, 9, 9]
+    assert reports == [1, signal.SIGTERM, signal.SIGINT]
 
 
 def test_what_workers_write_is_logged_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
@@ -397,7 +403,7 @@ iggyflux: 1
 from: log:data
 influxdb: {{url: "{url}", flavor: v1, database: port, batch_size: 500, linger: 20ms}}
 state: kept
-dead_letters: dead
+dead_letters: {{path: dead, keep: 30d}}
 run:
   - mapping: quay.yaml
 """
@@ -533,6 +539,21 @@ def test_two_workers_write_what_one_run_would_and_show_one_status(sim: SimServer
     assert sum(each.messages for found in ledger.intervals().values() for each in found) == 7_000
 
 
+@pytest.mark.parametrize(("partitions", "workers"), [(1, 1), (3, min(usable_cpus(), 3))])
+def test_no_more_workers_are_started_by_themselves_than_there_are_partitions(
+    sim: SimServer, partitions: int, workers: int
+) -> None:
+    log = Log.open(Path("data"), create=True)
+    log.create_topic("port", "quays", partitions)
+    log.append("port", "quays", [Message(payload(1))], partition=0)
+    log.close()
+    outcome = iggyflux("run", "p.yaml", "--until-end", "--workers", "auto", "--status-file", "s.json")
+
+    assert outcome.code == 0, outcome.err
+    assert len(json.loads(Path("s.json").read_text("utf-8"))["workers"]) == workers
+    assert len(sim.dump()) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_workers_that_are_killed_at_random_lose_nothing_and_no_counter_falls(sim: SimServer, seed: int) -> None:
@@ -607,7 +628,8 @@ def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(sim: SimSer
         run.wait_for(lambda: sum(line.startswith("pier,") for line in sim.dump()) == 999)
         run.wait_for(lambda: metrics_of(url)["iggyflux_configuration_changes_total", "accepted"] == 1)
         pids = run.pids()
-        run.process.send_signal(signal.SIGTERM)
+        for pid in (*pids.values(), run.process.pid):  # as a service manager does; it is no second signal to a worker
+            os.kill(pid, signal.SIGTERM)
         code = run.process.wait(SECONDS)
 
     assert code == 0, run.said

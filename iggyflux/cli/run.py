@@ -30,7 +30,7 @@ from iggyflux.runner.reload import Documents, Reload
 from iggyflux.runner.reporting import reporting
 from iggyflux.runner.service_manager import ServiceManager
 from iggyflux.runner.setup import AnySetup, WriterSetup
-from iggyflux.runner.stop import calling_on_hangup
+from iggyflux.runner.stop import calling_on_hangup, stopping_as_worker
 from iggyflux.runner.workers import MOST_WORKERS, encoded, run_workers
 from iggyflux.transports.share import ALONE, Share
 
@@ -172,10 +172,10 @@ def _check(setups: Sequence[AnySetup]) -> list[Problem]:
 
 def _command(pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, quiet: bool, share: Share) -> list[str]:
     """Return the command of a worker."""
-    is_here = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
+    is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
     flags = {"--until-end": until_end, "--watch": watch, "--quiet": quiet}
     return [
-        *(sys.executable, *(["-P"] if is_here else []), "-m", "iggyflux", "run", str(pipeline)),
+        *(sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "run", str(pipeline)),
         *("--worker", f"{share.worker}/{share.workers}@{__version__}"),
         *(flag for flag, is_set in flags.items() if is_set),
         *(text for name in only for text in ("--mapping", name)),
@@ -241,7 +241,7 @@ async def _run(
     listen: str | None,
     watch: bool,
     quiet: bool,
-    share: Share = ALONE,
+    share: Share | None = None,
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
@@ -252,7 +252,8 @@ async def _run(
         hangup.enter_context(calling_on_hangup(reload.request))
         return reload
 
-    with _shown(status, log_format, quiet), stopping_on_signals(stop), hangup:
+    stopping = stopping_on_signals if share is None else stopping_as_worker
+    with _shown(status, log_format, quiet), stopping(stop), hangup:
         async with reporting(lambda: encoded(status), stop.request):
             summary = await run_pipeline(
                 pipeline,
@@ -265,6 +266,6 @@ async def _run(
                 manager=manager,
                 reloading=reloading,
                 check=_check,
-                share=share,
+                share=share or ALONE,
             )
     return summary, stop.requested.is_set()

@@ -18,10 +18,12 @@ It does no work of its own, and knows nothing of routes: a worker is a command.
 |              | … after a stop was requested   | leaves it ended, and the run is interrupted                          |
 | starting     | a stop is requested, and it    | leaves it ended: it had not begun (where the work has an end, the    |
 |              | ends by SIGTERM                | run is interrupted)                                                  |
+|              | it cannot be started (no       | logs `worker.not_started`; as a crash                                |
+|              | memory, no process)            |                                                                      |
 | waiting      | the time is over               | starts it                                                            |
 |              | a stop is requested            | leaves it ended                                                      |
 | any          | a stop is requested            | sends SIGTERM to each one                                            |
-|              | … again                        | sends it again, which ends a worker at once; after 5 s SIGKILL       |
+|              | … again                        | sends SIGINT, which ends a worker at once; after 5 s SIGKILL         |
 |              | … `shutdown_seconds` and 10 s  | kills those that are left                                            |
 |              | ago                            |                                                                      |
 |              | SIGHUP                         | passes it on                                                         |
@@ -163,7 +165,11 @@ class Supervisor:
         """Run a worker, again after each crash, until it has ended."""
         crashes = 0
         while not self._stop.requested.is_set():
-            progress = await self._run_once(worker)
+            try:
+                progress = await self._run_once(worker)
+            except OSError as error:  # the machine has no process, memory or file left: it may have later
+                emit(log, logging.ERROR, "worker.not_started", worker=worker.number, reason=error.strerror)
+                progress, worker.code = [], 1
             crashes = 1 if progress[0:1] < progress[1:] else crashes + 1
             is_crash, is_stopping = worker.code not in (0, 3), self._stop.requested.is_set()
             if worker.code == -signal.SIGTERM and is_stopping and not progress and not self._has_end:
@@ -215,13 +221,12 @@ class Supervisor:
         reports = asyncio.create_task(self._read_reports(worker, reading))
         lines = asyncio.create_task(_read_lines(worker.number, process.stderr))
         try:
-            code = await process.wait()
+            worker.close(await process.wait())
             await asyncio.wait([reports, lines], timeout=_AT_ONCE_SECONDS)  # what it said last
         finally:
             for task in (reports, lines):
                 task.cancel()
             found = await asyncio.gather(reports, lines, return_exceptions=True)
-        worker.close(code)
         for error in found:
             if isinstance(error, Exception):
                 raise error
@@ -243,7 +248,7 @@ class Supervisor:
         self.pass_on(signal.SIGTERM)
         await first_of(self._stop.at_once.wait(), self._clock.sleep(self._shutdown_seconds + _LAST_SECONDS))
         if self._stop.at_once.is_set():
-            self.pass_on(signal.SIGTERM)
+            self.pass_on(signal.SIGINT)
             await self._clock.sleep(_AT_ONCE_SECONDS)
         self.pass_on(signal.SIGKILL)
 
