@@ -27,13 +27,15 @@ from shell import iggyflux
 
 from iggyflux.delivery.settled import Interval, SettledOffsets
 from iggyflux.errors import EndOfInput, Stopped
+from iggyflux.pipeline import load_pipeline
 from iggyflux.records import JSON, Message, Partition, Position
-from iggyflux.runner import RouteStatus, Status, Stop, merging, supervisor
+from iggyflux.runner import RouteStatus, Status, Stop, Summary, merging, supervisor
 from iggyflux.runner.merging import Part, merged_route, past_of
+from iggyflux.runner.service_manager import ServiceManager
 from iggyflux.runner.settled_ledger import ledger_state, read_ledgers
 from iggyflux.runner.status import State
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
-from iggyflux.runner.workers import usable_cpus
+from iggyflux.runner.workers import run_workers, usable_cpus
 from iggyflux.sim import SimServer
 from iggyflux.transports.base import GroupState
 from iggyflux.transports.local.deadletters import read_dead_letters
@@ -670,15 +672,25 @@ def test_a_route_that_must_stop_in_one_worker_leaves_the_other_running_and_exits
     }
 
 
-READER = """\
-iggyflux: 1
-kind: reader
-name: back
-from: {bucket: port, measurement: berth}
-to: {stream: port, topic: back}
-cursor: {start: "2023-01-01T00:00:00Z"}
-messages: {payload: "@"}
-"""
+@pytest.mark.usefixtures("sim")
+@pytest.mark.parametrize(("script", "code"), [("sys.exit(9)", 3), ("sys.exit(3)", 3), ("sys.exit(0)", 0)])
+def test_a_run_is_interrupted_where_a_worker_is_given_up_or_stops_without_a_reason(
+    script: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_BACKOFF_SECONDS", (0.001, 0.001))
+    append(0, 500)
+
+    async def run() -> Summary:
+        def command(share: Share) -> list[str]:
+            return [sys.executable, "-S", "-c", WORKER + (script if share.worker else "sys.exit(0)")]
+
+        pipeline, nobody = load_pipeline("p.yaml"), ServiceManager({})
+        return await run_workers(pipeline, command, 2, until_end=True, stop=Stop(), status=Status(), manager=nobody)
+
+    summary = asyncio.run(run())
+
+    assert (summary.exit_code, summary.interrupted) == (code, code != 0)
+    assert summary.routes[0].state == ("interrupted" if script == "sys.exit(9)" else "done")
 
 
 @pytest.mark.parametrize(
