@@ -630,7 +630,7 @@ def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(sim: SimSer
         run.wait_for(lambda: sum(line.startswith("pier,") for line in sim.dump()) == 999)
         run.wait_for(lambda: metrics_of(url)["iggyflux_configuration_changes_total", "accepted"] == 1)
         pids = run.pids()
-        for pid in (*pids.values(), run.process.pid):  # as a service manager does; it is no second signal to a worker
+        for pid in (*pids.values(), run.process.pid):  # as a service manager does: a worker counts them as one
             os.kill(pid, signal.SIGTERM)
         code = run.process.wait(SECONDS)
 
@@ -684,8 +684,8 @@ def test_a_run_is_interrupted_where_a_worker_is_given_up_or_stops_without_a_reas
         def command(share: Share) -> list[str]:
             return [sys.executable, "-S", "-c", WORKER + (script if share.worker else "sys.exit(0)")]
 
-        pipeline, nobody = load_pipeline("p.yaml"), ServiceManager({})
-        return await run_workers(pipeline, command, 2, until_end=True, stop=Stop(), status=Status(), manager=nobody)
+        pipeline, manager = load_pipeline("p.yaml"), ServiceManager({})
+        return await run_workers(pipeline, command, 2, until_end=True, stop=Stop(), status=Status(), manager=manager)
 
     summary = asyncio.run(run())
 
