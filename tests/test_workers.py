@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -592,6 +593,13 @@ def test_workers_that_are_killed_at_random_lose_nothing_and_no_counter_falls(sim
         )
 
 
+def received(notified: socket.socket) -> Iterator[bytes]:
+    """Yield the datagrams that wait."""
+    with suppress(BlockingIOError):
+        while True:
+            yield notified.recv(4096)
+
+
 def labelled(metrics: dict[tuple[str, ...], float], name: str) -> dict[str, float]:
     """Return the samples of a metric by the first of its labels, in the order of their names."""
     return {key[1]: value for key, value in metrics.items() if key[0] == name}
@@ -609,10 +617,16 @@ def metrics_of(url: str) -> dict[tuple[str, ...], float]:
     return {key: value for key, value in found.items() if key[0].startswith("iggyflux_")}
 
 
-def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(sim: SimServer) -> None:
-    """SIGHUP changes the mapping in each worker; SIGTERM ends all of them, with 0."""
+def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(
+    sim: SimServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGHUP changes the mapping in each worker; SIGTERM ends all of them, with 0.  The service manager learns it."""
     append(0, 1_000)
-    with running("2", "--listen", "127.0.0.1:0") as run:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(Path("notify").absolute()))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, running("2", "--listen", "127.0.0.1:0") as run:
+        notified.bind("notify")
+        run.wait_for(lambda: len(run.named("worker.started")) == 2)
+        run.process.send_signal(signal.SIGHUP)  # before they can handle it
         run.wait_for(lambda: set(sim.dump()) == expected(1_000))
         url = run.named("telemetry.listening")[0]["url"]
         run.wait_for(lambda: metrics_of(url).get(("iggyflux_messages_acknowledged_total", "quay")) == 1_000)
@@ -633,8 +647,12 @@ def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(sim: SimSer
         for pid in (*pids.values(), run.process.pid):  # as a service manager does: a worker counts them as one
             os.kill(pid, signal.SIGTERM)
         code = run.process.wait(SECONDS)
+        notified.setblocking(False)
+        told = [datagram.split(b"\n")[0] for datagram in received(notified)]
 
     assert code == 0, run.said
+    words = [each for each in told if not each.startswith((b"STATUS", b"WATCHDOG"))]
+    assert words == [b"READY=1", *(2 * [b"RELOADING=1", b"READY=1"]), b"STOPPING=1"]
     assert sorted((each["worker"], each["code"]) for each in run.named("worker.ended")) == [(0, 0), (1, 0)]
     assert not any(map(is_alive, pids.values()))
     assert set(sim.dump()) >= expected(1_000)

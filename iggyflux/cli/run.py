@@ -184,11 +184,12 @@ def _command(pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, 
 
 def _work(pipeline: Path, share: Share, until_end: bool, only: Sequence[str], watch: bool, quiet: bool) -> int:
     """Run as a worker: what it does is shown by its supervisor."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the run has read its documents
+    hangups: list[object] = []  # those before the run follows its documents
+    signal.signal(signal.SIGHUP, lambda *_: hangups.append(None))
     loaded = load_pipeline(pipeline)
     loaded = replace(loaded, telemetry=replace(loaded.telemetry, listen=None))
     keep_freed_memory()
-    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, "json", None, None, watch, quiet, share))
+    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, "json", None, None, watch, quiet, share, hangups))
     if was_stopped:
         leave_at_once(summary.exit_code)
     return summary.exit_code
@@ -242,14 +243,17 @@ async def _run(
     watch: bool,
     quiet: bool,
     share: Share | None = None,
+    hangups: Sequence[object] = (),
 ) -> tuple[Summary, bool]:
-    """Return the summary, and whether a signal stopped the run."""
+    """Return the summary, and whether a signal stopped the run; `hangups` are those that came before."""
     stop, status = Stop(), Status()
     hangup, manager = ExitStack(), ServiceManager(os.environ)
 
     def reloading(documents: Documents) -> Reload:
         reload = Reload(documents, watch=watch, manager=manager)
         hangup.enter_context(calling_on_hangup(reload.request))
+        if hangups:
+            reload.request()
         return reload
 
     stopping = stopping_on_signals if share is None else stopping_as_worker

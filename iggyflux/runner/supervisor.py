@@ -80,6 +80,8 @@ class WorkerProcess:
     pid: int | None = None
     starts: int = 0
     """How often it was started."""
+    has_reported: bool = False
+    """Whether its process has reported, and so handles signals."""
     code: int | None = None
     """The exit code of its last process; -N is signal N."""
     failed: bool = False
@@ -150,9 +152,10 @@ class Supervisor:
             self.pass_on(signal.SIGKILL)  # only after a mistake of ours there is one left
 
     def pass_on(self, number: signal.Signals) -> None:
-        """Send a signal to each worker."""
+        """Send a signal to each worker; SIGHUP only to those that have begun: the others read all files anyway."""
         for worker in self.workers:
-            self._send(worker, number)
+            if worker.has_reported or number != signal.SIGHUP:
+                self._send(worker, number)
 
     def _send(self, worker: WorkerProcess, number: signal.Signals) -> None:
         if worker.pid is not None:
@@ -213,6 +216,7 @@ class Supervisor:
         finally:
             os.close(writing)
         worker.pid, worker.state, worker.starts = process.pid, "running", worker.starts + 1
+        worker.has_reported = False
         self._heard[worker.number] = self._clock.monotonic()
         emit(log, logging.INFO, "worker.started", worker=worker.number, pid=process.pid)
         if self._stop.requested.is_set():
@@ -237,6 +241,7 @@ class Supervisor:
         progress: list[int] = []
         async for report in _reports_of(descriptor):
             self._heard[worker.number] = self._clock.monotonic()
+            worker.has_reported = True
             progress = [*progress[:1], self._reported(worker, report)]
         return progress
 

@@ -13,7 +13,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -217,16 +217,21 @@ class _Merging:
 
     def reload(self, supervisor: Supervisor, manager: ServiceManager) -> None:
         """Let each worker read its documents again."""
-        before = [each.reads for each in self._configurations]
+        before = {
+            worker.number: self._configurations[worker.number].reads
+            for worker in supervisor.workers
+            if worker.has_reported
+        }
         manager.reloading()
         supervisor.pass_on(signal.SIGHUP)
         self._reloading = asyncio.create_task(self._until_read(before, supervisor, manager), name="reload of workers")
 
-    async def _until_read(self, before: Sequence[int], supervisor: Supervisor, manager: ServiceManager) -> None:
+    async def _until_read(self, before: Mapping[int, int], supervisor: Supervisor, manager: ServiceManager) -> None:
         until = time.monotonic() + _MOST_RELOAD_SECONDS
         while time.monotonic() < until and any(
-            worker.pid is not None and self._configurations[worker.number].reads == reads
-            for worker, reads in zip(supervisor.workers, before, strict=True)
+            worker.has_reported and self._configurations[worker.number].reads == before.get(worker.number)
+            for worker in supervisor.workers
+            if worker.pid is not None
         ):
             await asyncio.sleep(_TICK_SECONDS)
         manager.ready()
