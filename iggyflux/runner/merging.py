@@ -45,7 +45,7 @@ class Part:
 def merged_route(parts: Sequence[Part]) -> RouteStatus:
     """Return the status of a route; there is at least one part."""
     now = [part.now for part in parts]
-    lives = [life for part in parts for life in (part.past, part.now) if life is not None]
+    lives = [*(part.past for part in parts if part.past is not None), *now]  # in this order: what is new counts
     made = RouteStatus(now[0].name)
     _add_up(made, lives)
     made.about = next((each.about for each in (*now, *lives) if each.about.plan), now[0].about)
@@ -55,10 +55,7 @@ def merged_route(parts: Sequence[Part]) -> RouteStatus:
     made.waiting_briefly = _first(parts, "waiting_briefly") if made.waiting_for else None
     made.is_away = any(each.is_away for each in now)
     made.backoff_seconds = max((each.backoff_seconds for each in now if each.backoff_seconds is not None), default=None)
-    made.lag = _lag(lives)
-    for life in lives:
-        for place, offset in life.offsets.items():
-            made.offsets[place] = max(offset, made.offsets.get(place, offset))
+    made.lag, made.offsets = _by_partition(lives, "lag"), _by_partition(lives, "offsets")
     made.groups = _groups(now)
     made.is_changing = any(each.is_changing for each in now)
     made.error = next((_error(part) for part in parts if part.now.error is not None), None)
@@ -112,15 +109,19 @@ def _error(part: Part) -> Stopped | None:
     return None if error is None else Stopped(f"worker {part.worker}: {error.reason}", error.hint, error.code)
 
 
-def _lag(lives: Sequence[RouteStatus]) -> dict[Partition, int]:
-    """Return the lag of each partition as the worker that has it knows it: members of a group see those of others."""
-    found = {place: count for life in lives for place, count in life.lag.items()}
+def _by_partition(lives: Sequence[RouteStatus], name: str) -> dict[Partition, int]:
+    """Return a number of each partition as the worker that has it knows it, else as the last one does.
+
+    A member of a group sees the lag of other members' partitions, and remembers offsets of those that it had.
+    """
+    found: dict[Partition, int] = {}
     for life in lives:
+        found |= getattr(life, name)
+    for life in lives:
+        known: Mapping[Partition, int] = getattr(life, name)
         for group in life.groups:
-            for number in group.partitions:
-                place = Partition(group.stream, group.topic, number)
-                if place in life.lag:
-                    found[place] = life.lag[place]
+            places = (Partition(group.stream, group.topic, number) for number in group.partitions)
+            found |= {place: known[place] for place in places if place in known}
     return found
 
 

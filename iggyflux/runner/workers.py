@@ -21,6 +21,7 @@ from typing import Final
 
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import Pipeline
+from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.events import emit
 from iggyflux.runner.exporting import exporting
 from iggyflux.runner.listening import listening, public_tree
@@ -159,7 +160,9 @@ class _Merging:
             {route.setup.name: self._new(number, route.setup.name) for route in prepared if route.of(share)}
             for number, share in enumerate(shares)
         ]
-        self._configurations = [Status().configuration for _ in shares]
+        self._configurations = [Configuration() for _ in shares]
+        self._changes = [Configuration().changes for _ in shares]
+        """Those that the ended processes of each worker counted."""
         self._reloading: asyncio.Task[None] | None = None
 
     def _new(self, worker: int, name: str, past: RouteStatus | None = None) -> Part:
@@ -171,12 +174,15 @@ class _Merging:
         parts = self._parts[worker.number]
         for route in found.routes:
             parts[route.name] = replace(parts[route.name], now=route)
-        self._configurations[worker.number] = found.configuration
+        before, now = self._changes[worker.number], found.configuration
+        changes = {key: number + before[key] for key, number in now.changes.items()}
+        self._configurations[worker.number] = replace(now, changes=changes)
         return sum(route.acknowledged for route in found.routes)
 
     def ended(self, worker: WorkerProcess) -> None:
         """Take over the counters of a process that has ended."""
         parts = self._parts[worker.number]
+        self._changes[worker.number] = self._configurations[worker.number].changes
         for name, part in parts.items():
             if worker.state == "waiting":
                 parts[name] = self._new(worker.number, name, past_of(part.now, part.past))
