@@ -279,8 +279,10 @@ def picture(rows: Sequence[tuple[str, float, float]], caption: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="800" height="{height}" font-family="sans-serif">',
         '<g font-size="13">',
         f'<rect width="800" height="{height}" fill="#fff"/>',
-        '<text x="10" y="22" font-weight="bold">CPU time to render one JSON message to line protocol, '
-        "and messages rendered in a second of CPU time</text>",
+        (
+            '<text x="10" y="22" font-weight="bold">CPU time to render one JSON message to line protocol, '
+            "and messages rendered in a second of CPU time</text>"
+        ),
     ]
     for top, (title, micros, ratio) in zip(range(36, height, 26), rows, strict=False):
         width = 20 + scale * log10(max(micros, 1))
