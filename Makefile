@@ -31,7 +31,7 @@ servers:  ## install what tests can use: InfluxDB 1.6, VictoriaMetrics, Chromium
 
 SERVERS ?=
 SERVER_TESTS := tests/test_alarms.py tests/servers tests/sim/test_against_real.py tests/test_cursor_topics.py tests/test_deploy.py \
-	tests/test_both_ends_real.py tests/test_iggy_crash.py tests/test_iggy_real.py tests/test_reader_iggy.py
+	tests/test_both_ends_real.py tests/test_iggy_crash.py tests/test_iggy_real.py tests/test_many_hosts.py tests/test_reader_iggy.py
 
 test-servers: $(VENV)/.ready  ## run the tests of real servers; fail where one that is named is not there
 	$(BIN)/python -m pytest -n auto --dist worksteal --servers "$(SERVERS)" $(SERVER_TESTS)

@@ -211,8 +211,8 @@ PLANTED = [
     Planted(
         "the status says nothing while connecting",
         f"{_RUNNER}.session",
-        "        self._status.wait_for(error.named, briefly=error.briefly)\n        emit(",
-        "        emit(",
+        "        self._status.wait_for(error.named, briefly=error.briefly)\n        is_new",
+        "        is_new",
     ),
     Planted(
         "the status forgets its reason during a backoff",

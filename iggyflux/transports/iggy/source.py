@@ -37,6 +37,7 @@ _DISCOVER_SECONDS = 5.0
 _MOST_REST_SECONDS = 1.0  # a longer `read` would look like a server that does not answer
 _SAMPLED = 64  # messages of a poll whose size is measured
 _FIRST_COUNT = 1000  # messages in a poll until their size is known
+_POLLS_OF_OTHERS = 20.0  # a second, of partitions that other members hold: in case the last look is old
 _MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose other members store offsets too
 
 log = logging.getLogger("iggyflux.iggy")
@@ -126,7 +127,8 @@ class IggySource:
         self._turns: list[_Cursor] = []
         self._discover_at = 0.0
         is_member = consumer.kind == "group"
-        self._member = GroupMember(stream, consumer.name, exclusive=exclusive, remedy=remedy) if is_member else None
+        member = GroupMember(stream, consumer.name, exclusive=exclusive, evens=not until_end, remedy=remedy)
+        self._member = member if is_member else None
         self._was_connected = False
         self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
@@ -179,7 +181,7 @@ class IggySource:
                 continue
             if messages := await self._poll(connection, cursor):
                 return Batch(cursor.place, messages)
-            cursor.not_before = self._now() + self.settings.poll_interval_seconds
+            cursor.not_before = self._now() + self._pause(cursor)
         if self._until_end and all(cursor.is_at_stop for cursor in self._turns):
             raise EndOfInput("the end of the topics is reached")
         await self._rest()
@@ -435,6 +437,16 @@ class IggySource:
 
     # While there is nothing to read
 
+    def _pause(self, cursor: _Cursor) -> float:
+        """Return the seconds until a partition that was empty is polled again.
+
+        A hundred members that poll all of each other's partitions would be all that the server does.
+        """
+        seconds = self.settings.poll_interval_seconds
+        if self._member and self._member.is_of_others(cursor.place):
+            return max(seconds, len(self._turns) / _POLLS_OF_OTHERS)
+        return seconds
+
     async def _rest(self) -> None:
         """Wait until the first partition may be polled again."""
         due = [cursor.not_before for cursor in self._turns if not cursor.is_at_stop]
@@ -453,6 +465,9 @@ class IggySource:
                 for cursor in self._turns:
                     if cursor.position == cursor.begin or cursor.settled == cursor.position - 1:
                         cursor.at = None
+            for cursor in self._turns:
+                if not self._member.is_of_others(cursor.place):
+                    cursor.not_before = min(cursor.not_before, now + self.settings.poll_interval_seconds)
 
     def _reading(self, cursor: _Cursor) -> ReadProgress:
         came_empty, cursor.came_empty = cursor.came_empty, False
