@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("plan", "shapes", "read", "state", "start", "run", "workers", "audit", "telemetry")
-BENCHMARKS += ("influx", "letters", "memory")
+BENCHMARKS = (
+    *("plan", "shapes", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
+    *("letters", "memory"),
+)
 
 
 def main() -> None:
