@@ -57,6 +57,9 @@ class Archive:
     size: int
     written: str
     url: Secret | None = None
+    """The URL that it was found by; None on this machine."""
+    path: Secret | None = None
+    """Its path in the file system of the URL."""
 
     @property
     def is_compressed(self) -> bool:
@@ -71,10 +74,10 @@ class Archive:
     def open(self) -> ArchiveFile:
         """Return the file, as it is, for reading from its beginning.  Raise `Stopped` or `NotConnected`."""
         with reading(self.name, self.url):
-            if self.url is None:
+            if self.url is None or self.path is None:
                 return ArchiveFile(self, Path(self.name).open("rb", buffering=0))
-            filesystem, path = _filesystem(self.url.reveal())
-            return ArchiveFile(self, filesystem.open(path, "rb"))
+            filesystem, _ = _filesystem(self.url.reveal())
+            return ArchiveFile(self, filesystem.open(self.path.reveal(), "rb"))
 
 
 class ArchiveFile(io.RawIOBase):
@@ -164,12 +167,11 @@ def _remote(pattern: str) -> Iterator[Archive]:
             if not paths:
                 raise NotFound(f"no file matches {name!r}")
         for each in paths:
-            info = filesystem.info(each)
+            info, found = filesystem.info(each), _name_in(pattern, each)
             if info.get("type") == "directory":
-                raise NotFound(f"{name_of(filesystem.unstrip_protocol(each))} is not a file (name its files: '…/*')")
-            url = pattern if each == path else filesystem.unstrip_protocol(each)
+                raise NotFound(f"{found} is not a file (name its files: '{found.rstrip('/')}/*')")
             written = next((str(info[key]) for key in _WRITTEN if info.get(key)), "")
-            yield Archive(name_of(url), int(info.get("size") or 0), written, Secret(url))
+            yield Archive(found, int(info.get("size") or 0), written, Secret(pattern), Secret(each))
 
 
 _WRITTEN: Final = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "last_modified")
@@ -195,6 +197,15 @@ def name_of(url: str) -> str:
     place = rest.split("?", 1)[0].split("#", 1)[0]
     host, slash, path = place.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _name_in(url: str, path: str) -> str:
+    """Return the name of a path in the file system of `url`; most such paths begin with the host or bucket."""
+    if _URL.match(path):
+        return name_of(path)
+    scheme, _, rest = name_of(url).partition("://")
+    host, path = rest.partition("/")[0], path.lstrip("/")
+    return f"{scheme}://{path}" if path.partition("/")[0] == host else f"{scheme}://{host}/{path}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ gives that of the first record.  Two headers name its place: `iggyflux-file` and
 | a position is stored                   | seeks the last batch before it, and skips records up to it; where    |
 |                                        | that cannot be sought (compressed, UTF-16) it begins at the beginning |
 | … and it is read to its end            | leaves it out                                                        |
+| … and the plan has changed             | says so, and goes on by the new plan                                 |
 | … and it is another file now           | stops (IFX712), before anything is read; so it does where a file     |
 |                                        | changes while it is read                                             |
 | its content is damaged (IFX504), a     | returns all records before that, then stops                          |
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +42,7 @@ from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
 from iggyflux.payloads import Options
 from iggyflux.records import Batch, LazyMessages, Message, Partition, Position, Scalar
+from iggyflux.runner.events import emit
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
 from iggyflux.transports.base import Progress, Worker
@@ -52,6 +55,9 @@ _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
 _RATE_SECONDS: Final = 0.1
 """How much of a second's records a batch has at most where the rate is limited."""
+
+
+log = logging.getLogger("iggyflux.archives")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,8 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     records: int = 0
     sought: tuple[int, int, int] = (0, 0, 0)
     is_complete: bool = False
+    plan: str = ""
+    """The identity of the plan that rendered the last of them."""
 
     @property
     def identity(self) -> Identity:
@@ -186,14 +194,14 @@ class _Opened:
     """Where batches that are not settled begin and end."""
     is_read: bool = False
 
-    def stored(self, records: int, *, is_complete: bool) -> Stored:
+    def stored(self, records: int, plan: str, *, is_complete: bool) -> Stored:
         """Return what is stored when so many records are settled."""
         while len(self.places) > 1 and self.places[1][2] <= records:
             self.places.popleft()
         name, who = self.file.archive.name, self.identity
         assert who is not None  # noqa: S101  # it is known before the first record
         sought = self.places[0] if self.places else (0, 0, 0)
-        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete)
+        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan)
 
     def release(self) -> None:
         """Close the file and its state; idempotent."""
@@ -204,7 +212,8 @@ class _Opened:
 class ArchiveSource:
     """A `Source` of the records of `archives`; `state` returns the state of the position in one of them.
 
-    `rate` bounds the records a second.  With `restart` what is stored of these files is removed first.
+    `plan` returns the identity of the plan, which is known when the sink is connected.  `rate` bounds the records a
+    second.  With `restart` what is stored of these files is removed first.
     """
 
     waiting_for: str | None = None
@@ -215,6 +224,7 @@ class ArchiveSource:
         reading: Reading,
         state: Callable[[Archive], StateStore],
         *,
+        plan: Callable[[], str] = str,
         batch_size: int = 5000,
         rate: float | None = None,
         restart: bool = False,
@@ -222,6 +232,7 @@ class ArchiveSource:
         self._archives = archives
         self._reading = reading
         self._state = state
+        self._plan = plan
         self._batch_size = batch_size if rate is None else max(1, min(batch_size, int(rate * _RATE_SECONDS)))
         self._rate = rate
         self._restart = restart
@@ -275,7 +286,14 @@ class ArchiveSource:
                 self._bytes_before += archive.size
             else:
                 self._todo.append((index, stored))
+                self._warn_of_change(archive, stored)
         self._restart = False
+
+    def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
+        if stored is not None and stored.plan != self._plan():
+            hint = "--restart loads the whole file by the new plan"
+            fields = {"file": archive.name, "records": stored.records, "plan": self._plan(), "before": stored.plan}
+            emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
 
     def _stored(self, archive: Archive) -> Stored | None:
         """Return the stored position in a file.  Raise `Stopped` if it is not the same file."""
@@ -375,10 +393,10 @@ class ArchiveSource:
             if opened.is_read and opened.settled >= opened.file.taken:
                 self._complete(opened)
             else:
-                opened.state.commit(opened.stored(opened.settled, is_complete=False))
+                opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=False))
 
     def _complete(self, opened: _Opened) -> None:
-        opened.state.commit(opened.stored(opened.settled, is_complete=True))
+        opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=True))
         del self._opened[opened.index]
         opened.release()
 

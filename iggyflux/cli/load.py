@@ -21,7 +21,7 @@ from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.dry_run import SampleRun
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
-from iggyflux.cli.output import ExitCode, leave_at_once, talk
+from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
@@ -106,10 +106,13 @@ def command(
     assert loaded is not None and item is not None  # noqa: S101, PT018
     route, failed = _route(loaded, item, archives, reading, rate, restart=restart)
     keep_freed_memory()
+    source = route.source
     summary, was_stopped = asyncio.run(_load(route, loaded.shutdown_timeout_seconds, log_format, quiet=quiet))
     if not quiet or summary.exit_code or failed.count:
         for line in (*summary_lines(summary), *failed.lines()):
             talk(*line)
+    if isinstance(source, ArchiveSource) and source.complete:
+        note(f"{plural(source.complete, 'file was', 'files were')} loaded before (--restart loads them again)")
     code = summary.exit_code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
     if was_stopped:  # a request that hangs, or a name that is not resolved, is not waited for
         leave_at_once(code)
@@ -251,6 +254,7 @@ def _route(
         archives,
         reading,
         lambda archive: position_state(folder, route.name, archive),
+        plan=lambda: route.plan_identity,
         batch_size=route.batch_size,
         rate=rate,
         restart=restart,
