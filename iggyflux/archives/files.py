@@ -33,7 +33,7 @@ _ENVIRONMENT: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 class NotFound(IggyfluxError):
-    """No file of this name, or something that is no file; the text says which."""
+    """A name without a file, or of something else, such as a folder; the text says which."""
 
 
 class NoFsspec(IggyfluxError):

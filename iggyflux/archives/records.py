@@ -8,7 +8,7 @@
 | text, others  | a line                                                                                       |
 | envelope      | a line                                                                                       |
 
-Blank lines are no records.  A splitter reads no further than the end of the record that it yields, and holds no more
+Blank lines are left out.  A splitter reads no further than the end of the record that it yields, and holds no more
 than one.  It never drops a line: what it cannot split is a record too, which the plan reports.
 """
 

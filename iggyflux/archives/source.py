@@ -15,7 +15,7 @@ gives that of the first record.  Two headers name its place: `iggyflux-file` and
 |                                        | changes while it is read                                             |
 | its content is damaged (IFX504), a     | returns all records before that, then stops                          |
 | record does not end (IFX503), a line   |                                                                      |
-| is no envelope (IFX711)                |                                                                      |
+| is not an envelope (IFX711)            |                                                                      |
 
 The position of a file is stored with its identity, in a state of its own: so runs can share the files of an archive.
 """
@@ -66,7 +66,7 @@ class Reading:
 
     `envelope` says that each line is a message with coordinates.  `first_us` is the time of arrival of the first
     record, in microseconds since the epoch; each later record arrives a microsecond after the one before.  None if
-    there is no such time.  `needs_time` says that the mapping reads it.
+    records have none.  `needs_time` says that the mapping reads it.
     """
 
     form: str = "json"
@@ -116,6 +116,35 @@ def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
     """Return the state of the position of a route in a file."""
     path = folder / "archives" / file_name(route) / f"{archive.key}{SUFFIX}"
     return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
+
+
+def stored_position(archive: Archive, state: StateStore, *, restart: bool = False) -> Stored | None:
+    """Return the stored position in a file, after it was removed if `restart`; close the state.
+
+    Raise `Stopped` (IFX712) if the file is another one now.
+    """
+    try:
+        if restart:
+            state.take()
+            state.replace(None)
+        found = state.read()
+    finally:
+        state.close()
+    if found is None:
+        return None
+    stored = msgspec.convert(found, Stored)
+    if identity_of(archive) != stored.identity:
+        raise _changed(archive, "it is not the file that was read before")
+    return stored
+
+
+def identity_of(archive: Archive) -> Identity:
+    """Return what a file is now.  Raise `Stopped` or `NotConnected`."""
+    file = archive.open()
+    try:
+        return file.identity()
+    finally:
+        file.release()
 
 
 class RecordFile:
@@ -280,7 +309,7 @@ class ArchiveSource:
         self._todo.clear()
         self._bytes_before = self.complete = 0
         for index, archive in enumerate(self._archives):
-            stored = self._stored(archive)
+            stored = stored_position(archive, self._state(archive), restart=self._restart)
             if stored is not None and stored.is_complete:
                 self.complete += 1
                 self._bytes_before += archive.size
@@ -294,27 +323,6 @@ class ArchiveSource:
             hint = "--restart loads the whole file by the new plan"
             fields = {"file": archive.name, "records": stored.records, "plan": self._plan(), "before": stored.plan}
             emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
-
-    def _stored(self, archive: Archive) -> Stored | None:
-        """Return the stored position in a file.  Raise `Stopped` if it is not the same file."""
-        state = self._state(archive)
-        try:
-            if self._restart:
-                state.take()
-                state.replace(None)
-            found = state.read()
-            if found is None:
-                return None
-            stored = msgspec.convert(found, Stored)
-        finally:
-            state.close()
-        file = archive.open()
-        try:
-            if file.identity() != stored.identity:
-                raise _changed(archive, "it is not the file that was read before")
-        finally:
-            file.release()
-        return stored
 
     def _read(self) -> Batch:
         while True:

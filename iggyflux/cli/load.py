@@ -14,29 +14,38 @@ from typing import Final
 import click
 
 from iggyflux.archives.files import Archive, NoFsspec, NotFound, find_archives
-from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, position_state
+from iggyflux.archives.job import load_route, state_folder
+from iggyflux.archives.source import (
+    ArchiveSource,
+    Reading,
+    RecordFile,
+    Stored,
+    identity_of,
+    position_state,
+    stored_position,
+)
 from iggyflux.authoring.sample_bytes import SampleError
 from iggyflux.authoring.samples import Sample, check_lines_can_hold
 from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.dry_run import SampleRun
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
-from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, talk
+from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
 from iggyflux.errors import Stopped
 from iggyflux.mapping import WriterMapping
-from iggyflux.pipeline import Endpoint, Pipeline, RouteSettings, TopicAddress
+from iggyflux.pipeline import Pipeline, RouteSettings
 from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import DeadLetter
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.events import emit
 from iggyflux.runner.factories import coordinates_of
-from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.base import DeadLetterSink
+from iggyflux.transports.local.deadletters import decode_letter
 from iggyflux.transports.local.envelopes import EnvelopeError
 
 _SHOWN_RECORDS: Final = 10
@@ -58,6 +67,10 @@ log = logging.getLogger("iggyflux.load")
 @click.option("--restart", is_flag=True, help="Load the files from their beginning, whatever was loaded before.")
 @click.option("--dry-run", is_flag=True, help="Print the lines of the first records without sending them.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --dry-run: how many records (default 10).")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="What does the work."
+)
+@click.option("--address", metavar="ADDRESS", help="With --engine ray: the cluster (default: one on this machine).")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Print one line per event, also on a terminal.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
@@ -71,6 +84,8 @@ def command(
     restart: bool,
     dry_run: bool,
     limit: int | None,
+    engine: str,
+    address: str | None,
     log_format: str | None,
     quiet: bool,
 ) -> int:
@@ -84,14 +99,20 @@ def command(
     fails becomes a dead letter with its file and line, which `replay` sends again; the exit code is then 1. It is 3 if
     the load stopped or was interrupted.
 
+    With --engine ray, each file is a task of Ray, on this machine or on a cluster whose machines read the same paths.
+
     \b
     Example:
       iggyflux load mapping.yaml samples.ndjson --dry-run
       iggyflux load mapping.yaml 'archive/*.ndjson.gz' --pipeline pipeline.yaml
-      iggyflux load mapping.yaml s3://bucket/2026/01.csv.zst --pipeline pipeline.yaml --rate 20000
+      iggyflux load mapping.yaml messages.ndjson --envelope --pipeline pipeline.yaml --rate 20000
     """
     if limit is not None and not dry_run:
         raise click.UsageError("--limit needs --dry-run")
+    if address is not None and engine != "ray":
+        raise click.UsageError("--address needs --engine ray")
+    if rate is not None and engine == "ray":
+        raise click.UsageError("--rate is for one process; it cannot be kept with --engine ray")
     if pipeline is None and not dry_run:
         raise click.UsageError("add --pipeline: the file with the route of MAPPING and its `influxdb` section")
     document = open_mapping(mapping)
@@ -104,7 +125,11 @@ def command(
     if dry_run:
         return _dry_run(document, archives, reading, item, limit or _SHOWN_RECORDS)
     assert loaded is not None and item is not None  # noqa: S101, PT018
-    route, failed = _route(loaded, item, archives, reading, rate, restart=restart)
+    failed = ReportedFailures("failed")
+    if engine == "ray":
+        return _load_with_ray(loaded, item, archives, reading, failed, address, restart=restart, quiet=quiet)
+    route = load_route(loaded, item, archives, reading, rate=rate, restart=restart)
+    route = dataclasses.replace(route, dead_letters=_Reported(route.dead_letters, failed))
     keep_freed_memory()
     source = route.source
     summary, was_stopped = asyncio.run(_load(route, loaded.shutdown_timeout_seconds, log_format, quiet=quiet))
@@ -234,35 +259,6 @@ class _Reported(DeadLetterSink):
         await self._sink.close()
 
 
-def _route(
-    pipeline: Pipeline,
-    item: RouteSettings,
-    archives: Sequence[Archive],
-    reading: Reading,
-    rate: float | None,
-    *,
-    restart: bool,
-) -> tuple[Route, ReportedFailures]:
-    """Return the route with the files as its source, and what is to be told of its failures."""
-    folder = pipeline.folder / ".iggyflux" if isinstance(pipeline.state, TopicAddress) else pipeline.state
-    letters = None if isinstance(item.dead_letters, TopicAddress) else item.dead_letters
-    item = dataclasses.replace(item, source=Endpoint("stdin"), dead_letters=letters)
-    (prepared,) = prepare_routes(dataclasses.replace(pipeline, routes=(item,)), until_end=True)
-    route = prepared.build()
-    assert isinstance(route, Route)  # noqa: S101  # of a writer's mapping
-    source = ArchiveSource(
-        archives,
-        reading,
-        lambda archive: position_state(folder, route.name, archive),
-        plan=lambda: route.plan_identity,
-        batch_size=route.batch_size,
-        rate=rate,
-        restart=restart,
-    )
-    failed = ReportedFailures("failed")
-    return dataclasses.replace(route, source=source, dead_letters=_Reported(route.dead_letters, failed)), failed
-
-
 async def _load(
     route: Route, shutdown_timeout_seconds: float, log_format: str | None, *, quiet: bool
 ) -> tuple[Summary, bool]:
@@ -303,3 +299,62 @@ async def _telling(status: Status) -> AsyncIterator[None]:
         telling.cancel()
         with suppress(asyncio.CancelledError):
             await telling
+
+
+# --- on many machines ---
+
+
+def _load_with_ray(
+    pipeline: Pipeline,
+    item: RouteSettings,
+    archives: Sequence[Archive],
+    reading: Reading,
+    failed: ReportedFailures,
+    address: str | None,
+    *,
+    restart: bool,
+    quiet: bool,
+) -> int:
+    """Load each file by a task; keep its dead letters, and then that it is loaded."""
+    from iggyflux.engines.ray import FileJob, load_files
+
+    route = load_route(pipeline, item, [], reading)
+    states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
+    todo = {}
+    for archive in archives:
+        stored = stored_position(archive, states[archive.name], restart=restart)
+        if stored is None or not stored.is_complete:
+            todo[archive.name] = identity_of(archive)
+    if len(todo) < len(archives):
+        note(
+            f"{plural(len(archives) - len(todo), 'file was', 'files were')} loaded before (--restart loads them again)"
+        )
+    path, number = str((pipeline.path or Path()).resolve()), pipeline.routes.index(item)
+    patterns = {each.name: each.name if each.url is None else each.url.reveal() for each in archives}
+    jobs = [FileJob(path, number, patterns[name], name) for name in todo]
+    code = ExitCode.OK
+    for result in load_files(jobs, reading, address=address) if jobs else ():
+        letters = [decode_letter(each) for each in result.letters]
+        asyncio.run(_keep(route.dead_letters, failed, letters))
+        if not quiet:
+            counts = f"{plural(result.read, 'message')}, {plural(result.delivered, 'point')} written"
+            talk(f"{result.name}: {counts}, {len(letters):,} failed")
+        if result.error is not None:
+            code, hint = ExitCode.STOPPED, result.error[2]
+            show_stop(Stopped(f"{result.name}: {result.error[1]}", hint, result.error[0]))
+            continue
+        who = todo[result.name]
+        state = states[result.name]
+        state.take()
+        state.commit(Stored(result.name, who.size, who.written, who.begin, result.read, is_complete=True))
+        state.close()
+    for line in failed.lines():
+        talk(*line)
+    return code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
+
+
+async def _keep(sink: DeadLetterSink, failed: ReportedFailures, letters: Sequence[DeadLetter]) -> None:
+    if letters:
+        await sink.connect()
+        await sink.put(letters)
+        await failed.put(letters)

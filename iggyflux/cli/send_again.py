@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import click
@@ -33,9 +35,10 @@ async def send_again(routes: Sequence[Route]) -> Summary:
 
 
 def message_name(message: Message) -> str:
-    """Return how reports call a message: by its line, if it is of an archive."""
+    """Return how reports call a message: by its file, as seen from here, and its line, if it is of an archive."""
     if FILE_HEADER in message.headers:
-        return ":".join(str(message.headers.get(name, "")) for name in (FILE_HEADER, LINE_HEADER))
+        file, line = (str(message.headers.get(name, "")) for name in (FILE_HEADER, LINE_HEADER))
+        return f"{file.removeprefix(f'{Path.cwd()}{os.sep}')}:{line}"
     return f"{message.stream}/{message.topic}/{message.partition}@{message.offset}"
 
 
