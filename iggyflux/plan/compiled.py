@@ -5,7 +5,9 @@ It equals the reference plan in lines, origins, failures, skips and order, and i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, compress, repeat
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import msgspec
 
 from iggyflux.errors import RecordError
+from iggyflux.expressions import Expression
+from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
@@ -58,6 +62,8 @@ class CompiledPlan:
         self._is_json = writer.source.payload.format == "json"
         self._strict = writer.source.strict
         self._is_bounded_by_size = False
+        self.interpreted: tuple[tuple[Expression, Interpreted], ...] = ()
+        """The expressions that generated code evaluates for each record."""
         self._repeats = writer.may_repeat
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
@@ -83,7 +89,35 @@ class CompiledPlan:
         else:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
-        self._is_bounded_by_size = self._is_json and generated.is_static
+        self._namespace = namespace
+        self._is_bounded_by_size = self._is_json and generated.is_static and not generated.interpreted
+        self.interpreted = generated.interpreted
+
+    def decode(self, messages: Sequence[Message]) -> list[Any]:
+        """Return the decoded payloads of good messages: what is read of them, nothing checked.  For measurements."""
+        return list(map(self._decode, _payloads(messages)))
+
+    @contextmanager
+    def timing(self, seconds: Callable[[], float]) -> Iterator[dict[Interpreted, float]]:
+        """Measure what the evaluation of each expression takes, while the block renders; no other thread may render."""
+        spent: dict[Interpreted, float] = defaultdict(float)
+        before = {name: self._namespace[name] for name in ("evaluate", "evaluate_deeply")}
+
+        def timed(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+            def call(of: Interpreted, *inputs: Any, **named: Any) -> Any:
+                since = seconds()
+                try:
+                    return evaluate(of, *inputs, **named)
+                finally:
+                    spent[of] += seconds() - since
+
+            return call
+
+        self._namespace.update({name: timed(evaluate) for name, evaluate in before.items()})
+        try:
+            yield spent
+        finally:
+            self._namespace.update(before)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains.

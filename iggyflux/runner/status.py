@@ -277,6 +277,26 @@ def _group(state: GroupState) -> dict[str, JSON]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One process of a run that has several; `routes` are the states of what it runs."""
+
+    worker: int
+    state: Literal["running", "waiting", "ended"]
+    pid: int | None
+    restarts: int
+    exit_code: int | None
+    """That of its last process that has ended; -N is signal N."""
+    resident_bytes: int
+    cpu_seconds: float
+    """Of all its processes."""
+    routes: Mapping[str, State]
+
+    def as_dict(self) -> dict[str, JSON]:
+        """Return the JSON form."""
+        return {**dataclasses.asdict(self), "cpu_seconds": round(self.cpu_seconds, 2)}
+
+
 @dataclass(slots=True)
 class Status:
     """The status of a run; the routes are filled in at the start."""
@@ -287,6 +307,8 @@ class Status:
     started_unix: float = 0.0
     """When the run began, in seconds since the epoch."""
     configuration: Configuration = field(default_factory=Configuration)
+    workers: Sequence[WorkerStatus] = ()
+    """The processes of a run that has several."""
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form, as in `--status-file`."""
@@ -308,6 +330,7 @@ class Status:
             "started_unix": round(self.started_unix, 3),
             "seconds": round(self.seconds, 3),
             "configuration": self.configuration.as_dict(is_changing=is_changing, public=public),
+            **({"workers": [each.as_dict() for each in self.workers]} if self.workers else {}),
         }
 
 

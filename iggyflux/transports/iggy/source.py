@@ -31,6 +31,7 @@ from iggyflux.transports.base import GroupState
 from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
 from iggyflux.transports.iggy.errors import CallFailed, Meaning
 from iggyflux.transports.iggy.member import GroupMember, ReadProgress
+from iggyflux.transports.share import ALONE, Share
 
 _DISCOVER_SECONDS = 5.0
 _MOST_REST_SECONDS = 1.0  # a longer `read` would look like a server that does not answer
@@ -88,9 +89,9 @@ class _Cursor:
 class IggySource:
     """A `Source` on topics of one stream, by names and globs.
 
-    `partitions` selects the partitions of a single consumer.  Without `until_end` new topics and partitions are found
-    as they appear.  With it, `read` raises `EndOfInput` when this or another member has read all messages that existed
-    at `connect`.
+    `partitions` selects the partitions of a single consumer, and `share` those of them that this process reads.
+    Without `until_end` new topics and partitions are found as they appear.  With it, `read` raises `EndOfInput` when
+    this or another member has read all messages that existed at `connect`.
     """
 
     def __init__(
@@ -107,18 +108,21 @@ class IggySource:
         connection: Callable[[IggySettings], Connection] = Connection,
         exclusive: bool = False,
         remedy: str = "iggyflux regroup PIPELINE --mapping NAME",
+        share: Share = ALONE,
     ) -> None:
         self.settings = settings
         self._stream = stream
         self._wanted = tuple(topics)
         self.consumer = consumer
         self._only = None if partitions is None else frozenset(partitions)
+        self._share = share
         self._start = start
         self._until_end = until_end
         self._now = monotonic
         self._new_connection = connection
         self._connection: Connection | None = None
         self._cursors: dict[Partition, _Cursor] = {}
+        self._ends: dict[Partition, int] = {}  # of all partitions, also of those that this process does not read
         self._turns: list[_Cursor] = []
         self._discover_at = 0.0
         is_member = consumer.kind == "group"
@@ -224,11 +228,10 @@ class IggySource:
 
     async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
         """As `Comparing.replaced`: one request for each partition of `read` that is one of the source."""
-        connection, cursors = self._connected, dict(self._cursors)
-        known = {place: each for place, each in read.items() if place in cursors}
-        return [
-            place for place, each in known.items() if not await self._has(connection, place, cursors[place].end, *each)
-        ]
+        connection = self._connected
+        ends = self._ends | {place: cursor.end for place, cursor in self._cursors.items()}
+        known = {place: each for place, each in read.items() if place in ends}
+        return [place for place, each in known.items() if not await self._has(connection, place, ends[place], *each)]
 
     async def close(self) -> None:
         """As `Source.close`: this member leaves its groups at once."""
@@ -259,6 +262,7 @@ class IggySource:
         connection, self._connection = self._connection, None
         self._cursors.clear()
         self._turns.clear()
+        self._ends.clear()
         if connection is not None:
             await connection.close()
 
@@ -269,6 +273,7 @@ class IggySource:
             infos = await connection.partitions(self._stream, topic)
             if infos is None:
                 raise self._missing("topic", f"{self._stream}/{topic}", [])
+            self._ends.update((Partition(self._stream, topic, info.number), info.end) for info in infos)
             new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
             if new and len(new) == len(infos) and self.consumer.kind == "group":
                 await connection.join(self._stream, topic, self.consumer.name)
@@ -279,8 +284,9 @@ class IggySource:
                 ):
                     raise NotConnected(f"{cursor.place} ends at {info.end}, before what was read: it was emptied")
             for info in new:
-                if self._only is None or info.number in self._only:
-                    self._take_up(Partition(self._stream, topic, info.number), info)
+                place = Partition(self._stream, topic, info.number)
+                if self._share.has(place, self._only):
+                    self._take_up(place, info)
         self._knows_topics = True
         self._discover_at = self._now() + _DISCOVER_SECONDS  # after the end: a slow server must have time for polls
 
