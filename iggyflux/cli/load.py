@@ -14,24 +14,18 @@ from typing import Final
 import click
 
 from iggyflux.archives.files import Archive, NoFsspec, NotFound, find_archives
-from iggyflux.archives.job import load_route, state_folder
-from iggyflux.archives.source import (
-    ArchiveSource,
-    Reading,
-    RecordFile,
-    Stored,
-    identity_of,
-    position_state,
-    stored_position,
-)
+from iggyflux.archives.job import load_route
+from iggyflux.archives.source import ArchiveSource, Reading, RecordFile
 from iggyflux.authoring.sample_bytes import SampleError
 from iggyflux.authoring.samples import Sample, check_lines_can_hold
 from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.dry_run import SampleRun
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
-from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, show_stop, talk
+from iggyflux.cli.load_spread import WorkersLoad, load_with_ray, share_of
+from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.cli.run import Count, OneOf
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
 from iggyflux.errors import Stopped
@@ -42,11 +36,14 @@ from iggyflux.records import DeadLetter
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.events import emit
 from iggyflux.runner.factories import coordinates_of
+from iggyflux.runner.reporting import reporting
 from iggyflux.runner.route import Route
+from iggyflux.runner.stop import stopping_as_worker
+from iggyflux.runner.workers import encoded, usable_cpus
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.base import DeadLetterSink
-from iggyflux.transports.local.deadletters import decode_letter
 from iggyflux.transports.local.envelopes import EnvelopeError
+from iggyflux.transports.share import Share
 
 _SHOWN_RECORDS: Final = 10
 _PROGRESS_SECONDS: Final = 10.0
@@ -71,6 +68,8 @@ log = logging.getLogger("iggyflux.load")
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="What does the work."
 )
 @click.option("--address", metavar="ADDRESS", help="With --engine ray: the cluster (default: one on this machine).")
+@click.option("--workers", type=Count(), metavar="N|auto", default="1", help="Share the files among N processes.")
+@click.option("--worker", "share", type=OneOf(), hidden=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Print one line per event, also on a terminal.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
@@ -86,6 +85,8 @@ def command(
     limit: int | None,
     engine: str,
     address: str | None,
+    workers: int | None,
+    share: Share | None,
     log_format: str | None,
     quiet: bool,
 ) -> int:
@@ -99,7 +100,8 @@ def command(
     fails becomes a dead letter with its file and line, which `replay` sends again; the exit code is then 1. It is 3 if
     the load stopped or was interrupted.
 
-    With --engine ray, each file is a task of Ray, on this machine or on a cluster whose machines read the same paths.
+    With --workers, N processes share the files; one that crashes is started again and goes on. With --engine ray, each
+    file is a task of Ray, on this machine or on a cluster whose machines read the same paths.
 
     \b
     Example:
@@ -107,14 +109,7 @@ def command(
       iggyflux load mapping.yaml 'archive/*.ndjson.gz' --pipeline pipeline.yaml
       iggyflux load mapping.yaml messages.ndjson --envelope --pipeline pipeline.yaml --rate 20000
     """
-    if limit is not None and not dry_run:
-        raise click.UsageError("--limit needs --dry-run")
-    if address is not None and engine != "ray":
-        raise click.UsageError("--address needs --engine ray")
-    if rate is not None and engine == "ray":
-        raise click.UsageError("--rate is for one process; it cannot be kept with --engine ray")
-    if pipeline is None and not dry_run:
-        raise click.UsageError("add --pipeline: the file with the route of MAPPING and its `influxdb` section")
+    _check_options(pipeline, dry_run, limit, engine, address, rate, workers)
     document = open_mapping(mapping)
     if document.kind == "reader":
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
@@ -125,23 +120,86 @@ def command(
     if dry_run:
         return _dry_run(document, archives, reading, item, limit or _SHOWN_RECORDS)
     assert loaded is not None and item is not None  # noqa: S101, PT018
-    failed = ReportedFailures("failed")
     if engine == "ray":
-        return _load_with_ray(loaded, item, archives, reading, failed, address, restart=restart, quiet=quiet)
-    route = load_route(loaded, item, archives, reading, rate=rate, restart=restart)
+        return load_with_ray(loaded, item, archives, reading, address, restart=restart, quiet=quiet)
+    count = min(usable_cpus() if workers is None else workers, len(archives))
+    if count > 1 and share is None:
+        _check_workers(document, item)
+        words = [*map(str, (mapping, *paths, "--pipeline", pipeline, "--route", item.name or document.name))]
+        words += [*(["--envelope"] if envelope else []), *(["--quiet"] if quiet else [])]
+        words += [] if rate is None else ["--rate", str(rate / count)]
+        load = WorkersLoad(loaded, item, reading, archives, count, words)
+        return load.run(log_format, restart=restart, quiet=quiet)
+    return _load_here(loaded, item, archives, reading, rate, share, log_format, restart=restart, quiet=quiet)
+
+
+def _load_here(
+    pipeline: Pipeline,
+    item: RouteSettings,
+    archives: Sequence[Archive],
+    reading: Reading,
+    rate: float | None,
+    share: Share | None,
+    log_format: str | None,
+    *,
+    restart: bool,
+    quiet: bool,
+) -> int:
+    """Load in this process; as a worker, its share of the files."""
+    failed = ReportedFailures("failed")
+    mine = archives if share is None else share_of(archives, share)
+    route = load_route(pipeline, item, mine, reading, rate=rate, restart=restart)
     route = dataclasses.replace(route, dead_letters=_Reported(route.dead_letters, failed))
-    keep_freed_memory()
     source = route.source
-    summary, was_stopped = asyncio.run(_load(route, loaded.shutdown_timeout_seconds, log_format, quiet=quiet))
-    if not quiet or summary.exit_code or failed.count:
-        for line in (*summary_lines(summary), *failed.lines()):
-            talk(*line)
-    if isinstance(source, ArchiveSource) and source.complete:
-        note(f"{plural(source.complete, 'file was', 'files were')} loaded before (--restart loads them again)")
-    code = summary.exit_code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
+    keep_freed_memory()
+    loading = _load(
+        route, pipeline.shutdown_timeout_seconds, log_format if share is None else "json", share, quiet=quiet
+    )
+    summary, was_stopped = asyncio.run(loading)
+    if share is None:
+        if not quiet or summary.exit_code or failed.count:
+            for line in (*summary_lines(summary), *failed.lines()):
+                talk(*line)
+        if isinstance(source, ArchiveSource) and source.complete:
+            note(f"{plural(source.complete, 'file was', 'files were')} loaded before (--restart loads them again)")
+        code = summary.exit_code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
+    else:
+        code = ExitCode(summary.exit_code)  # a supervisor takes 1 for a crash
     if was_stopped:  # a request that hangs, or a name that is not resolved, is not waited for
         leave_at_once(code)
     return code
+
+
+def _check_options(
+    pipeline: Path | None,
+    dry_run: bool,
+    limit: int | None,
+    engine: str,
+    address: str | None,
+    rate: float | None,
+    workers: int | None,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    for is_wrong, message in (
+        (limit is not None and not dry_run, "--limit needs --dry-run"),
+        (address is not None and engine != "ray", "--address needs --engine ray"),
+        (rate is not None and engine == "ray", "--rate is for this machine; it cannot be kept with --engine ray"),
+        (workers != 1 and engine == "ray", "--workers is for this machine; a cluster has its own number of workers"),
+        (
+            pipeline is None and not dry_run,
+            "add --pipeline: the file with the route of MAPPING and its `influxdb` section",
+        ),
+    ):
+        if is_wrong:
+            raise click.UsageError(message)
+
+
+def _check_workers(document: WriterMapping, item: RouteSettings) -> None:
+    """Raise UsageError for a route that several processes cannot share."""
+    if item.sink is not None and item.sink.kind != "influxdb":
+        raise click.UsageError(f"--workers needs a route to InfluxDB: one process writes to {item.sink}")
+    if document.writer.limits is not None:
+        raise click.UsageError("`limits` counts the series of all records: load without --workers")
 
 
 # --- what is loaded ---
@@ -260,7 +318,7 @@ class _Reported(DeadLetterSink):
 
 
 async def _load(
-    route: Route, shutdown_timeout_seconds: float, log_format: str | None, *, quiet: bool
+    route: Route, shutdown_timeout_seconds: float, log_format: str | None, share: Share | None, *, quiet: bool
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
@@ -271,8 +329,9 @@ async def _load(
         level=logging.WARNING if quiet else logging.INFO,
         without="record.failed",
     )
-    with progress, stopping_on_signals(stop):
-        async with _telling(status):
+    stopping = stopping_on_signals if share is None else stopping_as_worker
+    with progress, stopping(stop):
+        async with _telling(status), reporting(lambda: encoded(status), stop.request):
             summary = await run_routes(
                 [route], stop=stop, status=status, shutdown_timeout_seconds=shutdown_timeout_seconds
             )
@@ -299,62 +358,3 @@ async def _telling(status: Status) -> AsyncIterator[None]:
         telling.cancel()
         with suppress(asyncio.CancelledError):
             await telling
-
-
-# --- on many machines ---
-
-
-def _load_with_ray(
-    pipeline: Pipeline,
-    item: RouteSettings,
-    archives: Sequence[Archive],
-    reading: Reading,
-    failed: ReportedFailures,
-    address: str | None,
-    *,
-    restart: bool,
-    quiet: bool,
-) -> int:
-    """Load each file by a task; keep its dead letters, and then that it is loaded."""
-    from iggyflux.engines.ray import FileJob, load_files
-
-    route = load_route(pipeline, item, [], reading)
-    states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
-    todo = {}
-    for archive in archives:
-        stored = stored_position(archive, states[archive.name], restart=restart)
-        if stored is None or not stored.is_complete:
-            todo[archive.name] = identity_of(archive)
-    if len(todo) < len(archives):
-        note(
-            f"{plural(len(archives) - len(todo), 'file was', 'files were')} loaded before (--restart loads them again)"
-        )
-    path, number = str((pipeline.path or Path()).resolve()), pipeline.routes.index(item)
-    patterns = {each.name: each.name if each.url is None else each.url.reveal() for each in archives}
-    jobs = [FileJob(path, number, patterns[name], name) for name in todo]
-    code = ExitCode.OK
-    for result in load_files(jobs, reading, address=address) if jobs else ():
-        letters = [decode_letter(each) for each in result.letters]
-        asyncio.run(_keep(route.dead_letters, failed, letters))
-        if not quiet:
-            counts = f"{plural(result.read, 'message')}, {plural(result.delivered, 'point')} written"
-            talk(f"{result.name}: {counts}, {len(letters):,} failed")
-        if result.error is not None:
-            code, hint = ExitCode.STOPPED, result.error[2]
-            show_stop(Stopped(f"{result.name}: {result.error[1]}", hint, result.error[0]))
-            continue
-        who = todo[result.name]
-        state = states[result.name]
-        state.take()
-        state.commit(Stored(result.name, who.size, who.written, who.begin, result.read, is_complete=True))
-        state.close()
-    for line in failed.lines():
-        talk(*line)
-    return code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
-
-
-async def _keep(sink: DeadLetterSink, failed: ReportedFailures, letters: Sequence[DeadLetter]) -> None:
-    if letters:
-        await sink.connect()
-        await sink.put(letters)
-        await failed.put(letters)
