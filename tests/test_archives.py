@@ -30,13 +30,16 @@ from iggyflux.archives.files import Archive, find_archives, name_of
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, position_state
 from iggyflux.authoring import sample_bytes
+from iggyflux.cli.load_spread import share_of
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import Batch, Message
+from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
+from iggyflux.transports.share import Share
 from tests.transports.contract import SourceContract, drive
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -703,3 +706,72 @@ def test_two_loads_of_one_file_at_once_are_refused(folder: Path) -> None:
             await first.close()
 
     drive(main())
+
+
+# --- workers ---
+
+
+@given(sizes=st.lists(st.integers(0, 50), max_size=12), workers=st.integers(1, 5))
+def test_workers_share_all_files(sizes: list[int], workers: int) -> None:
+    """Each file has one worker, and none has more than another and the largest file."""
+    archives = [Archive(f"/{number}", size, "") for number, size in enumerate(sizes)]
+
+    shares = [share_of(archives, Share(number, workers)) for number in range(workers)]
+
+    assert sorted(each.name for share in shares for each in share) == sorted(each.name for each in archives)
+    loads = [sum(each.size + 1 for each in share) for share in shares]
+    assert max(loads) - min(loads) <= max(sizes, default=-1) + 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_started_again_and_goes_on(folder: Path) -> None:
+    """The store is that of a load by one process."""
+    count = 20_000
+    for ort in ("Ulm", "Hof", "Bonn"):
+        rows = (b'{"ort": "%s", "grad": %d, "zeit": %d}\n' % (ort.encode(), n, SINCE + n) for n in range(count))
+        (folder / f"{ort}.ndjson").write_bytes(b"".join(rows))
+    with SimServer(1, database="werk") as server:
+        text = f"iggyflux: 1\ninfluxdb: {{url: '{server.url}', database: werk}}\nrun: [{{mapping: klima.yaml}}]\n"
+        (folder / "pipeline.yaml").write_text(text, "utf-8")
+        args = (
+            "load",
+            "klima.yaml",
+            "[A-Z]*.ndjson",
+            "--pipeline",
+            "pipeline.yaml",
+            "--workers",
+            "2",
+            "--rate",
+            "10000",
+        )
+        with subprocess.Popen([sys.executable, "-m", "iggyflux", *args], stderr=subprocess.PIPE, text=True) as loading:
+            assert loading.stderr is not None
+            pids: list[int] = []
+            lines: list[str] = []
+            for line in loading.stderr:
+                lines.append(line)
+                if found := re.search(r"worker\.started worker=\d pid=(\d+)", line):
+                    pids.append(int(found[1]))
+                if "route.connected" in line and len(pids) == 2:
+                    deadline = time.monotonic() + 60
+                    while not server.dump() and time.monotonic() < deadline:
+                        time.sleep(0.02)
+                    os.kill(pids[0], signal.SIGKILL)
+                    pids.clear()
+            assert loading.wait(60) == 0, "".join(lines)
+        stored_there = sorted(server.dump())
+
+    wanted = [
+        f"klima,ort={ort} grad={n}.0 {SINCE + n}000000000" for ort in ("Ulm", "Hof", "Bonn") for n in range(count)
+    ]
+    assert len(stored_there) == len(wanted)
+    assert "signal=SIGKILL" in "".join(lines)
+
+
+def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:
+    """A file is written by one process."""
+    (folder / "b.ndjson").write_text("{}", "utf-8")
+    outcome = iggyflux("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--workers", "2")
+
+    assert outcome.code == 2
+    assert "--workers needs a route to InfluxDB: one process writes to file:" in outcome.err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -126,6 +127,7 @@ def load_files(jobs: Sequence[FileJob], reading: Reading, *, address: str | None
         if not ray.is_initialized():
             quiet = {"include_dashboard": False} if address is None else {}
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **quiet)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         items = [{"job": msgspec.json.encode(job)} for job in jobs]
         dataset = ray.data.from_items(items, override_num_blocks=len(items))

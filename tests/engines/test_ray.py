@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +41,7 @@ points:
   fields: {grad: grad}
   timestamp: {expr: zeit, format: unix_s}
 """
-FILES, RECORDS = 12, 4000
+FILES, RECORDS = 6, 10_000
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,12 +71,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def serve(folder: Path) -> SimServer:
-    server = SimServer(1, database="werk")
-    server.__enter__()
-    text = f"iggyflux: 1\ninfluxdb: {{url: '{server.url}', database: werk}}\nrun: [{{mapping: klima.yaml}}]\n"
-    (folder / "pipeline.yaml").write_text(text, "utf-8")
-    return server
+@contextmanager
+def serving(folder: Path) -> Iterator[SimServer]:
+    """Run a server, and write a pipeline file with its address."""
+    with SimServer(1, database="werk") as server:
+        text = f"iggyflux: 1\ninfluxdb: {{url: '{server.url}', database: werk}}\nrun: [{{mapping: klima.yaml}}]\n"
+        (folder / "pipeline.yaml").write_text(text, "utf-8")
+        yield server
 
 
 def workers_of(parent: int) -> list[int]:
@@ -92,9 +95,8 @@ def workers_of(parent: int) -> list[int]:
 
 def test_a_worker_that_is_killed_loses_nothing_and_changes_nothing(folder: Path) -> None:
     """Killed while tasks write: the store is that of a load by one process, and every failed record has its letter."""
-    alone = serve(folder)
     args = ("load", "klima.yaml", "*.ndjson.gz", "--pipeline", "pipeline.yaml")
-    with alone:
+    with serving(folder) as alone:
         first = process(*args, "--quiet", cwd=folder)
         assert first.code == 1, first.err
         wanted = sorted(alone.dump())
@@ -102,8 +104,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_changes_nothing(folder: Path)
     for path in (folder / ".iggyflux", folder / "dead-letters"):
         path.rename(folder / f"alone{path.name}")
 
-    spread = serve(folder)
-    with spread:
+    with serving(folder) as spread:
         command = [sys.executable, "-m", "iggyflux", *args, "--engine", "ray"]
         loading = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
         deadline, killed = time.monotonic() + 900, 0
@@ -146,3 +147,22 @@ def test_a_dataset_is_rendered_as_the_plan_renders(folder: Path) -> None:
     assert sorted(row["line"] for row in rows if row["line"]) == sorted(rendered.lines)
     failed = sorted((row["payload"], row["code"], row["reason"]) for row in rows if row["code"])
     assert failed == sorted((payloads[each.index], each.code, each.reason_and_hint) for each in rendered.failures)
+
+
+def test_the_recipe_for_pyspark_renders_what_the_plan_renders(folder: Path) -> None:
+    """The function of the page, called as `mapInPandas` calls it: with an iterator of frames."""
+    pandas = pytest.importorskip("pandas", reason="it comes with Ray (make test-ray)")
+    page = (Path(__file__).parents[2] / "docs" / "archives.md").read_text("utf-8")
+    (code,) = [each for each in page.split("```python\n")[1:] if "def lines_of" in each]
+    names: dict[str, Any] = {}
+    exec(code.partition("```")[0], names)
+    payloads = [b'{"ort": "a", "grad": %d, "zeit": %d}' % (number, number) for number in range(100)] + [b"{"]
+
+    frames = list(
+        names["lines_of"](
+            iter([pandas.DataFrame({"payload": payloads[:40]}), pandas.DataFrame({"payload": payloads[40:]})])
+        )
+    )
+
+    lines = [line for frame in frames for line in frame["line"]]
+    assert lines == list(load_mapping(folder / "klima.yaml").plan().render([Message(each) for each in payloads]).lines)  # type: ignore[union-attr]
