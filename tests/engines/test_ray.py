@@ -152,7 +152,7 @@ def test_a_dataset_is_rendered_as_the_plan_renders(folder: Path) -> None:
 def test_the_recipe_for_pyspark_renders_what_the_plan_renders(folder: Path) -> None:
     """The function of the page, called as `mapInPandas` calls it: with an iterator of frames."""
     pandas = pytest.importorskip("pandas", reason="it comes with Ray (make test-ray)")
-    page = (Path(__file__).parents[2] / "docs" / "archives.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs/archives.md").read_text("utf-8")
     (code,) = [each for each in page.split("```python\n")[1:] if "def lines_of" in each]
     names: dict[str, Any] = {}
     exec(code.partition("```")[0], names)
