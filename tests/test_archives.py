@@ -563,6 +563,8 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert "note: 1 file was loaded before (--restart loads them again)" in second.err
     assert "klima  done: 11 messages, 10 points written" in third.err
     assert sorted(set(stored(folder))) == sorted(stored(folder)[:10])
+    shown = iggyflux("state", "show", ".iggyflux").out
+    assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
 
 
 @pytest.mark.slow
