@@ -127,7 +127,7 @@ def command(
                 return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
             return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
         tags = {} if pipeline is None else tags_for(mapping, pipeline)
-        run = _WriterRun(document, plan, dialect, precision, form, tags)
+        run = SampleRun(document, plan, dialect, precision, form, tags)
         if origin is not None:
             from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
 
@@ -260,7 +260,7 @@ def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Ite
 # --- the run ---
 
 
-class _WriterRun:
+class SampleRun:
     """Renders samples in chunks and prints each chunk at once."""
 
     def __init__(

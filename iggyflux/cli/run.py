@@ -38,7 +38,7 @@ _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letter
 """By the word of `--fail-on`: the counters of messages that must be 0."""
 
 
-class _Count(click.ParamType[int | None]):
+class Count(click.ParamType[int | None]):
     """A number of workers, or `auto`, which is None."""
 
     name = "N|auto"
@@ -51,7 +51,7 @@ class _Count(click.ParamType[int | None]):
         return int(value)
 
 
-class _OneOf(click.ParamType[Share]):
+class OneOf(click.ParamType[Share]):
     """Which worker this process is, as its supervisor says it: `1/4@VERSION`."""
 
     name = "I/N@VERSION"
@@ -82,12 +82,12 @@ class _OneOf(click.ParamType[Share]):
 )
 @click.option(
     "--workers",
-    type=_Count(),
+    type=Count(),
     metavar="N|auto",
     default="1",
     help="Share the partitions among N processes; auto: one for each usable CPU, at most one for each partition.",
 )
-@click.option("--worker", "share", type=_OneOf(), hidden=True)
+@click.option("--worker", "share", type=OneOf(), hidden=True)
 @click.option("--watch", is_flag=True, help="Take changed mappings without a restart; SIGHUP does it once.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(

@@ -17,7 +17,7 @@ from iggyflux.records import JSON, Partition
 from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.newest import MOST
 from iggyflux.runner.statistics import HISTOGRAMS, DeliveryStatistics
-from iggyflux.runner.status import RouteStatus, State
+from iggyflux.runner.status import InputStatus, RouteStatus, State
 from iggyflux.transports.base import GroupState
 
 _STATES: Final[tuple[State, ...]] = (
@@ -62,9 +62,18 @@ def merged_route(parts: Sequence[Part]) -> RouteStatus:
     made.buckets = _buckets(lives)
     for name in ("series", "series_limit", "retention_seconds", "reader"):
         setattr(made, name, next((found for each in now if (found := getattr(each, name)) is not None), None))
+    made.input = merged_input([each.input for each in now if each.input is not None])
     newest = (letter for life in lives for letter in life.newest)
     made.newest = tuple(sorted(newest, key=attrgetter("unix"))[-MOST:])
     return made
+
+
+def merged_input(found: Sequence[InputStatus]) -> InputStatus | None:
+    """Return how much of their inputs several workers have read; the last one decides when all is read."""
+    if not found:
+        return None
+    left = [each.seconds_left for each in found if each.seconds_left is not None]
+    return InputStatus(sum(each.done for each in found), sum(each.total for each in found), max(left) if left else None)
 
 
 def past_of(now: RouteStatus, before: RouteStatus | None) -> RouteStatus:

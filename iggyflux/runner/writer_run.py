@@ -83,11 +83,11 @@ from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.settled_ledger import EVERY_SECONDS
-from iggyflux.runner.status import RouteStatus
+from iggyflux.runner.status import InputStatus, RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Comparing, Grouped, Lagging, Worker, server_of
+from iggyflux.transports.base import Comparing, Grouped, Lagging, Measured, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -156,6 +156,9 @@ class WriterRun:
         status = self.status
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
+        if isinstance(self.route.source, Measured):
+            status.input = status.input or InputStatus()
+            status.input.measure(self.route.source.progress, self._clock.monotonic())
         if self.route.series is not None:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
         status.buckets = {name: place.as_dict() for name, place in self._places.buckets.copy().items()}
