@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("plan", "shapes", "read", "state", "start", "run", "audit", "telemetry", "influx")
+BENCHMARKS = (
+    *("plan", "shapes", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
+    *("letters", "memory"),
+)
 
 
 def main() -> None:

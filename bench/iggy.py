@@ -59,7 +59,9 @@ wall, cpu = time.perf_counter(), time.process_time()
 summary = asyncio.run(main())
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 rss = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-print(json.dumps({"read": summary.routes[0].acknowledged, "wall": wall, "cpu": cpu, "rss": rss}), flush=True)
+route = summary.routes[0]
+found = {"read": route.acknowledged, "wall": wall, "cpu": cpu, "rss": rss, "sent_bytes": route.sent_bytes}
+print(json.dumps(found), flush=True)
 os._exit(summary.exit_code)
 """
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.table import Figure, best_seconds, show
@@ -41,13 +42,16 @@ points:
 PIPELINE = "iggyflux: 1\nfrom: log:data\nto: file:out.lp\nrun:\n  - mapping: env.yaml\n"
 RUN = """\
 import asyncio, json, resource, sys, time
+from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner import run_pipeline
+keep_freed_memory()  # as `iggyflux run`
 pipeline = load_pipeline(sys.argv[1])
 wall, cpu = time.perf_counter(), time.process_time()
 summary = asyncio.run(run_pipeline(pipeline, until_end=True))
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-print(json.dumps({"read": summary.routes[0].acknowledged, "wall": wall, "cpu": cpu}))
+route = summary.routes[0]
+print(json.dumps({"read": route.acknowledged, "wall": wall, "cpu": cpu, "requests": route.requests}))
 """
 
 
@@ -62,15 +66,18 @@ def messages(first: int) -> list[Message]:
     ]
 
 
-def fill(folder: Path, count: int) -> float:
-    """Put `count` messages in two partitions of a log; return the seconds that appending took."""
+def fill(folder: Path, count: int, made: Callable[[int], list[Message]] = messages) -> float:
+    """Put `count` messages in two partitions of a log; return the seconds that appending took.
+
+    `made` returns the batch that begins with a number.
+    """
     (folder / "env.yaml").write_text(MAPPING)
     (folder / "p.yaml").write_text(PIPELINE)
     log = Log.open(folder / "data", create=True)
     log.create_topic("factory", "readings", 2)
     seconds = 0.0
     for first in range(0, count, BATCH):
-        batch = messages(first)
+        batch = made(first)
         start = time.perf_counter()
         log.append("factory", "readings", batch, partition=first // BATCH % 2)
         seconds += time.perf_counter() - start

@@ -112,6 +112,8 @@ SHAPES: dict[str, Shape] = {
     "a measurement of each message": Shape(
         mapping(f"measurement: mode, tags: {{site: site}}, fields: {{volt: volt}}, {_MS}"),
         lambda n: {**flat(n), "mode": f"mode {n % 50}"},
+        goal=5,
+        why="each name is looked up",
     ),
     "tags of few values": Shape(mapping(f"{_SITE}, fields: {{volt: volt}}, {_MS}"), flat),
     "a tag of a new value each": Shape(
@@ -124,7 +126,10 @@ SHAPES: dict[str, Shape] = {
         why=_TEXTS,
     ),
     "strings of other scripts": Shape(
-        mapping(f"{_SITE}, {_FIELDS}, {_MS}"), lambda n: {**flat(n), "mode": "läuft", "site": f"Größe {n % 7}"}
+        mapping(f"{_SITE}, {_FIELDS}, {_MS}"),
+        lambda n: {**flat(n), "mode": "läuft", "site": f"Größe {n % 7}"},
+        goal=5,
+        why="UTF-8 is checked",
     ),
     "nulls": Shape(
         mapping(f"{_SITE}, {_FIELDS}, {_MS}"),
@@ -138,8 +143,35 @@ SHAPES: dict[str, Shape] = {
             f"fields: {{volt: 'round(volt)', power: 'multiply(volt, amp)'}}, {_MS}"
         ),
         flat,
-        goal=40,
+        goal=25,
         why="each is interpreted",
+    ),
+    "a function of texts that repeat": Shape(
+        mapping(
+            f"measurement: {{const: meter}}, tags: {{site: 'upper(site)', meter: meter}}, fields: {{volt: volt}}, {_MS}"
+        ),
+        flat,
+        goal=6,
+        why="each text is evaluated once",
+    ),
+    "all members as tags and as fields": Shape(
+        mapping(f"measurement: {{const: meter}}, tags: {{'*': about}}, fields: {{'*': values}}, {_MS}"),
+        lambda n: {
+            "about": {"site": f"hall {n % 7}", "meter": f"m-{n % 400}"},
+            "values": {"volt": 229.5 + n % 11 / 8, "amp": n % 97 / 16, "watt": n % 4001 * 0.5},
+            "at": 1_750_000_000_000 + n,
+        },
+        goal=14,
+        why=_NAMES,
+    ),
+    "15 members, 3 of them there": Shape(
+        mapping(
+            f"measurement: {{const: meter}}, tags: {{site: site}}, "
+            f"fields: {{{', '.join(f'f{k}: f{k}' for k in range(15))}}}, {_MS}"
+        ),
+        lambda n: {"site": "s", "at": 1_750_000_000_000 + n, **{f"f{(n + k) % 15}": n + k / 4 for k in range(3)}},
+        goal=14,
+        why="each column is looked through",
     ),
     "where drops 90 %": Shape(
         mapping(f"{_SITE}, {_FIELDS}, {_MS}", rest="where: 'keep == `true`'\n"),
@@ -172,8 +204,16 @@ SHAPES: dict[str, Shape] = {
     ),
     "a pattern": Shape(
         _time("'%d.%m.%Y %H:%M:%S', timezone: Europe/Berlin"),
-        lambda n: {**flat(n), "at": f"{n % 28 + 1:02d}.07.2026 12:00:{n % 60:02d}"},
+        lambda n: {**flat(n), "at": f"{n // 3600 + 1:02d}.07.2026 12:{n // 60 % 60:02d}:{n % 60:02d}"},
+        count=6_000,  # more than are remembered
         goal=30,
+        why=_EXACT,
+    ),
+    "a pattern, 10 messages a second": Shape(
+        _time("'%d.%m.%Y %H:%M:%S', timezone: Europe/Berlin"),
+        lambda n: {**flat(n), "at": f"{n // 36000 + 1:02d}.07.2026 12:{n // 600 % 60:02d}:{n // 10 % 60:02d}"},
+        count=60_000,
+        goal=8,
         why=_EXACT,
     ),
     "msgpack": Shape(mapping(f"{_SITE}, {_FIELDS}, {_MS}", ", payload: msgpack"), flat, msgspec.msgpack.encode),

@@ -309,6 +309,14 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Memory", (gauge("process_resident_memory_bytes", "instance"),), "bytes"),
         Panel("Open files and connections", (gauge("process_open_fds", "instance"),)),
         Panel(
+            "CPU of workers, of one core",
+            (rate("iggyflux_worker_cpu_seconds_total", "instance", "worker"),),
+            "percentunit",
+        ),
+        Panel("Memory of workers", (gauge("iggyflux_worker_resident_memory_bytes", "instance", "worker"),), "bytes"),
+        Panel("Workers that run", (gauge("iggyflux_worker_up", "instance"),)),
+        Panel("Restarts of workers", (growth("iggyflux_worker_restarts_total", "instance", "worker"),)),
+        Panel(
             "Routes",
             (gauge("iggyflux_route_info", "instance", "route", "kind", "mapping", "plan", "source", "sink"),),
             kind="table",

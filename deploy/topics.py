@@ -9,27 +9,40 @@ import asyncio
 import os
 import sys
 
-from apache_iggy import AutoLogin, IggyClient, TcpConfig
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.pipeline import IggySettings, Secret
+from iggyflux.transports.iggy.connection import Connection
 
 
-async def main(address: str, topics: list[str]) -> None:
-    name, password = os.environ.get("IGGY_USERNAME", "iggy"), os.environ.get("IGGY_PASSWORD", "iggy")
-    login = AutoLogin.username_password(name, password)
-    client = IggyClient(TcpConfig(server_address=address, auto_login=login))
-    await client.connect()
-    for each in topics:
-        stream, _, rest = each.partition("/")
-        topic, _, partitions = rest.rpartition(":")
-        if await client.get_stream(stream) is None:
-            await client.create_stream(stream)
-        if await client.get_topic(stream, topic) is None:
-            await client.create_topic(stream, topic, int(partitions))
+async def make(settings: IggySettings, topics: list[tuple[str, str, int]]) -> None:
+    connection = Connection(settings)
+    await connection.open()
+    for stream, topic, partitions in topics:
+        await connection.create(stream, topic, partitions)
         print(f"{stream}/{topic} is there", flush=True)
-    await client.logout_user()
+    await connection.close()
+
+
+def read(text: str) -> tuple[str, str, int]:
+    stream, _, rest = text.partition("/")
+    topic, _, partitions = rest.rpartition(":")
+    if not (stream and topic and partitions.isdecimal()):
+        sys.exit(f"topics.py: {text!r} is no STREAM/TOPIC:PARTITIONS")
+    return stream, topic, int(partitions)
+
+
+def main() -> int:
+    if not (server := os.environ.get("IGGY_ADDRESS")):
+        sys.exit("topics.py: set IGGY_ADDRESS to the HOST:PORT of the Iggy server")
+    topics = list(map(read, sys.argv[1:]))
+    name, password = os.environ.get("IGGY_USERNAME", "iggy"), os.environ.get("IGGY_PASSWORD", "iggy")
+    try:
+        asyncio.run(make(IggySettings(address=server, username=name, password=Secret(password)), topics))
+    except (NotConnected, Stopped) as error:
+        print(f"topics.py: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    if not (server := os.environ.get("IGGY_ADDRESS")):
-        sys.exit("topics.py: set IGGY_ADDRESS to the HOST:PORT of the Iggy server")
-    asyncio.run(main(server, sys.argv[1:]))
-    os._exit(0)  # the client's threads sometimes abort a process that shuts down
+    os._exit(main())  # the client's threads sometimes abort a process that shuts down

@@ -56,11 +56,14 @@ class LazyMessages(Sequence[Message]):
     def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
         if self._made is not None:
             return self._made[index]
-        make = self._make
         if isinstance(index, int):
-            return make(range(len(self.payloads))[index])
-        chosen = range(len(self.payloads))[index]
-        return LazyMessages(self.payloads[index], lambda number: make(chosen[number]))
+            return self._make(range(len(self.payloads))[index])
+        return self.chosen(range(len(self.payloads))[index])
+
+    def chosen(self, indices: Sequence[int]) -> Sequence[Message]:
+        """Return the messages with these indices, which are not built for it."""
+        make, payloads = self._make, self.payloads
+        return LazyMessages([payloads[index] for index in indices], lambda number: make(indices[number]))
 
     def __iter__(self) -> Iterator[Message]:
         if self._made is None:

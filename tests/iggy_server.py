@@ -42,6 +42,8 @@ class IggyServer:
     container: Any = None
     extra: Mapping[str, str] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
+    inside: Sequence[str] = ()
+    """The beginning of a command line that runs the server elsewhere, as in a network namespace."""
 
     @property
     def is_ours(self) -> bool:
@@ -74,7 +76,7 @@ class IggyServer:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("IGGY")}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [binary],
+                [*self.inside, binary],
                 cwd=self.folder,
                 env={**inherited, **own, **self.extra},
                 stdin=subprocess.DEVNULL,

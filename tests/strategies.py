@@ -400,7 +400,7 @@ def _fields(draw: Any, words: Words, depth: int, paths: Any, stars: bool, has_ta
     fields: dict[str, Any] = {}
     for key in draw(st.lists(_names(["f", "g", "h", "i j"], words), min_size=not stars, max_size=4, unique=True)):
         fields[key] = draw(st.one_of(st.sampled_from(["{a}", "{d}.{a}"]).map(words.path), paths, field(paths)))
-    if stars and (not has_tag_star or not fields) and (draw(st.booleans()) or not fields):
+    if stars and (not has_tag_star or not fields or draw(st.booleans())) and (draw(st.booleans()) or not fields):
         wholes = ["@", "{d}", "root().{d}", "{deep}", *(["parent()"] if depth > 1 else [])]
         star: Any = words.path(draw(st.sampled_from(wholes)))
         if draw(st.booleans()):

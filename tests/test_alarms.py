@@ -340,8 +340,12 @@ OF_OTHER_RUNS = {
     "Points refused, by bucket A",
     "Requests that wait for a bucket A",
     "Buckets that are away A",
+    "CPU of workers, of one core A",
+    "Memory of workers A",
+    "Workers that run A",
+    "Restarts of workers A",
 }
-"""Panels about consumer groups, which only a server of Iggy has, and about buckets that points choose."""
+"""Panels about consumer groups, which only a server of Iggy has, buckets that points choose, and workers."""
 
 
 @dataclass

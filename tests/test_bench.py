@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench import guard, peers
+from bench import guard, peers, scaling
 from bench.__main__ import BENCHMARKS
 from bench.plan import EIGHT, writer
 from iggyflux import Message
@@ -99,4 +102,45 @@ def test_the_picture_has_each_peer() -> None:
     text = peers.picture([("us & ours", 2.0, 1.0), ("a peer", 2000.0, 1000.0)], "now")
 
     assert "us & ours" in {each.text for each in ET.fromstring(text).iter()}
-    assert "1,000 × (2,000 µs)" in text
+    assert "1,000 × (2,000 µs, 500/s)" in text
+
+
+# --- the model of many hosts ---
+
+
+def test_the_page_on_scaling_has_the_table_of_the_model() -> None:
+    expected = scaling.table([scaling.simulate(hosts, scaling.Inputs()) for hosts in scaling.HOSTS])
+
+    assert expected in (BENCH.parent / "docs" / "scaling.md").read_text("utf-8")
+
+
+BETTER = {
+    "host_gbit": 2.0,
+    "iggy_cores": 2.0,
+    "influxdb_cores": 2.0,
+    "own_us": 0.5,
+    "iggy_us": 0.5,
+    "influxdb_us": 0.5,
+    "sent_bytes": 0.5,
+    "own_request_us": 0.5,
+    "iggy_request_us": 0.5,
+    "influxdb_request_us": 0.5,
+}
+
+
+@given(st.integers(1, 200), st.integers(1, 900), st.sampled_from(sorted(BETTER)))
+def test_more_power_and_lower_costs_never_lower_the_rate_of_the_model(hosts: int, partitions: int, name: str) -> None:
+    before = scaling.Inputs(partitions=partitions)
+    better = replace(before, **{name: getattr(before, name) * BETTER[name]})
+    results = scaling.simulate(hosts, before), scaling.simulate(hosts, better)
+
+    assert results[1].rate >= results[0].rate
+    assert min(results[0].limits.values()) == results[0].rate > 0
+
+
+def test_a_process_reads_no_more_partitions_than_its_share() -> None:
+    """Ten processes: with ten partitions all work, with eleven one has two, and with five half of them are idle."""
+    rates = {count: scaling.simulate(5, scaling.Inputs(partitions=count)).limits for count in (5, 10, 11)}
+    share = {count: limits["partitions"] / limits["CPU of the hosts"] for count, limits in rates.items()}
+
+    assert share == pytest.approx({5: 0.5, 10: 1.0, 11: 0.55})

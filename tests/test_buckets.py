@@ -293,7 +293,9 @@ def test_a_letter_is_replayed_to_its_bucket(as_is, tmp_path):
         ran = iggyflux("run", str(path), "--until-end")
         assert (ran.code, server.stored["dead"]) == (0, []), ran.err
         server.answer = None
-        again = iggyflux("replay", str(tmp_path / "dead"), "--pipeline", str(path), *(["--as-is"] if as_is else []))
+        words = ["replay", str(tmp_path / "dead"), "--pipeline", str(path), *(["--as-is"] if as_is else [])]
+        assert iggyflux(*words, "--dry-run").out == "# bucket: dead\nlambda class=1.0 1700000001000000000\n"
+        again = iggyflux(*words)
     assert again.code == 0, again.err
     assert server.stored["dead"] == ["lambda class=1.0 1700000001000000000"], again.err + str(server.stored)
     assert {name: len(lines) for name, lines in server.stored.items() if lines} == {"a": 1, "ab": 1, "dead": 1}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import itertools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -19,6 +23,7 @@ from iggyflux.transports.local.deadletters import (
     dead_letter_files,
     decode_letter,
     encode_letter,
+    folder_lock,
     read_dead_letters,
 )
 from iggyflux.transports.local.memory import CollectingMessages
@@ -55,6 +60,79 @@ def put(path: Path, *batches: list[DeadLetter], **more: int) -> None:
             await sink.close()
 
     drive(main())
+
+
+class Groups(DirectoryDeadLetters):
+    """Notes how many letters share each sync."""
+
+    def __init__(self, path: Path, **more: int) -> None:
+        super().__init__(path, **more)  # type: ignore[arg-type]
+        self.sizes: list[int] = []
+
+    def _put(self, letters: Sequence[DeadLetter]) -> str:
+        self.sizes.append(len(letters))
+        return super()._put(letters)
+
+
+def put_at_once(path: Path, batches: Sequence[list[DeadLetter]], **more: int) -> tuple[list[int], list[str]]:
+    """Put all batches while the folder is locked; return how many letters shared a sync, and the files."""
+
+    async def main() -> tuple[list[int], list[str]]:
+        sink = Groups(path, **more)
+        with folder_lock(path, shared=True):  # makes the folder
+            pass
+        with folder_lock(path, shared=False):
+            putting = [asyncio.create_task(sink.put(batch)) for batch in batches]
+            done, _ = await asyncio.wait(putting, timeout=0.005)
+            assert not done, "nothing is kept before it is written"
+        files = await asyncio.gather(*putting)
+        await sink.close()
+        return sink.sizes, files
+
+    return drive(main())
+
+
+def test_letters_that_come_while_others_are_written_share_a_sync(tmp_path: Path) -> None:
+    sizes, _ = put_at_once(tmp_path, [letters(2, number) for number in range(0, 40, 2)])
+
+    assert sum(sizes) == 40
+    assert len(sizes) <= 2
+    assert [each.message.offset for each in read_dead_letters(tmp_path)] == list(range(40))
+
+
+def test_large_letters_share_no_sync(tmp_path: Path) -> None:
+    """Else as many as are in flight would be in memory once more, encoded."""
+    large = DeadLetter(Message(b"x" * 600_000), "m", "h", (Reason("IFX301", "bad"),))
+
+    sizes, _ = put_at_once(tmp_path, [[large]] * 3 + [[large, large]])
+
+    assert sizes == [1, 1, 1, 2]
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(1, 2000))
+def test_whatever_shares_a_sync_is_kept_once_in_order_in_the_file_that_is_named(
+    counts: list[int], max_bytes: int
+) -> None:
+    numbers = itertools.count()
+    batches = [[letters(1, next(numbers))[0] for _ in range(count)] for count in counts]
+    with TemporaryDirectory() as name:
+        _, files = put_at_once(Path(name), batches, max_bytes=max_bytes)
+        for batch, file in zip(batches, files, strict=True):
+            found = {each.message.offset for each in read_dead_letters(Path(file))}
+            assert {each.message.offset for each in batch} <= found
+        assert [each.message.offset for each in read_dead_letters(Path(name))] == list(range(sum(counts)))
+
+
+def test_a_sync_that_fails_keeps_none_of_the_letters_that_share_it(tmp_path: Path) -> None:
+    (tmp_path / "letters").touch()
+
+    async def main() -> list[object]:
+        sink = DirectoryDeadLetters(tmp_path / "letters")
+        ends = await asyncio.gather(*(sink.put(letters(1, each)) for each in range(5)), return_exceptions=True)
+        await sink.close()
+        return ends
+
+    assert [end.code for end in drive(main()) if isinstance(end, Stopped)] == ["IFX715"] * 5
 
 
 def test_a_letter_holds_everything_that_a_person_and_a_replay_need(tmp_path: Path) -> None:

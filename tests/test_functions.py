@@ -177,7 +177,15 @@ def test_an_integer_is_digits_and_a_sign(text: str) -> None:
     assert code_of("parse_integer(a)", a=text) == "IFX304"
 
 
-reals = st.one_of(st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False))
+decimals = st.builds(lambda whole, digits: whole / 10**digits, st.integers(-(10**17), 10**17), st.integers(0, 9))
+"""As sensors give them: a few digits, of which some are decimals."""
+counters = st.floats(1e8, 1e11)
+"""With more digits than are certain."""
+reals = st.one_of(st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False), decimals, counters)
+halves = st.builds(
+    lambda whole, digits: ((2 * whole + 1) / (2 * 10**digits), digits), st.integers(-9999, 9999), st.integers(0, 9)
+)
+"""A number, and the digits to which it is rounded in the middle between two."""
 
 
 def exact(number: Any) -> Fraction:
@@ -208,10 +216,11 @@ def test_arithmetic_is_that_of_fractions(a: Any, b: Any) -> None:
         assert (type(want), want) == (type(got), got), name
 
 
-@settings(max_examples=300)
-@given(number=reals, digits=st.integers(-30, 30))
-def test_rounding_is_exact_in_decimals(number: Any, digits: int) -> None:
+@settings(max_examples=400)
+@given(st.one_of(st.tuples(reals, st.integers(-30, 30)), halves))
+def test_rounding_is_exact_in_decimals(drawn: tuple[Any, int]) -> None:
     """Halves are rounded away from zero."""
+    number, digits = drawn
     unit = Fraction(10) ** -digits
     scaled = abs(exact(number)) / unit
     rounded = (scaled + Fraction(1, 2)).__floor__() * unit * (-1 if number < 0 else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shlex
 import shutil
@@ -92,6 +93,8 @@ def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "samples.ndjson").write_text(payloads)
     envelopes = process("log", "generate", "mapping.yaml", "--count", "20", "--envelope", cwd=folder).out
     (folder / "messages.ndjson").write_text(envelopes)
+    (folder / "archive").mkdir()
+    (folder / "archive" / "2026-01.ndjson.gz").write_bytes(gzip.compress(payloads.encode()))
     (folder / "pumps.csv").write_text("name,speed\na,1\n")
     messages = f'{payloads}{{}}\n{{"readings": [1]}}\n'.encode()
     process("log", "append", "data", "factory/readings", "--partitions", "2", stdin=messages, cwd=folder)

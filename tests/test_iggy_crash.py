@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from iggy_server import IggyServer
@@ -191,6 +193,45 @@ def test_our_process_killed_at_random_moments_loses_nothing(
     sim.faults.clear()
     plant.finish()
     plant.check()
+
+
+@pytest.mark.parametrize("consumer", ["{group: c}", "{single: c}"])
+def test_two_workers_share_a_topic_and_one_that_is_killed_loses_nothing(
+    server: IggyServer, sim: SimServer, tmp_path: Path, processes: list[subprocess.Popen[bytes]], consumer: str
+) -> None:
+    """Members of one group, or a split of the partitions of a single consumer; one status shows both."""
+    plant = Plant(server, sim, folder_of(tmp_path), "workers", consumer, partitions=4)
+    processes.append(process := plant.start("--workers", "2", "--status-file", "s.json"))
+
+    def status() -> Any:
+        return json.loads((plant.folder / "s.json").read_text())
+
+    def route() -> Any:
+        return status()["routes"][0]
+
+    def wait_for(is_so: Callable[[], object]) -> None:
+        until = time.monotonic() + 90
+        while not is_so():
+            assert time.monotonic() < until, (status(), plant.log)
+            time.sleep(0.1)
+
+    wait_for(lambda: plant.log.count("route.connected") == 2)
+    plant.send(8_000)
+    plant.wait_until_settled()
+    wait_for(lambda: route()["acknowledged"] >= 8_000)
+    if "group" in consumer:
+        wait_for(lambda: len(members(plant)) == 2 and route()["groups"][0]["partitions"] == [0, 1, 2, 3])
+    wait_for(lambda: set(route()["lag"].values()) == {0})
+    plant.send(4_000)
+    os.kill(status()["workers"][1]["pid"], signal.SIGKILL)
+    plant.send(4_000)
+    wait_for(lambda: plant.log.count("worker.started worker=1") == 2)
+    plant.wait_until_settled(90)
+    wait_for(lambda: plant.log.count("route.connected") == 3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, plant.log
+    plant.check()
+    assert [each["restarts"] for each in status()["workers"]] == [0, 1]
 
 
 @pytest.mark.parametrize(("seed", "kills"), [(1, 2), pytest.param(2, 10, marks=pytest.mark.long)])

@@ -379,3 +379,24 @@ def test_a_message_is_made_once_and_only_where_something_reads_it(place, tag, ma
 
     assert len(rendered.lines) == 27
     assert len(asked) == made
+
+
+@given(
+    st.lists(st.sampled_from([b'{"class":1,"at":2}', b'{"class":"x","at":2}', b"{", b"\xff"]), min_size=1, max_size=9)
+)
+def test_only_messages_that_fail_are_made_and_the_times_of_the_others_are_kept(payloads):
+    text = (
+        "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t}\npoints:\n"
+        "- measurement: {const: lambda}\n  fields: {x: class}\n  timestamp: {expr: at, format: unix_s}\n"
+    )
+    asked = []
+
+    def make(index):
+        asked.append(index)
+        return Message(payloads[index], offset=index)
+
+    rendered = parse_mapping(text).plan("compiled").render(LazyMessages(payloads, make))
+
+    failed = [index for index, payload in enumerate(payloads) if not payload.startswith(b'{"class":1')]
+    assert {failure.index for failure in rendered.failures} == set(failed) == set(asked)
+    assert rendered.times == [2_000_000_000] * len(rendered.lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -142,6 +143,43 @@ def test_the_pipeline_decides_how_many_requests_are_in_flight_else_the_sink(
     asyncio.run(asyncio.wait_for(main(), 30))
     assert state.pace is not None
     assert state.pace.limit == first
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5)), min_size=1, max_size=12))
+@example([(9, 3)] * 5)
+def test_an_adapted_number_of_requests_holds_no_more_than_32_mb_in_memory(sizes: list[tuple[int, int]]) -> None:
+    """Twice their lines, and the payloads of their messages: a request alone may be larger."""
+    clock, running, most = ImmediateClock(), list[int](), [0]
+    megabyte = b"x" * 1_000_000
+
+    class Slow(Sink):
+        async def write(self, lines: Sequence[str]) -> Verdict:
+            number = int(lines[0].split(" ")[1].removeprefix("v="))
+            running.append(sizes[number][0] * 1_000_000 + 2 * (len(lines[0]) + 1))
+            if len(running) > 1:
+                most.append(sum(running))
+            for _ in range(sizes[number][1]):
+                await asyncio.sleep(0)
+            running.remove(sizes[number][0] * 1_000_000 + 2 * (len(lines[0]) + 1))
+            return Accepted()
+
+    sink = Slow([], clock)
+    sink.in_flight = Bounds.exactly(8)  # type: ignore[assignment]
+    made: Any = route(ScriptedSource([]), sink)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        place = Place(sink, SinkState())
+        sender = RequestSender(made, RouteStatus("r"), clock, asyncio.Event(), place, lambda _: asyncio.sleep(0))
+        async with asyncio.TaskGroup() as tasks:
+            for number, (size, _) in enumerate(sizes):
+                line = f"m,n={number} v={number} 1600000000000000000"
+                job = Job(batch([megabyte] * size), Rendered([line], [0] * size), 1)
+                for request in RequestBuilder(1, 10**6).add(share_of(job)):
+                    await sender.send(request, tasks)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert max(most) <= 32_000_000
+    assert len(most) > 1 or any(before + after > 31 for (before, _), (after, _) in pairwise(sizes)) or len(sizes) == 1
 
 
 def test_what_is_held_is_sent_again_by_one_task_and_never_after_the_end() -> None:

@@ -23,7 +23,7 @@ from iggyflux.records import Batch, DeadLetter, Failure, Message, Partition, Pos
 from iggyflux.runner import Route, RouteStatus, Status, Stop, Summary, run_routes
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job, Share
-from iggyflux.runner.requests import RequestBuilder
+from iggyflux.runner.requests import MOST_PAYLOAD_BYTES, RequestBuilder
 from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.series_guard import SeriesGuard, series_state
 from iggyflux.runner.statistics import HISTOGRAMS
@@ -965,6 +965,38 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
         assert [line for each in request.ranges for line in each.share.lines[each.start : each.stop]] == [
             *request.lines
         ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(0, 30), st.integers(0, 9_000_000)), max_size=6),
+    st.integers(1, 40),
+)
+def test_the_payloads_of_a_request_are_bounded_too(batches: list[tuple[int, int, int]], max_lines: int) -> None:
+    """A payload stays in memory until its lines are settled, however few of its bytes became lines."""
+    builder = RequestBuilder(max_lines, 10**6)
+    texts = {size: b"x" * size for _, _, size in batches}
+    jobs = [
+        Job(batch([texts[size]] * messages), Rendered(["m v=1 1"] * lines, [0] * lines), lines)
+        for messages, lines, size in batches
+    ]
+
+    requests = [
+        request
+        for job in jobs
+        for request in builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines))))
+    ]
+    if len(builder):
+        requests.append(builder.take())
+
+    assert sum(len(request.lines) for request in requests) == sum(lines for _, lines, _ in batches)
+    counted = sum(job.payload_bytes for job in jobs if job.rendered.lines)
+    assert sum(request.payload_bytes for request in requests) == pytest.approx(counted, abs=len(requests))
+    for request in requests:
+        assert len(request.lines) == 1 or request.payload_bytes <= MOST_PAYLOAD_BYTES
+    for before, after in pairwise(requests):  # none was closed that had room
+        of_a_line = after.payload_bytes / len(after.lines)
+        most = max(each.share.job.payload_bytes / len(each.share.lines) for each in (*before.ranges, *after.ranges))
+        assert len(before.lines) == max_lines or before.payload_bytes + max(of_a_line, most) > MOST_PAYLOAD_BYTES - 1
 
 
 # --- Random scripts of faults ---

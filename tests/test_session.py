@@ -178,6 +178,14 @@ def test_the_third_failure_in_a_row_is_logged_with_a_hint(caplog: pytest.LogCapt
     assert ["hint=" in line for line in lines] == [False, False, True, False]
 
 
+def test_a_long_outage_is_logged_less_and_less_often(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "iggyflux.runner"):
+        drive(Scripted(*["not connected"] * 40).run())
+
+    logged = [record.fields["attempt"] for record in caplog.records if "attempt" in getattr(record, "fields", {})]
+    assert logged == [1, 2, 3, 4, 8, 16, 32]
+
+
 def test_the_hint_says_how_often_the_route_tries(caplog: pytest.LogCaptureFixture) -> None:
     """As often as it then does: the limit holds until it was connected once."""
     first = Scripted(*["not connected"] * 5, max_retries=4)

@@ -235,7 +235,7 @@ def test_intervals_and_gaps_are_in_the_order_of_partitions_as_numbers() -> None:
     for partition in (10, 9, 2):
         for first in (8, 0):
             offsets.add(Partition("coast", "gauges", partition), "p", Interval(first, first + 3))
-    shown = _ledger(offsets.record(), ())
+    shown = _ledger(offsets, ())
 
     assert [(each["partition"], each["first"], each["last"]) for each in shown["gaps"]] == [
         (at, 4, 7) for at in (2, 9, 10)

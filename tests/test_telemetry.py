@@ -35,7 +35,7 @@ from iggyflux.records import DeadLetter, Message, Partition, Position, Reason
 from iggyflux.runner import RouteStatus, Status, Stop, run_pipeline
 from iggyflux.runner.newest import MOST as MOST_LETTERS
 from iggyflux.runner.newest import MOST_CHARACTERS, with_newest
-from iggyflux.runner.status import About, ReaderStatus
+from iggyflux.runner.status import About, ReaderStatus, WorkerStatus
 from iggyflux.secrets import Secret
 from iggyflux.sim import SimServer
 from iggyflux.telemetry.answers import Answer, Bounds, Request, Site, answer, refusal
@@ -78,7 +78,8 @@ def full_status() -> Status:
     reader.reader = ReaderStatus(windows=3, seen_again=4, late=5, changed=6)
     reader.reader.position = _position(1_700_000_000_250_000_000, (5_000_000_000, 7_500_000_000))
     reader.reader.live_to = 1_700_000_003_250_000_000
-    return Status([writer, reader], 5.0, 1_600_000_000.5)
+    workers = [WorkerStatus(1, "running", 77, 3, -9, 5_000_000, 2.5, {"küche": "running"})]
+    return Status([writer, reader], 5.0, 1_600_000_000.5, workers=workers)
 
 
 def _position(done: int, gap: tuple[int, int] | None) -> ReadPosition:

@@ -6,6 +6,7 @@ and ends at a limit: a file of some kilobytes can hold terabytes.
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
@@ -28,7 +29,7 @@ DAMAGED: Final = "IFX504"
 EXPANDS_TOO_FAR: Final = "IFX505"
 MOST_EXPANDED: Final = 1 << 30
 """A gigabyte of messages shows what the others are like."""
-COMPRESSED: Final = (".gz", ".zst")
+COMPRESSED: Final = (".gz", ".zst", ".bz2")
 _CHUNK: Final = 1 << 16
 _MARKS: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
@@ -53,28 +54,32 @@ def plain_name(name: str) -> str:
     return next((name[: -len(ending)] for ending in COMPRESSED if name.lower().endswith(ending)), name)
 
 
-def expanded(file: IO[bytes], name: str, *, limit: int = MOST_EXPANDED) -> IO[bytes]:
-    """Return the content of the file `name`, which `file` reads: expanded if its name ends in `.gz` or `.zst`.
+def expanded(file: IO[bytes], name: str, *, limit: int | None = MOST_EXPANDED) -> IO[bytes]:
+    """Return the content of the file `name`, which `file` reads: expanded if its name ends in one of `COMPRESSED`.
 
     Reading raises SampleError if it is damaged, or has more than `limit` bytes when expanded.  Raise NoZstd.
     """
-    lower = name.lower()
-    if lower.endswith(".gz"):
-        return _reader(_chunks_of(gzip.GzipFile(fileobj=file, mode="rb"), "gzip", limit))
-    if lower.endswith(".zst"):
-        if zstd is None:
-            raise NoZstd("zstd")
-        return _reader(_chunks_of(zstd.ZstdFile(file), "zstd", limit))
+    match name.lower().rpartition(".")[2]:
+        case "gz":
+            return _reader(_chunks_of(gzip.GzipFile(fileobj=file, mode="rb"), "gzip", limit))
+        case "bz2":
+            return _reader(_chunks_of(bz2.BZ2File(file), "bzip2", limit))
+        case "zst":
+            if zstd is None:
+                raise NoZstd("zstd")
+            return _reader(_chunks_of(zstd.ZstdFile(file), "zstd", limit))
     return file
 
 
-def _chunks_of(source: Any, kind: str, limit: int) -> Iterator[bytes]:
+def _chunks_of(source: Any, kind: str, limit: int | None) -> Iterator[bytes]:
     """Yield what `source` expands."""
     size = 0
     while True:
         try:
             chunk = source.read1(_CHUNK)
         except _FAULTS as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the file itself
+                raise
             what = (
                 f"the {kind} file ends early" if isinstance(error, EOFError) else f"the file is not {kind}, or damaged"
             )
@@ -83,14 +88,14 @@ def _chunks_of(source: Any, kind: str, limit: int) -> Iterator[bytes]:
         if not chunk:
             return
         size += len(chunk)
-        if size > limit:
+        if limit is not None and size > limit:
             hint = "expand a part of it, and name `-` for stdin"
             raise SampleError(EXPANDS_TOO_FAR, f"the file expands to more than {limit:,} bytes", hint=hint)
         yield chunk
 
 
 _FAULTS: Final[tuple[type[Exception], ...]] = (
-    *(EOFError, gzip.BadGzipFile, zlib.error),
+    *(EOFError, OSError, zlib.error),  # gzip and bz2 raise an OSError without a number
     *(() if zstd is None else (zstd.ZstdError,)),
 )
 

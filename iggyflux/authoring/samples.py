@@ -182,7 +182,7 @@ def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
     first = next(pieces, None)
     if first is None:
         return
-    if not _is_json(first[1]):
+    if not is_json(first[1]):
         held, size = [first], len(first[1])
         for piece in pieces:
             held.append(piece)
@@ -197,7 +197,8 @@ def _documents(lines: Lines) -> Iterator[tuple[int, bytes]]:
     yield from pieces
 
 
-_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]')
+BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]')
+"""The strings and brackets of a line of JSON."""
 
 
 def _joined_documents(pieces: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]] | None:
@@ -208,17 +209,18 @@ def _joined_documents(pieces: Sequence[tuple[int, bytes]]) -> list[tuple[int, by
     for number, line in pieces:
         first = first if held else number
         held.append(line)
-        tokens = _BRACKETS.findall(line)
+        tokens = BRACKETS.findall(line)
         depth += sum(token in b"[{" for token in tokens) - sum(token in b"]}" for token in tokens)
         if depth <= 0:
             documents.append((first, b"\n".join(held)))
             held, depth = [], 0
-    if held or not all(_is_json(document) for _, document in documents):
+    if held or not all(is_json(document) for _, document in documents):
         return None
     return documents
 
 
-def _is_json(text: bytes) -> bool:
+def is_json(text: bytes) -> bool:
+    """Return whether `text` is one JSON document."""
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
     except msgspec.MsgspecError:

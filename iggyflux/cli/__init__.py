@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "playground": Entry("playground", _WRITE, "Write a mapping in the browser, and see what comes of samples."),
     "explain": Entry("explain", _WRITE, "Describe what a mapping reads and writes, and show its code."),
     "run": Entry("run", _RUN, "Run the routes of a pipeline file."),
+    "load": Entry("load", _RUN, "Load archives of messages into InfluxDB."),
     "check": Entry("check", _RUN, "Check the connections and permissions of a pipeline file."),
     "status": Entry("status", _RUN, "Show what the routes of a pipeline have settled, also while none runs."),
     "audit": Entry("audit", _RUN, "Compare what a range of messages must have made with what InfluxDB holds."),

@@ -23,14 +23,14 @@ from iggyflux.audit.window import Class
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, note, plural, result, result_line, show_stop, talk
 from iggyflux.cli.send_again import ReportedFailures, bounds, send_again
-from iggyflux.delivery.settled import SettledOffsets, count_of_others
+from iggyflux.delivery.settled import count_of_others
 from iggyflux.errors import Stopped
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import Pipeline, TopicAddress
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.route import Route
-from iggyflux.runner.settled_ledger import ledger_state
+from iggyflux.runner.settled_ledger import read_ledgers
 from iggyflux.runner.setup import WriterSetup
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.envelopes import EnvelopeError
@@ -209,17 +209,15 @@ async def _send(route: Route, audit: Audit, unit_ns: int) -> _Sent:
 def _of_other_plans(setup: WriterSetup, audit: Audit) -> int:
     """Return how many of the messages were settled by another plan, as far as the ledger knows."""
     assert isinstance(setup.pipeline.state, Path)  # noqa: S101
-    state = ledger_state(setup.pipeline.state, setup.name)
     try:
-        found = SettledOffsets.of(state.read()).intervals()
+        ledger = read_ledgers(setup.pipeline.state, setup.name)
     except Stopped as error:
         note(f"the ledger cannot be read: {error.reason}")
         return 0
-    finally:
-        state.close()
     facts = audit.report.facts
-    if facts is None or not found:
+    if facts is None or ledger is None:
         return 0
+    found = ledger.intervals()
     tags = dict(setup.item.tags)
     plan = setup.mapping.identity(dialect=facts.dialect, precision=setup.influxdb.precision, tags=tags)
     return sum(count_of_others(found, plan, *run) for run in audit.numbers.runs())

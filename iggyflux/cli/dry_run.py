@@ -29,6 +29,7 @@ from iggyflux.cli.output import (
     talk,
     warn_of_fallback,
 )
+from iggyflux.cli.printed_lines import PrintedLines
 from iggyflux.cli.tags import tags_for
 from iggyflux.cli.tally import Tally
 from iggyflux.cli.watch import run_on_save
@@ -40,7 +41,7 @@ from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.records import Failure, Message, Rendered
+from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
 
 _CHUNK: Final = 500
@@ -126,7 +127,7 @@ def command(
                 return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
             return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
         tags = {} if pipeline is None else tags_for(mapping, pipeline)
-        run = _WriterRun(document, plan, dialect, precision, form, tags)
+        run = SampleRun(document, plan, dialect, precision, form, tags)
         if origin is not None:
             from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
 
@@ -259,7 +260,7 @@ def _log_samples(mapping: WriterMapping, folder: Path, limit: int | None) -> Ite
 # --- the run ---
 
 
-class _WriterRun:
+class SampleRun:
     """Renders samples in chunks and prints each chunk at once."""
 
     def __init__(
@@ -272,7 +273,7 @@ class _WriterRun:
         self.looked_at: list[Message] = []
         self.failed: set[str] = set()
         self.shown = 0
-        self.bucket: str | None = None
+        self.printed = PrintedLines()
         self.seen: set[tuple[str, str]] = set()
 
     def __call__(self, samples: Iterable[Sample]) -> None:
@@ -299,18 +300,10 @@ class _WriterRun:
             if self.form == "json":
                 self._print_json(sample, lines[index], buckets[index], failures[index], outcomes.get(index))
         if self.form == "text":
-            result("".join(self._written(rendered)))
+            result(self.printed.text(zip(rendered.buckets or repeat(None), rendered.lines, strict=False)))
             flush_results()
             for failure in rendered.failures:
                 self._show(samples[failure.index], failure)
-
-    def _written(self, rendered: Rendered) -> Iterator[str]:
-        """Yield the lines; where points choose their bucket, a comment names it before the first of its lines."""
-        for bucket, line in zip(rendered.buckets or repeat(None), rendered.lines, strict=False):
-            if bucket is not None and bucket != self.bucket:
-                self.bucket = bucket
-                yield f"# bucket: {bucket}\n" if bucket else "# bucket: the one of the pipeline\n"
-            yield f"{line}\n"
 
     def _print_json(
         self,

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
+from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, result, result_line
 from iggyflux.cli.tags import tags_for
 from iggyflux.expressions import Expression
 from iggyflux.expressions.syntax import nodes_in
 from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer, WriterMapping
+from iggyflux.plan.compiled import CompiledPlan
+from iggyflux.plan.cost import measure_cost
 from iggyflux.plan.reads import payload_reads, writer_expressions
 from iggyflux.plan.tags import with_defaults
 from iggyflux.reads import Reads
 from iggyflux.timestamps import format_rfc3339
 
 Row = tuple[str, ...]
+_MEASURED = 2000
+_MEASURED_FROM_NS = 1_750_000_000 * 10**9
 
 
 @click.command(name="explain")
@@ -28,17 +34,20 @@ Row = tuple[str, ...]
 @click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
 @click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
 @click.option("--pipeline", type=MAPPING_FILE, help="Add the tags of this pipeline file.")
-def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipeline: Path | None) -> int:
+@click.option("--cost", is_flag=True, help="Measure what a message costs, on messages like the examples.")
+def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipeline: Path | None, cost: bool) -> int:
     """Describe what a mapping reads and writes, and show its code.
 
     Only the listed members of a payload are decoded. Points with the same identity overwrite each other. The code is
-    what `run` executes; a record that it cannot handle is rendered by the reference plan.
+    what `run` executes; a record that it cannot handle is rendered by the reference plan. Expressions that are not
+    written as code are listed as interpreted: they cost more.
 
     \b
     Example:
       iggyflux explain mapping.yaml
       iggyflux explain mapping.yaml --source --dialect v1 > plan.py
       iggyflux explain mapping.yaml --pipeline pipeline.yaml
+      iggyflux explain mapping.yaml --cost
     """
     document = open_mapping(mapping)
     tags: dict[str, str] = {}
@@ -59,6 +68,10 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
         of_tags = f"the tags of {pipeline}" if pipeline else "no tags (--pipeline FILE: those of a run)"
         about = f"  plan {identity}: {whose}, {of_tags}"
         _print(_writer_lines(document, document.writer, precision, tags, about))
+        if isinstance(plan, CompiledPlan) and plan.source:
+            _print(_interpreted_lines(document, plan))
+            if cost:
+                _print(_cost_lines(document, plan))
         title = f"code ({whose})"
     result_line("")
     if plan.source:
@@ -231,6 +244,43 @@ def _identity(point: PointSpec, precision: str, added: Sequence[str]) -> str:
     tags = f"the tags {', '.join(names)}" if names else "no tags"
     unit = {"ns": "nanosecond", "us": "microsecond", "ms": "millisecond", "s": "second"}[precision]
     return f"its measurement, {tags}, and its time to the {unit}"
+
+
+def _interpreted_lines(mapping: WriterMapping, plan: CompiledPlan) -> Iterator[str | Line]:
+    """Yield the expressions that are evaluated for each record."""
+    yield ""
+    yield _heading("interpreted", "" if plan.interpreted else "  nothing: all expressions are code")
+    yield from _aligned(
+        (
+            _line_of(mapping, source),
+            " ".join(source.text.split()),
+            "" if of.inputs is not None else "reads whole values",
+        )
+        for source, of in plan.interpreted
+    )
+
+
+def _cost_lines(mapping: WriterMapping, plan: CompiledPlan) -> Iterator[str | Line]:
+    """Yield what a message costs here, by its parts."""
+    yield ""
+    try:
+        made = generate_messages(mapping, start_ns=_MEASURED_FROM_NS, interval_ns=10**9)
+        messages = list(islice(made, _MEASURED))
+    except GenerateError as error:
+        yield _heading("cost", f"  not measured: {error}")
+        return
+    cost = measure_cost(plan, messages)
+    size = sum(len(message.payload) for message in messages) // len(messages)
+    yield _heading("cost", f"  CPU time for a message of {size} bytes, here; {_MEASURED} like the examples")
+    rows = [("all", cost.whole), ("decoding", cost.decoding)]
+    rows += [(f"{_line_of(mapping, source)}, interpreted", seconds) for source, seconds in cost.interpreted]
+    rows.append(("generated code", cost.generated))
+    yield from _aligned((name, f"{seconds * 1e6:6.2f} µs", f"{seconds / cost.whole:4.0%}") for name, seconds in rows)
+
+
+def _line_of(mapping: WriterMapping, source: Expression) -> str:
+    line = mapping.document.locate(source.location).line
+    return f"line {line}" if line else source.location
 
 
 # --- readers ---

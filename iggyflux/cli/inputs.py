@@ -45,7 +45,7 @@ MAPPING_FILE = _DocumentFile(exists=True, dir_okay=False, path_type=Path)
 
 @contextmanager
 def open_input(path: Path) -> Iterator[SampleFile]:
-    """Yield the lines of a file, expanded if its name ends in `.gz` or `.zst`, or those of stdin for `-`.
+    """Yield the lines of a file, expanded if its name ends in `.gz`, `.zst` or `.bz2`, or those of stdin for `-`.
 
     Raise UsageError if the file cannot be opened.  Raise DocumentError if it is a pipe that nothing writes to, and
     instead of a SampleError of the caller's block.

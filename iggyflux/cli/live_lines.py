@@ -30,7 +30,7 @@ from iggyflux.delivery.windows import ReadPosition
 from iggyflux.errors import Problem
 from iggyflux.escapes import escaped
 from iggyflux.runner import RouteStatus
-from iggyflux.runner.status import ReaderStatus
+from iggyflux.runner.status import InputStatus, ReaderStatus
 from iggyflux.timestamps import format_rfc3339
 
 Counts: TypeAlias = Mapping[str, float]
@@ -207,6 +207,25 @@ def _position(route: RouteStatus, columns: int) -> Iterator[Line]:
     if route.reader is not None and route.reader.position is not None:
         for text in _flowing(list(_of_reader(route.reader, route.reader.position)), columns):
             yield (text,)
+    if route.input is not None:
+        for text in _flowing(list(of_input(route.input)), columns):
+            yield (text,)
+
+
+def of_input(read: InputStatus) -> Iterator[str]:
+    """Yield how much of an input is read, and the time that is left."""
+    yield f"{read.share:.0%} of {size_text(read.total)}"
+    if read.seconds_left is not None:
+        yield f"{_span(read.seconds_left)} left"
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes such as `12 kB` or `1.2 GB`."""
+    if count < 1000:
+        return plural(count, "byte")
+    power = min((len(str(count)) - 1) // 3, 4)
+    scaled = count / 1000**power
+    return f"{scaled:.{1 if scaled < 9.95 else 0}f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def _of_reader(reader: ReaderStatus, position: ReadPosition) -> Iterator[str]:

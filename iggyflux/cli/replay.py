@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,11 +27,11 @@ from iggyflux.cli.letters import (
     Letters,
     Marking,
     Origin,
-    kept_lines,
     letter_options,
     selected_letters,
 )
 from iggyflux.cli.output import ExitCode, note, plural, result, show_problem, show_stop, talk, warn
+from iggyflux.cli.printed_lines import PrintedLines
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput, Location, Problem
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
@@ -110,9 +110,10 @@ def command(
 def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None, as_is: bool) -> int:
     if as_is:
         count = 0
-        for letter in letters.of():
-            lines = kept_lines(letter.letter)
-            result("".join(f"{line}\n" for line in lines))
+        printed = PrintedLines()
+        for kept in letters.of():
+            lines = [(reason.bucket, reason.line) for reason in kept.letter.reasons if reason.line is not None]
+            result(printed.text(lines))
             count += len(lines)
         talk(f"{plural(count, 'line')} as they were rejected")
         return ExitCode.OK
@@ -129,10 +130,10 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
 
 
 def _render(mapping: WriterMapping, letters: Iterator[KeptLetter], tags: Mapping[str, str]) -> int:
-    plan, messages, lines, failures, failed = mapping.plan(tags=tags), 0, 0, 0, 0
+    plan, printed, messages, lines, failures, failed = mapping.plan(tags=tags), PrintedLines(), 0, 0, 0, 0
     while chunk := [kept.letter.message for kept in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)
-        result("".join(f"{line}\n" for line in rendered.lines))
+        result(printed.text(zip(rendered.buckets or repeat(None), rendered.lines, strict=False)))
         for failure in rendered.failures[: max(MOST_SHOWN - failures, 0)]:
             show_failure(mapping, message_name(chunk[failure.index]), failure)
         messages += len(chunk)

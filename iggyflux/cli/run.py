@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from iggyflux import __version__
 from iggyflux.authoring.acceptance import acceptance_problems
 from iggyflux.authoring.contract import Database
 from iggyflux.cli.allocator import keep_freed_memory
@@ -19,15 +24,44 @@ from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.errors import Problem
-from iggyflux.pipeline import Pipeline
+from iggyflux.pipeline import Pipeline, load_pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
 from iggyflux.runner.reload import Documents, Reload
+from iggyflux.runner.reporting import reporting
 from iggyflux.runner.service_manager import ServiceManager
 from iggyflux.runner.setup import AnySetup, WriterSetup
-from iggyflux.runner.stop import calling_on_hangup
+from iggyflux.runner.stop import calling_on_hangup, stopping_as_worker
+from iggyflux.runner.workers import MOST_WORKERS, encoded, run_workers
+from iggyflux.transports.share import ALONE, Share
 
 _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letters", "dropped")}
 """By the word of `--fail-on`: the counters of messages that must be 0."""
+
+
+class Count(click.ParamType[int | None]):
+    """A number of workers, or `auto`, which is None."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_WORKERS:
+            self.fail(f"expected auto, or a number from 1 to {MOST_WORKERS}; found {value!r}", param, ctx)
+        return int(value)
+
+
+class OneOf(click.ParamType[Share]):
+    """Which worker this process is, as its supervisor says it: `1/4@VERSION`."""
+
+    name = "I/N@VERSION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
+        which, _, version = str(value).partition("@")
+        worker, _, workers = which.partition("/")
+        if version != __version__:
+            self.fail(f"iggyflux is {__version__} now, and the run began with {version}: restart the run", param, ctx)
+        return Share(int(worker), int(workers))
 
 
 @click.command(name="run")
@@ -46,6 +80,14 @@ _FAILURES: Final = {"dead-letters": ("dead_letters",), "failures": ("dead_letter
     type=click.Choice(list(_FAILURES)),
     help="Exit with 1 if messages became dead letters, or also if `on_error: skip` dropped them.",
 )
+@click.option(
+    "--workers",
+    type=Count(),
+    metavar="N|auto",
+    default="1",
+    help="Share the partitions among N processes; auto: one for each usable CPU, at most one for each partition.",
+)
+@click.option("--worker", "share", type=OneOf(), hidden=True)
 @click.option("--watch", is_flag=True, help="Take changed mappings without a restart; SIGHUP does it once.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
@@ -56,6 +98,8 @@ def command(
     status_file: Path | None,
     listen: str | None,
     fail_on: str | None,
+    workers: int | None,
+    share: Share | None,
     watch: bool,
     quiet: bool,
 ) -> int:
@@ -76,6 +120,9 @@ def command(
     examples pass replaces the old one when everything in flight is settled. A broken one is refused, and the run goes
     on as it was. Changes of the pipeline file itself need a restart.
 
+    With --workers, N processes share the partitions of topics and logs; one that crashes is started again. Readers,
+    files and other routes without partitions run in the first of them. Each takes the memory of a run.
+
     \b
     Example:
       iggyflux run pipeline.yaml
@@ -83,10 +130,20 @@ def command(
       iggyflux run pipeline.yaml --until-end --mapping env-history --fail-on dead-letters
       iggyflux run pipeline.yaml --listen 127.0.0.1:9273
       iggyflux run pipeline.yaml --watch
+      iggyflux run pipeline.yaml --workers 4 --listen 127.0.0.1:9273
     """
+    if share is not None:
+        return _work(pipeline, share, until_end, only, watch, quiet)
     loaded = open_pipeline(pipeline)
-    keep_freed_memory()
-    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, log_format, status_file, listen, watch, quiet))
+    if workers != 1:
+        if not pipeline.is_file():
+            raise click.UsageError("--workers needs a pipeline file that each of them can read")
+        command = partial(_command, pipeline, until_end, only, watch, quiet)
+        running = _supervise(loaded, command, workers, until_end, only, log_format, status_file, listen, quiet)
+    else:
+        keep_freed_memory()
+        running = _run(loaded, until_end, only, log_format, status_file, listen, watch, quiet)
+    summary, was_stopped = asyncio.run(running)
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
     code = summary.exit_code or (ExitCode.PROBLEMS if count else ExitCode.OK)
     if not quiet or code:
@@ -113,6 +170,69 @@ def _check(setups: Sequence[AnySetup]) -> list[Problem]:
     return list(acceptance_problems([each.mapping for each in setups], routes))
 
 
+def _command(pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, quiet: bool, share: Share) -> list[str]:
+    """Return the command of a worker."""
+    is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
+    flags = {"--until-end": until_end, "--watch": watch, "--quiet": quiet}
+    return [
+        *(sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "run", str(pipeline)),
+        *("--worker", f"{share.worker}/{share.workers}@{__version__}"),
+        *(flag for flag, is_set in flags.items() if is_set),
+        *(text for name in only for text in ("--mapping", name)),
+    ]
+
+
+def _work(pipeline: Path, share: Share, until_end: bool, only: Sequence[str], watch: bool, quiet: bool) -> int:
+    """Run as a worker: what it does is shown by its supervisor."""
+    hangups: list[object] = []  # those before the run follows its documents
+    signal.signal(signal.SIGHUP, lambda *_: hangups.append(None))
+    loaded = load_pipeline(pipeline)
+    loaded = replace(loaded, telemetry=replace(loaded.telemetry, listen=None))
+    keep_freed_memory()
+    summary, was_stopped = asyncio.run(_run(loaded, until_end, only, "json", None, None, watch, quiet, share, hangups))
+    if was_stopped:
+        leave_at_once(summary.exit_code)
+    return summary.exit_code
+
+
+async def _supervise(
+    pipeline: Pipeline,
+    command: Callable[[Share], Sequence[str]],
+    workers: int | None,
+    until_end: bool,
+    only: Sequence[str],
+    log_format: str | None,
+    status_file: Path | None,
+    listen: str | None,
+    quiet: bool,
+) -> tuple[Summary, bool]:
+    """Return the summary of what the workers did, and whether a signal stopped the run."""
+    stop, status = Stop(), Status()
+    with _shown(status, log_format, quiet), stopping_on_signals(stop):
+        summary = await run_workers(
+            pipeline,
+            command,
+            workers,
+            until_end=until_end,
+            only=only,
+            stop=stop,
+            status=status,
+            status_file=status_file,
+            listen=listen,
+            manager=ServiceManager(os.environ),
+        )
+    return summary, stop.requested.is_set()
+
+
+def _shown(status: Status, log_format: str | None, quiet: bool) -> AbstractContextManager[None]:
+    return show_progress(
+        status,
+        live=log_format is None and not quiet,
+        log_format=log_format or "text",
+        level=logging.WARNING if quiet else logging.INFO,
+    )
+
+
 async def _run(
     pipeline: Pipeline,
     until_end: bool,
@@ -122,33 +242,34 @@ async def _run(
     listen: str | None,
     watch: bool,
     quiet: bool,
+    share: Share | None = None,
+    hangups: Sequence[object] = (),
 ) -> tuple[Summary, bool]:
-    """Return the summary, and whether a signal stopped the run."""
+    """Return the summary, and whether a signal stopped the run; `hangups` are those that came before."""
     stop, status = Stop(), Status()
-    progress = show_progress(
-        status,
-        live=log_format is None and not quiet,
-        log_format=log_format or "text",
-        level=logging.WARNING if quiet else logging.INFO,
-    )
     hangup, manager = ExitStack(), ServiceManager(os.environ)
 
     def reloading(documents: Documents) -> Reload:
         reload = Reload(documents, watch=watch, manager=manager)
         hangup.enter_context(calling_on_hangup(reload.request))
+        if hangups:
+            reload.request()
         return reload
 
-    with progress, stopping_on_signals(stop), hangup:
-        summary = await run_pipeline(
-            pipeline,
-            until_end=until_end,
-            only=only,
-            stop=stop,
-            status=status,
-            status_file=status_file,
-            listen=listen,
-            manager=manager,
-            reloading=reloading,
-            check=_check,
-        )
+    stopping = stopping_on_signals if share is None else stopping_as_worker
+    with _shown(status, log_format, quiet), stopping(stop), hangup:
+        async with reporting(lambda: encoded(status), stop.request):
+            summary = await run_pipeline(
+                pipeline,
+                until_end=until_end,
+                only=only,
+                stop=stop,
+                status=status,
+                status_file=status_file,
+                listen=listen,
+                manager=manager,
+                reloading=reloading,
+                check=_check,
+                share=share or ALONE,
+            )
     return summary, stop.requested.is_set()

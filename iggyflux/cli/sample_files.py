@@ -40,7 +40,7 @@ def find_samples(path: Path, text: str) -> Path | None:
     """Return the file of samples that belongs to the mapping file at `path` with the content `text`.
 
     It is named by a comment (`# samples: FILE`), or is beside the mapping: `NAME.ndjson`, `samples/NAME.ndjson`, also
-    `.jsonl`, `.json`, `.csv`, `.txt` and `.lp`, each also with `.gz` or `.zst` behind it.
+    `.jsonl`, `.json`, `.csv`, `.txt` and `.lp`, each also with `.gz`, `.zst` or `.bz2` behind it.
     """
     named = _NAMED.search(text)
     if named is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import click
 
+from iggyflux.archives import FILE_HEADER, LINE_HEADER
 from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.cli.progress import show_progress
 from iggyflux.records import DeadLetter, Message
@@ -32,15 +35,19 @@ async def send_again(routes: Sequence[Route]) -> Summary:
 
 
 def message_name(message: Message) -> str:
-    """Return how reports call a message."""
+    """Return how reports call a message: by its file, as seen from here, and its line, if it is of an archive."""
+    if FILE_HEADER in message.headers:
+        file, line = (str(message.headers.get(name, "")) for name in (FILE_HEADER, LINE_HEADER))
+        return f"{file.removeprefix(f'{Path.cwd()}{os.sep}')}:{line}"
     return f"{message.stream}/{message.topic}/{message.partition}@{message.offset}"
 
 
 class ReportedFailures:
     """A `DeadLetterSink` that counts failures and keeps the first for the report; the messages are stored elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: str = "failed again") -> None:
         self.count = 0
+        self._words = words
         self._first: list[DeadLetter] = []
         self._codes: Counter[str] = Counter()
 
@@ -66,7 +73,7 @@ class ReportedFailures:
             yield (f"… and {plural(more, 'more message')}",)
         if self.count:
             kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
-            yield (f"failed again: {kinds}",)
+            yield (f"{self._words}: {kinds}",)
 
 
 def bounds(since: str | None, until: str | None) -> tuple[Bound | None, Bound | None]:

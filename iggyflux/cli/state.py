@@ -202,6 +202,10 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
         case "file-position":
             yield f"consumer {tree['name']} of {record['file']}"
             yield f"settled to line {record['line']}, byte {record['position']}"
+        case "archive-position":
+            yield f"load of {tree['name']} from {record['file']}"
+            end = ", its end" if record["is_complete"] else ""
+            yield f"settled to {plural(record['records'], 'record')}{end}"
         case "cursor":
             yield f"reader {tree['name']}"
             yield f"read to {format_rfc3339(record['done'])}, final to {format_rfc3339(record['checked'])}"

@@ -21,7 +21,7 @@ from iggyflux.pipeline import TopicAddress
 from iggyflux.records import Partition
 from iggyflux.runner.factories import dead_letters_folder, make_ledger
 from iggyflux.runner.open import PreparedRoute, prepare_routes
-from iggyflux.runner.settled_ledger import ledger_state
+from iggyflux.runner.settled_ledger import read_ledgers
 from iggyflux.runner.setup import WriterSetup
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import dead_letter_files
@@ -86,10 +86,10 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
         record = _record(cursor_state(state, setup.name))
         made["cursor"] = None if record is None else _cursor(record)
         return made
-    record = _record(ledger_state(state, setup.name))
+    ledger = read_ledgers(state, setup.name)
     tags, precision = dict(setup.item.tags), setup.influxdb.precision
     plans = {setup.mapping.identity(dialect=dialect.value, precision=precision, tags=tags) for dialect in Dialect}
-    return {**made, "ledger": None if record is None else _ledger(record, plans)}
+    return {**made, "ledger": None if ledger is None else _ledger(ledger, plans)}
 
 
 def _why_nothing(prepared: PreparedRoute) -> str:
@@ -134,8 +134,7 @@ def _cursor(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ledger(record: Any, plans: Collection[str]) -> dict[str, Any]:
-    found = SettledOffsets.of(record)
+def _ledger(found: SettledOffsets, plans: Collection[str]) -> dict[str, Any]:
     places: dict[Partition, list[Interval]] = {}
     intervals = []
     for (place, plan), all_of in found.intervals().items():

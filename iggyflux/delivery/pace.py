@@ -1,23 +1,36 @@
 """How many requests to have in flight at once: as many as raise the throughput, no more.
 
 Pure: times are arguments.  By Little's law the throughput in lines a second is `requests in flight * lines / latency`.
-The number grows while the throughput grows, and falls back where only the latency grew.  The best number is not known
-beforehand and changes.  So another number is tried now and then, and a failing server gets half as many.
+The best number is not known beforehand and changes, so other numbers are tried: in the beginning, when the throughput
+of the kept number changed, and now and then.
+
+| a trial of         | is kept if the throughput is      | then                                       |
+|--------------------|-----------------------------------|--------------------------------------------|
+| twice as many      | at least a twentieth higher       | twice as many again                        |
+| 1.4 times as many  | at least a twentieth higher       | 1.4 times as many again                    |
+| as many by 1.4     | at most a thirtieth below the     | as many by 1.4 again                       |
+|                    | highest of those that were kept   |                                            |
+
+Else the number before it is kept, and the next kind of trial follows.  A failing server gets half as many.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
+_DOUBLE, _MORE, _FEWER = 2.0, 1.4, 1 / 1.4
 # More requests must gain at least this to be kept, fewer may lose at most this: measured rates vary by a few percent.
-_WORTH = 1.1
-_AS_GOOD = 0.95
-# A throughput that fell below this part of the known one: perhaps the number is too high now.
-_SLOWED = 0.7
-_GROWTH = 1.5
-# Measurements for which a number is kept before the next one is tried; doubled each time the trial gained nothing.
-_PATIENCE = (8, 128)
+_WORTH = 1.05
+_AS_GOOD = 0.97
+# The kept number has another throughput than when it was found: the server changed.
+_CHANGED = (0.8, 1.25)
+# A trial of fewer that loses so much ends after few requests.
+_HOPELESS = 0.85
+# Where a request takes longer, fewer are tried first: a trial of more would last long, and may gain nothing.
+_LONG_SECONDS = 2.0
+_NEWEST_PART = 0.25  # of the known throughput of the kept number
+# Measurements for which a number is kept before others are tried; doubled each time they gained nothing.
+_PATIENCE = (16, 128)
 # A server that answers nothing for so long was unreachable, not overloaded.
 _AWAY_SECONDS = 5.0
 # The minimum of requests, and of seconds, for a measurement.
@@ -45,6 +58,8 @@ class _Measurement:
 
     limit: int
     rate: float
+    seconds: float
+    """How long a request took."""
 
 
 class Pace:
@@ -54,14 +69,14 @@ class Pace:
         self._bounds = bounds
         self.limit = bounds.first
         """How many requests may be in flight now."""
-        self._trying: _Measurement | None = None
-        """The number and throughput before the current trial; None if nothing is tried."""
-        self._settled = False
-        self._rate = 0.0
+        self._kept: _Measurement | None = None
+        """The number that is kept, with its throughput; None before the first measurement."""
+        self._trials: tuple[float, ...] = ()
+        """The kinds of trials that are left, the present one first."""
         self._rest = 0
         self._patience = _PATIENCE[0]
         self._failing: tuple[int, float] | None = None  # the number before the failures, and when they began
-        self._unsteady = 0
+        self._unsteady = bounds.first
         self._changed = float("-inf")
         self._forget()
 
@@ -79,22 +94,44 @@ class Pace:
         if self._failing is not None:
             self._recover(self._failing, now)
             return
-        if self._unsteady:
-            self._unsteady -= 1
-            return
         self._count += 1
         self._lines += lines
         self._seconds += max(now - began, 1e-6)
         passed = self._seconds / self.limit
-        if passed >= _SHORTEST_SECONDS and self._count >= max(2 * self.limit, _FEWEST):
+        found = _Measurement(self.limit, self._lines / passed, self._seconds / self._count)
+        is_over = self._is_hopeless(found)
+        if self._unsteady:
+            self._unsteady -= 1
+            if not (self._unsteady or is_over):
+                self._forget()
+        else:
+            is_over = is_over or (passed >= _SHORTEST_SECONDS and self._count >= self._needed)
+        if is_over:
             # Where the source was the bottleneck, the measurement says nothing about the number.
-            if self._held_up >= passed / 2:
-                self._judge(_Measurement(self.limit, self._lines / passed), now)
+            is_full = self._held_up >= passed / 2
             self._forget()
+            if is_full:
+                self._judge(found, now)
+
+    @property
+    def _needed(self) -> int:
+        """How many requests a measurement needs; a trial of fewer must not end by a mistake, which would cost most."""
+        is_fewer = self._kept is not None and self.limit < self._kept.limit
+        return max((1 + is_fewer) * self.limit, _FEWEST)
+
+    def _is_hopeless(self, found: _Measurement) -> bool:
+        """Whether a trial can end early: fewer lose much, or more gain nothing even at first.
+
+        The first requests of more find the server less busy than it will be.
+        """
+        kept = self._kept
+        if kept is None or found.limit == kept.limit or self._count < _FEWEST:
+            return False
+        return found.rate < kept.rate * (1 if found.limit > kept.limit else _HOPELESS)
 
     def _fail(self, now: float) -> None:
         """Halve the number once: repeated failures do not lower it further."""
-        self._trying, self._settled = None, False
+        self._kept, self._trials = None, ()
         if self._failing is None:
             self._failing = (self.limit, now)
             self._set(self.limit // 2, now)
@@ -104,48 +141,62 @@ class Pace:
         before, since = failing
         self._failing = None
         self._set(before if now - since >= _AWAY_SECONDS else self.limit, now)
+        self._unsteady = self.limit  # nothing is in flight
 
     def _judge(self, found: _Measurement, now: float) -> None:
-        before = self._trying
-        if self._settled:
-            self._rest -= 1
-            if found.rate < _SLOWED * self._rate and found.limit > self._bounds.least:
-                self._try(found, ceil(found.limit / _GROWTH), now)
-            elif self._rest <= 0 and found.limit < self._bounds.most:
-                self._try(found, ceil(found.limit * _GROWTH), now)
-        elif before is None:
-            self._try(found, ceil(found.limit * _GROWTH), now)
-        elif found.limit > before.limit:
-            if found.rate >= _WORTH * before.rate:
-                self._patience = _PATIENCE[0]
-                self._try(found, ceil(found.limit * _GROWTH), now)
-            else:
-                self._settle(before, now)
-        elif found.rate >= _AS_GOOD * before.rate:
-            self._try(found, ceil(found.limit / _GROWTH), now)
+        kept = self._kept
+        if kept is None:
+            self._explore(found, now, fewer_first=False)
+        elif self._trials:
+            self._judge_trial(found, kept, now)
+        elif not _CHANGED[0] <= found.rate / kept.rate <= _CHANGED[1]:
+            self._patience = _PATIENCE[0]
+            self._explore(found, now, fewer_first=found.rate < kept.rate)
         else:
-            self._settle(before, now)
+            rate = kept.rate + _NEWEST_PART * (found.rate - kept.rate)
+            self._kept = _Measurement(kept.limit, rate, found.seconds)
+            self._rest -= 1
+            if self._rest <= 0:
+                self._try(self._kept, (_MORE, _FEWER), now)
 
-    def _try(self, found: _Measurement, limit: int, now: float) -> None:
-        """Try `limit`, within the bounds; stay with `found` if that is the same number."""
-        limit = min(max(limit, self._bounds.least), self._bounds.most)
-        if limit == found.limit:
-            self._settle(found, now)
-            return
-        self._trying, self._settled = found, False
-        self._set(limit, now)
+    def _explore(self, found: _Measurement, now: float, *, fewer_first: bool) -> None:
+        """Keep the present number, whatever was known before, and begin all kinds of trials."""
+        fewer_first = fewer_first or found.seconds > _LONG_SECONDS
+        self._try(found, (_FEWER, _DOUBLE, _MORE) if fewer_first else (_DOUBLE, _FEWER, _MORE), now)
 
-    def _settle(self, known: _Measurement, now: float) -> None:
-        """Keep a number for a while."""
-        self._trying, self._settled, self._rate = None, True, known.rate
+    def _judge_trial(self, found: _Measurement, kept: _Measurement, now: float) -> None:
+        """Keep the number of the trial, and go on in its direction; or try what is left."""
+        is_more = found.limit > kept.limit
+        if found.rate < (_WORTH if is_more else _AS_GOOD) * kept.rate:
+            self._try(kept, self._trials[1:], now)
+        else:
+            self._patience = _PATIENCE[0]
+            better = _Measurement(found.limit, max(found.rate, kept.rate), found.seconds)
+            self._try(better, self._trials if is_more else (_FEWER,), now)
+
+    def _try(self, kept: _Measurement, trials: tuple[float, ...], now: float) -> None:
+        """Begin the first of `trials` that the bounds allow; if there is none, keep the number for a while."""
+        self._kept = kept
+        for at, factor in enumerate(trials):
+            wanted = round(kept.limit * factor)
+            limit = self._within_bounds(max(wanted, kept.limit + 1) if factor > 1 else min(wanted, kept.limit - 1))
+            if limit != kept.limit:
+                self._trials = trials[at:]
+                self._set(limit, now)
+                return
+        self._trials = ()
         self._rest = self._patience
         self._patience = min(2 * self._patience, _PATIENCE[1])
-        self._set(known.limit, now)
+        self._set(kept.limit, now)
+
+    def _within_bounds(self, limit: int) -> int:
+        return min(max(limit, self._bounds.least), self._bounds.most)
 
     def _set(self, limit: int, now: float) -> None:
-        self.limit = min(max(limit, self._bounds.least), self._bounds.most)
+        before, self.limit = self.limit, self._within_bounds(limit)
         self._changed = now
-        self._unsteady = self.limit  # the first requests find the server less busy than it will be
+        # The requests that are added find the server less busy than it will be.
+        self._unsteady = max(self.limit - before, 0)
         self._forget()
 
     def _forget(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -62,9 +62,15 @@ class Interval:
 
     def before(self, offset: int) -> Interval:
         """Return the part before `offset`, which is in this interval but not its first."""
+        return Interval(self.first, offset - 1, *self._share(offset - self.first))
+
+    def since(self, offset: int) -> Interval:
+        """Return the part from `offset` on, which is in this interval."""
+        return replace(Interval(offset, self.last, *self._share(self.last - offset + 1)), last_us=self.last_us)
+
+    def _share(self, messages: int) -> Iterator[int]:
         counts = self.points, self.dead_letters, self.dropped, self.skipped
-        share = offset - self.first
-        return Interval(self.first, offset - 1, *(count * share // self.messages for count in counts))
+        return (count * messages // self.messages for count in counts)
 
 
 PlanInterval: TypeAlias = tuple[str, Interval]
@@ -174,6 +180,19 @@ class SettledOffsets:
         plans = self._places.get(position.partition, {})
         return any(_covered(found, position.offset, position.offset) for found in plans.values())
 
+    def joined(self, other: SettledOffsets) -> SettledOffsets:
+        """Return what this or the other one claims: two processes kept them, and may have settled a message both.
+
+        Such a message counts once; the counts of an interval that overlaps are kept in proportion, rounded down.
+        """
+        made = SettledOffsets()
+        for place in {**self._places, **other._places}:
+            ours, theirs = self._places.get(place, {}), other._places.get(place, {})
+            plans = {plan: _joined((*ours.get(plan, ()), *theirs.get(plan, ()))) for plan in {**ours, **theirs}}
+            made._places[place] = plans
+        made.forgotten = self.forgotten + other.forgotten
+        return made
+
     def copy(self) -> SettledOffsets:
         """Return a copy, cheaply: its `record` takes long, and may be made in another thread."""
         made = SettledOffsets()
@@ -238,6 +257,21 @@ def _size(intervals: Iterable[Interval], first: int, last: int) -> int:
         count += max(until - max(reached, each.first - 1), 0)
         reached = max(reached, until)
     return count
+
+
+def _joined(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return intervals in order that claim the same offsets, none twice."""
+    found: list[Interval] = []
+    for each in sorted(intervals, key=attrgetter("first")):
+        reached = found[-1].last if found else each.first - 1
+        if each.last <= reached:
+            continue
+        rest = each.since(max(reached + 1, each.first))
+        if found and rest.first == reached + 1:
+            found[-1] = found[-1].joined(rest)
+        else:
+            found.append(rest)
+    return found
 
 
 def _covered(known: Sequence[Interval], first: int, last: int) -> bool:

@@ -91,6 +91,16 @@ def _current(_: Node) -> Run:
     return lambda _, value: value
 
 
+def slot(number: int) -> Node:
+    """Return the node of the element `number` of the tuple that the tree is evaluated on."""
+    return {"type": "slot", "value": number, "children": []}
+
+
+def _slot(node: Node) -> Run:
+    number = node["value"]
+    return lambda _, value: value[number]
+
+
 def _chain(node: Node) -> Run:
     first, *rest = _children(node)
     if len(rest) == 1:
@@ -473,6 +483,7 @@ _BUILDERS: Final[dict[str, Callable[[Node], Run]]] = {
     "literal": _literal,
     "current": _current,
     "identity": _current,
+    "slot": _slot,
     "subexpression": _chain,
     "index_expression": _chain,
     "pipe": _chain,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, cast
 
-from iggyflux.expressions.evaluation import Evaluation, build
-from iggyflux.expressions.syntax import Node, children_in_order
+from iggyflux.expressions.evaluation import Evaluation, Run, build, slot
+from iggyflux.expressions.syntax import Node, children_in_order, nodes_in
 from iggyflux.functions.table import Budget
 from iggyflux.records import JSON, Row
 
@@ -42,7 +42,10 @@ def scope_call(expression: Expression) -> tuple[str, str | None] | None:
     These give `("meta", "topic")`, `("header", "k")` and `("index", None)`.  The value of a header is
     `functions.header_value(message.headers.get("k"))`.
     """
-    node = expression.node
+    return _scope_call(expression.node)
+
+
+def _scope_call(node: Node) -> tuple[str, str | None] | None:
     if node["type"] != "function_expression" or node["value"] not in ("meta", "header", "index"):
         return None
     return node["value"], node["children"][0]["value"] if node["children"] else None
@@ -85,6 +88,97 @@ def steps_of(node: Node) -> tuple[Start, Steps] | None:
             return None
         start, path = (start, path + step[1]) if step[0] == "@" else step
     return start, path
+
+
+# --- writers: an expression as a function of values that are columns ---
+
+
+Path: TypeAlias = tuple[Start, tuple[str, ...]]
+ScopeCall: TypeAlias = tuple[str, str | None]
+Input: TypeAlias = Path | ScopeCall
+"""What `static_path` or `scope_call` returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreted:
+    """An expression that is evaluated for each record, by `run(scope, value)`.
+
+    `value` is what `@` is, if `inputs` is None.  Else nothing of the payload is read but these: `value` is the only one
+    of them if it `takes_one`, else a tuple of all.
+    """
+
+    run: Run
+    spends: bool
+    """Whether it needs a budget."""
+    uses: frozenset[str]
+    """Which of meta, header, index, root and parent it calls."""
+    inputs: tuple[Input, ...] | None = None
+    takes_one: bool = False
+
+
+def interpreted(expression: Expression) -> Interpreted:
+    """Return an expression that is evaluated on whole values."""
+    return Interpreted(build(expression.node), expression.spends, _used(expression.node))
+
+
+def on_inputs(expression: Expression) -> Interpreted | None:
+    """Return an expression as a function of values at plain paths and of the message, or None if it reads more.
+
+    `not_null(a.b, upper(header('c')))` is one of the value at `a.b` and of a header.
+    """
+    found: dict[Input, int] = {}
+    node = _with_slots(expression.node, found)
+    if node is None:
+        return None
+    takes_one = len(found) == 1 and not any(each["type"] in _NULL_FOR_NULL for each in nodes_in(node))
+    if takes_one:
+        node = cast(Node, _with_slots(expression.node, found, _CURRENT))
+    return Interpreted(build(node), expression.spends, _used(node), tuple(found), takes_one)
+
+
+def is_path(each: Input) -> TypeGuard[Path]:
+    """Return whether an input is a path."""
+    return isinstance(each[1], tuple)
+
+
+def _used(node: Node) -> frozenset[str]:
+    calls = (each["value"] for each in nodes_in(node) if each["type"] == "function_expression")
+    return _OF_SCOPE.intersection(calls)
+
+
+_OF_SCOPE: Final = frozenset(("meta", "header", "index", "root", "parent"))
+_CURRENT: Final[Node] = {"type": "current", "children": []}
+_NULL_FOR_NULL: Final = frozenset(("multi_select_list", "multi_select_dict"))
+_ON_ONE_VALUE: Final = _NULL_FOR_NULL | {
+    "function_expression",
+    "comparator",
+    "or_expression",
+    "and_expression",
+    "not_expression",
+    "key_val_pair",
+}
+"""The forms that are evaluated on the same value as all of their children."""
+_FIRST_ON_IT: Final = frozenset(
+    ("subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection", "flatten")
+)
+"""The forms that are evaluated on the same value as the first of their children alone."""
+
+
+def _with_slots(node: Node, found: dict[Input, int], one: Node | None = None) -> Node | None:
+    """Return a tree with slots in place of inputs, or with `one`; None if it reads more.  Add them to `found`."""
+    path, call = path_of(node), _scope_call(node)
+    if call is not None or (path is not None and path[1]):
+        return one or slot(found.setdefault(cast(Input, call or path), len(found)))
+    if path is not None:
+        return None
+    kind, children = node["type"], node["children"]
+    count = len(children) if kind in _ON_ONE_VALUE else int(kind in _FIRST_ON_IT)
+    inner = [_with_slots(child, found, one) for child in children[:count]]
+    if None in inner or not (count or kind in ("literal", "expref") or (not children and kind in _ON_ONE_VALUE)):
+        return None
+    if any(not _used(child).isdisjoint(("root", "parent")) for child in children[count:] if isinstance(child, dict)):
+        return None
+    return {**node, "children": [*inner, *children[count:]]}
 
 
 # --- readers: forms of an expression on a row, whose `@` and `root()` are the object of its columns ---

@@ -61,8 +61,28 @@ def _float(name: str, value: Decimal) -> float:
     return result
 
 
-def _exactly(name: str, of_integers: Callable[[int, int], int]) -> Callable[..., Number]:
-    """Return a function of two or more numbers whose decimal result is exact; Context has a method of this `name`."""
+_MILLION = 10**6
+_POWERS = [10.0**digits for digits in range(16)]
+
+
+def _millionths(number: Number) -> int:
+    """Return how many millionths a number is exactly, if it has at most 15 digits; else 0.
+
+    The quotient of two integers below 2**53 is the float nearest to their decimal quotient, and no two decimals of 15
+    digits have the same nearest float: so the shortest decimal of a float that is equal to the quotient is that one.
+    """
+    scaled = number * _MILLION if type(number) is int else number * 1e6
+    if not -1e15 < scaled < 1e15:
+        return 0
+    whole = round(scaled)
+    return whole if whole / 1e6 == number else 0
+
+
+def _exactly(name: str, of_integers: Callable[[int, int], int], unit: int = _MILLION) -> Callable[..., Number]:
+    """Return a function of two or more numbers whose decimal result is exact; Context has a method of this `name`.
+
+    Of millionths, `of_integers` gives the result in parts of which `unit` are one.
+    """
 
     calculate: Callable[[Decimal, Decimal], Decimal] = getattr(_EXACT, name)
 
@@ -72,6 +92,10 @@ def _exactly(name: str, of_integers: Callable[[int, int], int]) -> Callable[...,
             for number in rest:
                 total = _checked(name, of_integers(total, _checked(name, cast(int, number))))
             return total
+        if len(rest) == 1 and (left := _millionths(first)) and (right := _millionths(rest[0])):
+            total = of_integers(left, right)
+            if total:  # 0 may be -0.0
+                return total / unit
         exact = _decimal(name, first)
         for number in rest:
             exact = calculate(exact, _decimal(name, number))
@@ -86,6 +110,8 @@ def _divide(dividend: Number, divisor: Number) -> Number:
     if type(dividend) is int and type(divisor) is int:
         quotient, rest = divmod(_checked("divide", dividend), _checked("divide", divisor))
         return quotient if not rest else _nearest("divide", dividend, divisor)
+    if (left := _millionths(dividend)) and (right := _millionths(divisor)):
+        return left / right
     top, bottom = _decimal("divide", dividend), _decimal("divide", divisor)
     about = _FINE.divide(top, bottom)
     below, above = float(_FINE.multiply(about, _BELOW)), float(_FINE.multiply(about, _ABOVE))
@@ -117,6 +143,10 @@ def _round(number: Number, digits: Any = 0) -> Number:
         raise cannot("round", "the number of digits is not an integer from -30 to 30")
     if type(number) is int and digits >= 0:
         return number
+    if 0 <= digits <= 15:
+        scaled = number * _POWERS[digits]
+        if -1e9 < scaled < 1e9 and not 0.4999 < scaled % 1.0 < 0.5001:  # far from a half, both ways to round agree
+            return round(number, digits) if digits else round(number)
     rounded = _decimal("round", number).quantize(_UNITS[digits], ROUND_HALF_UP, _ROUNDING)
     return int(rounded) if digits <= 0 else float(rounded)
 
@@ -203,7 +233,7 @@ NUMBERS: tuple[Function, ...] = (
     _arithmetic(
         "multiply",
         "The product, exact in decimals.",
-        _exactly("multiply", lambda a, b: a * b),
+        _exactly("multiply", lambda a, b: a * b, _MILLION**2),
         ("multiply(a, b)", "23.5"),
         ("multiply(a, `2`)", "470"),
         most=True,

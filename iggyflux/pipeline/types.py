@@ -88,7 +88,7 @@ class IggySettings:
     client_key: Path | None = None
     timeout_seconds: float = 10.0
     batch_size: int = 5000
-    batch_bytes: int = 8_000_000
+    batch_bytes: int = 4_000_000
     poll_interval_seconds: float = 0.05
     create: bool = False
     allow_unencrypted: bool = False

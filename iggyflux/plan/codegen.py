@@ -9,14 +9,15 @@ it says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import compress
 from typing import Any
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
+from iggyflux.expressions.lowering import Input, Interpreted, Path, interpreted, is_path, on_inputs
 from iggyflux.functions.scope import header_value
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
@@ -49,6 +50,7 @@ BUCKET_END = "\0"
 """What generated code writes between the bucket of a line and the line; neither has it."""
 
 _MOST_CALLS_NESTED = 8
+_TIMES_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Generated:
     source: str
     namespace: dict[str, Any]
     is_static: bool
+    interpreted: tuple[tuple[Expression, Interpreted], ...]
+    """The expressions that the code evaluates; they may take long for a small message."""
 
 
 @dataclass(slots=True)
@@ -82,6 +86,14 @@ class _SourceLines:
 
 _COLUMNS = ("elements", "record_messages", "record_roots", "indices")
 """What expressions are evaluated on, one column each."""
+_OF_RECORDS = {name: name for name in _COLUMNS}
+_OF_MESSAGES = {
+    "elements": "roots",
+    "record_messages": "messages",
+    "record_roots": "roots",
+    "indices": "[None] * len(roots)",
+}
+"""What expressions on messages are evaluated on."""
 
 _COLUMN_OF_MESSAGES = re.compile(r"\brecord_(?:messages|roots)\w*")
 
@@ -140,7 +152,8 @@ class _WriterGenerator:
         self.number = 0
         self.parents: list[str] = []
         self.is_static = self.shape.is_static
-        self.cache: dict[tuple[str, bool], _RawColumn] = {}
+        self.interpreted: list[tuple[Expression, Interpreted]] = []
+        self.cache: dict[tuple[str, bool] | Input, _RawColumn] = {}
         self.variables = 0
 
     # --- source ----------------------------------------------------------------------------------------------------
@@ -180,7 +193,7 @@ class _WriterGenerator:
                 "",
             ]
         )
-        return Generated(source, self.names, self.is_static)
+        return Generated(source, self.names, self.is_static, tuple(self.interpreted))
 
     def _comment(self, pointer: str) -> None:
         line = self.writer.document.locate(pointer).line
@@ -193,7 +206,7 @@ class _WriterGenerator:
         out = self.out
         out.add()
         self._comment("/where")
-        out.add(f"keep = {self._keep(where, 'roots', 'messages', 'roots', 'repeat(None, len(roots))', 'odd')}")
+        out.add(f"keep = {self._keep(where, _OF_MESSAGES, [self.root], 'odd')}")
         out.add("if not all(keep):")
         out.indent += 1
         out.add("skipped = [position for position, true in zip(positions, keep) if not true]")
@@ -202,24 +215,44 @@ class _WriterGenerator:
         out.add("messages = list(compress(messages, keep))")
         out.indent -= 1
 
-    def _keep(self, where: Expression, scope: str, messages: str, roots: str, indices: str, odd: str) -> str:
-        """Return the source of a list of truths; `odd` gets positions in `scope`."""
-        if self.is_static:
-            condition = find_condition(where)
-            assert condition is not None  # noqa: S101
-            node = self.root if scope == "roots" else self.levels[-1]
-            return f"[{condition.source(node)} for value in {scope}]"
-        name = self._name("where", where)
-        return f"true_for(evaluate({name}, {scope}, {messages}, {roots}, {indices}, {odd}{self._around(where)}))"
+    def _keep(self, where: Expression, scope: Mapping[str, str], levels: Sequence[PayloadNode], odd: str) -> str:
+        """Return the source of a list of truths; `odd` gets positions in the elements of `scope`."""
+        condition = find_condition(where) if self.is_static else None
+        if condition is not None:
+            return f"[{condition.source(levels[-1])} for value in {scope['elements']}]"
+
+        def values(each: Input) -> str:
+            if is_path(each):
+                return self._values(each, scope, levels)
+            return self._scope_column(scope, *each)
+
+        return f"true_for({self._evaluated('where', where, scope, odd, values)})"
+
+    def _evaluated(
+        self,
+        stem: str,
+        source: Expression,
+        scope: Mapping[str, str],
+        odd: str,
+        values: Callable[[Input], str],
+        *,
+        deep: bool = False,
+    ) -> str:
+        """Return the source of the column of an expression; `values` returns that of an input."""
+        of = on_inputs(source) or interpreted(source)
+        self.interpreted.append((source, of))
+        documents = f"({', '.join(map(values, of.inputs))},)" if of.inputs else f"({scope['elements']},)"
+        arguments = [self._name(stem, of), documents, odd]
+        arguments += [f"roots={scope['record_roots']}"] if of.spends or "root" in of.uses else []
+        arguments += [f"messages={scope['record_messages']}"] if of.uses & {"meta", "header"} else []
+        arguments += [f"indices={scope['indices']}"] if "index" in of.uses else []
+        arguments += [f"parents=({', '.join(self.parents)},)"] if "parent" in of.uses else []
+        return f"{'evaluate_deeply' if deep else 'evaluate'}({', '.join(arguments)})"
 
     @property
     def levels(self) -> list[PayloadNode]:
         """The trees of the message and of the elements that the current item of `points` sees."""
         return self.shape.levels[self.number]
-
-    def _around(self, expression: Expression) -> str:
-        """Return the last argument of `evaluate`, the columns of the elements around, if the expression needs them."""
-        return f", ({', '.join(self.parents)},)" if "parent" in expression.uses else ""
 
     def _for_each(self) -> None:
         out = self.out
@@ -230,7 +263,7 @@ class _WriterGenerator:
             return
         first, *deeper = self.writer.for_each
         self._comment(first.location)
-        self._lists(first, 0, ("roots", "messages", "roots", "repeat(None, len(roots))"), "positions[index]")
+        self._lists(first, 0, _OF_MESSAGES, "positions[index]")
         out.add("elements, origins, indices = explode(lists)")
         out.add("empty = [position for position, found in zip(positions, lists) if not found]")
         out.add(_messages_of("", "origins"))
@@ -238,7 +271,7 @@ class _WriterGenerator:
         for level, source in enumerate(deeper, 1):
             out.add()
             self._comment(source.location)
-            self._lists(source, level, _COLUMNS, "positions[origins[index]]")
+            self._lists(source, level, _OF_RECORDS, "positions[origins[index]]")
             self._enter("elements", "elements", "indices")
             out.add("origins = [origins[place] for place in outer]")
             out.add(_messages_of("", "origins"))
@@ -246,16 +279,19 @@ class _WriterGenerator:
         if deeper:
             out.add("empty = without_elements(positions, origins)")
 
-    def _lists(self, source: Expression, level: int, scope: tuple[str, ...], position: str) -> None:
+    def _lists(self, source: Expression, level: int, scope: Mapping[str, str], position: str) -> None:
         """Add `lists`, what `source` gives for the elements of a level; `position` is the source of a message's."""
         out = self.out
         if self.is_static:
             path = (self.shape.list_paths[self.number] or ())[level]
-            out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope[0]}]")
+            out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope['elements']}]")
         else:
-            name = self._name("for_each", source)
             out.add("odd_lists = set()")
-            out.add(f"lists = evaluate({name}, {', '.join(scope)}, odd_lists{self._around(source)})")
+
+            def values(each: Input) -> str:
+                return self._values(each, scope, ()) if is_path(each) else self._scope_column(scope, *each)
+
+            out.add(f"lists = {self._evaluated('for_each', source, scope, 'odd_lists', values)}")
             out.add("lists = only_lists(lists, odd_lists)")
             out.add(f"odd.update({position} for index in odd_lists)")
         out.add(f"lists = without_long(lists, positions, {most_elements(len(self.writer.points))}, odd)")
@@ -279,7 +315,7 @@ class _WriterGenerator:
         out.add()
         self._comment(spec.pointer)
         out.add(f"odd_{number} = set()")
-        self.scope = dict(zip(_COLUMNS, _COLUMNS, strict=True))
+        self.scope = dict(_OF_RECORDS)
         records = "range(len(elements))"
         if spec.for_each:
             self._own_elements(number, spec)
@@ -289,8 +325,7 @@ class _WriterGenerator:
             out.add(f"numbers_{number} = count_elements({f'found_{number}' if spec.for_each else 'origins'})")
         if spec.where is not None:
             self._comment(f"{spec.pointer}/where")
-            elements, messages, roots, indices = (self.scope[name] for name in _COLUMNS)
-            keep = self._keep(spec.where, elements, messages, roots, indices, f"odd_{number}")
+            keep = self._keep(spec.where, self.scope, self.levels if self.is_static else (), f"odd_{number}")
             out.add(f"keep_{number} = {keep}")
             record = f"records_{number}[record]" if spec.for_each else "record"
             out.add(f"odd.update(positions[origins[{record}]] for record in odd_{number})")
@@ -313,8 +348,7 @@ class _WriterGenerator:
         record = "index"
         for level, source in enumerate(spec.for_each, len(self.writer.for_each)):
             self._comment(source.location)
-            scope = tuple(self.scope[name] for name in _COLUMNS)
-            self._lists(source, level, scope, f"positions[origins[{record}]]")
+            self._lists(source, level, self.scope, f"positions[origins[{record}]]")
             inside = f"elements_{number}"
             if level:
                 self._enter(self.scope["elements"], inside, f"indices_{number}")
@@ -476,7 +510,11 @@ class _WriterGenerator:
         )
         name = self._name("star_tags", made)
         column = f"tag_set_{number}"
-        self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number})")
+        names = ""
+        if spec.field_stars:
+            self.out.add(f"tag_names_{number} = []")
+            names = f", tag_names_{number}"
+        self.out.add(f"{column} = {name}([{', '.join(named)}], [{objects}], odd_{number}{names})")
         return _Piece(column=column, variable="tags")
 
     def _name_characters(self) -> int:
@@ -519,14 +557,13 @@ class _WriterGenerator:
             self._refuse_rounded(star)
         objects = self._star_objects(spec.field_stars, "field")
         tags = frozenset((*self.tags, *(tag.key for tag in spec.tags)))
-        if spec.tag_stars:
-            raise NotCompiled("tags and fields both take members of objects")
         named = tuple(item.key for item in spec.fields)
         made = stars.StarFields(
             spec.field_stars, named, tags, self.dialect, self._valid, self.series_bytes, self._name_characters()
         )
         name = self._name("star_fields", made)
-        return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number})", []
+        names = f", tag_names_{number}" if spec.tag_stars else ""
+        return None, f"{name}([{', '.join(sparse)}], [{objects}], odd_{number}{names})", []
 
     def _field(self, number: int, item: Field) -> str:
         assert isinstance(item.source, Expression)  # noqa: S101
@@ -601,11 +638,9 @@ class _WriterGenerator:
         elif kind is TimestampFormat.RFC3339:
             made = partial(_parse_times, parse_rfc3339)
         elif kind is TimestampFormat.FLEXIBLE:
-            made = partial(_parse_times, partial(_swapped, parse_flexible, (timestamp.timezone, timestamp.dayfirst)))
+            made = _remembering(partial(_swapped, parse_flexible, (timestamp.timezone, timestamp.dayfirst)))
         else:
-            made = partial(
-                _parse_times, partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone))
-            )
+            made = _remembering(partial(_swapped, parse_pattern, (timestamp.pattern or "", timestamp.timezone)))
         return self._name(f"parse_{kind.value}", made)
 
     # --- columns ---------------------------------------------------------------------------------------------------
@@ -619,38 +654,55 @@ class _WriterGenerator:
         key = source.text, deep and source.spends
         cached = self.cache.get(key)
         if cached is None:
-            evaluate = "evaluate_deeply" if key[1] else "evaluate"
-            cached = self.cache[key] = self._raw_of(source, f"values_{name}", evaluate)
+            cached = self.cache[key] = self._raw_of(source, f"values_{name}", deep=key[1])
         return cached
 
-    def _raw_of(self, source: Expression, name: str, evaluate: str) -> _RawColumn:
+    def _raw_of(self, source: Expression, name: str, *, deep: bool) -> _RawColumn:
         out, scope = self.out, self.scope
         call = scope_call(source)
         if call is not None:
-            out.add(f"{name} = {self._scope_column(*call)}")
-            return _RawColumn(name, "any")
+            return self._raw_input(call, name)
         path = static_path(source)
-        if path is None or not path[1]:
-            columns_of_scope = ", ".join(scope[name] for name in _COLUMNS)
-            arguments = f"{columns_of_scope}, odd_{self.number}{self._around(source)}"
-            out.add(f"{name} = {evaluate}({self._name('expression', source)}, {arguments})")
-            return _RawColumn(name, "any")
-        start, names = path
-        values = scope["elements"] if start == "@" else scope["record_roots"]
-        if isinstance(start, int):
-            values = self.parents[-start]
-        if not self.is_static:
-            out.add(f"{name} = [{_dynamic_chain(names)} for value in {values}]")
-            return _RawColumn(name, "any")
-        node = level_of(self.levels, start)
-        out.add(f"{name} = [{self._chain('value', node, names)} for value in {values}]")
-        return _RawColumn(name, node.at(names).leaf_kind())
+        if path is not None and path[1]:
+            return self._raw_input(path, name)
 
-    def _scope_column(self, function: str, argument: str | None) -> str:
+        def values(each: Input) -> str:
+            return self._raw_input(each, self._variable("values")).name
+
+        evaluated = self._evaluated("expression", source, scope, f"odd_{self.number}", values, deep=deep)
+        out.add(f"{name} = {evaluated}")
+        return _RawColumn(name, "any")
+
+    def _raw_input(self, each: Input, name: str) -> _RawColumn:
+        """Return a variable that holds the values of an input, `name` if there is none yet."""
+        if each in self.cache:
+            return self.cache[each]
+        kind = "any"
+        if not is_path(each):
+            text = self._scope_column(self.scope, *each)
+        else:
+            text = self._values(each, self.scope, self.levels if self.is_static else ())
+            if self.is_static:
+                kind = level_of(self.levels, each[0]).at(each[1]).leaf_kind()
+        self.out.add(f"{name} = {text}")
+        found = self.cache[each] = _RawColumn(name, kind)
+        return found
+
+    def _values(self, path: Path, scope: Mapping[str, str], levels: Sequence[PayloadNode]) -> str:
+        """Return the source of the column of the values at a path; `levels` are the trees of a static plan."""
+        start, names = path
+        column = scope["elements"] if start == "@" else scope["record_roots"]
+        if isinstance(start, int):
+            column = self.parents[-start]
+        if not self.is_static:
+            return f"[{_dynamic_chain(names)} for value in {column}]"
+        return f"[{self._chain('value', level_of(levels, start), names)} for value in {column}]"
+
+    def _scope_column(self, scope: Mapping[str, str], function: str, argument: str | None) -> str:
         """Return the source of the column of `meta('…')`, `header('…')` or `index()`."""
         if function == "index":
-            return f"list({self.scope['indices']})"
-        messages = self.scope["record_messages"]
+            return f"list({scope['indices']})"
+        messages = scope["record_messages"]
         if function == "header":
             return f"[header_value(message.headers.get({argument!r})) for message in {messages}]"
         return f"[message.{_META[argument or '']} for message in {messages}]"
@@ -774,6 +826,11 @@ def _scale_times(ns_per_unit: int, column: list[JSON], fallback: set[int]) -> li
 
 def _parse_times(parse: Callable[[str], int], column: list[JSON], fallback: set[int]) -> list[int]:
     return columns.parse_times(column, parse, fallback)
+
+
+def _remembering(parse: Callable[[str], int]) -> Callable[[list[JSON], set[int]], list[int]]:
+    """Return a parser of columns that remembers the last texts: many messages of a second have one text."""
+    return partial(_parse_times, lru_cache(_TIMES_REMEMBERED)(parse))
 
 
 def _swapped(parse: Callable[..., int], arguments: tuple[Any, ...], text: str) -> int:

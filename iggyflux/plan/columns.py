@@ -8,14 +8,17 @@ at once, in C; all others value by value.  A text is None where a value is null.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, repeat
-from typing import Any
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from iggyflux.errors import RecordError
-from iggyflux.expressions import Budget, Expression, truth
+from iggyflux.errors import EvaluationError, RecordError
+from iggyflux.expressions import RAISED, Budget, truth
+from iggyflux.expressions.evaluation import Evaluation, Run
+from iggyflux.expressions.lowering import Interpreted
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
     MAX_INTEGER,
@@ -54,20 +57,21 @@ def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
 
     From 2**53 on, an integer may have lost digits when it was decoded: the record needs the reference plan.
     """
-    has_null = None in column
-    values: Sequence[Any] = [0.0 if value is None else value for value in column] if has_null else column
+    values: Sequence[Any] = [value for value in column if value is not None] if None in column else column
     text = _encode(values)
     # msgspec and repr write the same digits, but not the same exponents; `n` is in what is not finite.
     if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:
         texts = text[1:-1].decode().split(",") if values else []
-        return _with_nulls(texts, column) if has_null else texts
+        return texts if len(values) == len(column) else _with_nulls(texts, column)
     return _texts(
         [None if value is None else _float_text(index, value, fallback) for index, value in enumerate(column)]
     )
 
 
 def _with_nulls(texts: Sequence[str], column: Sequence[object]) -> Texts:
-    return Texts([None if value is None else text for text, value in zip(texts, column, strict=True)])
+    """Return a column of the texts of what is not null."""
+    following = iter(texts).__next__
+    return Texts([None if value is None else following() for value in column])
 
 
 def _texts(texts: list[str | None]) -> Column:
@@ -256,8 +260,10 @@ def join_fields(columns: Sequence[tuple[str, Sequence[str | None], str]], fallba
     A record without a field is added to `fallback`.
     """
     parts = [
-        ["" if text is None else f",{prefix}{text}{suffix}" for text in texts] for prefix, texts, suffix in columns
-    ]
+        ["" if text is None else f",{prefix}{text}{suffix}" for text in texts]
+        for prefix, texts, suffix in columns
+        if type(texts) is not Texts or texts.count(None) < len(texts)
+    ] or [[""] * len(columns[0][1])]
     joined = ["".join(record)[1:] for record in zip(*parts, strict=True)]
     if "" in joined:
         fallback.update(index for index, fields in enumerate(joined) if not fields)
@@ -435,43 +441,100 @@ def check_times(times: list[int], fallback: Fallback) -> list[int]:
     return times
 
 
+_NOTHING: Final[Iterable[None]] = repeat(None)
+_NEW: Final = cast(JSON, object())
+_FAILED: Final = (EvaluationError, *RAISED)
+_TEXT_OR_NULL: Final = frozenset((str, type(None)))
+_Row: TypeAlias = tuple[JSON, Message | None, JSON, int | None, Sequence[JSON]]
+
+
 def evaluate(
-    expression: Expression,
-    documents: Sequence[JSON],
-    messages: Sequence[Message],
-    roots: Sequence[JSON],
-    indices: Sequence[int | None],
+    of: Interpreted,
+    inputs: Sequence[Sequence[JSON]],
     fallback: Fallback,
-    parents: Sequence[Sequence[JSON]] = (),
     *,
+    roots: Iterable[JSON] = _NOTHING,
+    messages: Iterable[Message | None] = _NOTHING,
+    indices: Iterable[int | None] = _NOTHING,
+    parents: Sequence[Sequence[JSON]] = (),
     steps: int = MAX_STEPS,
     deep: bool = False,
 ) -> list[JSON]:
     """Return what an expression that is not a plain path gives for each record.
 
-    `parents` are columns of the elements around that of each record, the outermost first.  `steps` is the budget for
-    all records of one message: their roots are one object.  With `deep`, all of a value is read, which takes steps.
-    Raise MayBeTooMuch if several messages together take more steps than one may.
+    `inputs` are the columns of what it is evaluated on.  The others are there if it needs them: `roots`, which also
+    tell the records of one message, where it takes steps; `parents` are those of the elements around each record, the
+    outermost first.  `steps` is the budget for all records of one message.  With `deep`, all of a value is read, which
+    takes steps.  Raise MayBeTooMuch if several messages together take more steps than one may.
     """
+    is_single = of.inputs is None or of.takes_one or not of.inputs
+    documents: Sequence[Any] = inputs[0] if is_single else list(zip(*inputs, strict=True))
+    budget = Budget(steps)
+    try:
+        if not of.uses:
+            found = _evaluate_together(of.run, documents, budget, _are_texts(inputs))
+        else:
+            found = _evaluate_scoped(of.run, _rows(documents, messages, roots, indices, parents), budget)
+        if deep:
+            for value in found:
+                budget.spend_on(value, deep=True)
+    except _FAILED:  # for one of them, or since together they take many steps
+        return _evaluate_each(of, _rows(documents, messages, roots, indices, parents), fallback, steps, deep)
+    return found
+
+
+def _rows(
+    documents: Iterable[JSON],
+    messages: Iterable[Message | None],
+    roots: Iterable[JSON],
+    indices: Iterable[int | None],
+    parents: Sequence[Sequence[JSON]],
+) -> Iterator[_Row]:
+    around: Iterable[Sequence[JSON]] = zip(*parents, strict=True) if parents else repeat(())
+    return zip(documents, messages, roots, indices, around, strict=False)
+
+
+def _are_texts(inputs: Sequence[Sequence[JSON]]) -> bool:
+    """Return whether all values are strings or null: equal ones are then the same, which 1, 1.0 and true are not."""
+    return all(_TEXT_OR_NULL.issuperset(map(type, column)) for column in inputs)
+
+
+def _evaluate_together(run: Run, documents: Sequence[Any], budget: Budget, are_texts: bool) -> list[JSON]:
+    """Return the values if none of them fails; `are_texts` says that equal documents give the same value."""
+    scope = Evaluation(None, None, None, budget)
+    counts: Mapping[Any, int] = Counter(documents) if are_texts else {}
+    if not counts or len(counts) * 2 > len(documents):
+        return [run(scope, document) for document in documents]
+    known = {}
+    for document, count in counts.items():
+        before = budget.spent
+        known[document] = run(scope, document)
+        budget.spend((budget.spent - before) * (count - 1))
+    return list(map(known.__getitem__, documents))
+
+
+def _evaluate_scoped(run: Run, rows: Iterable[_Row], budget: Budget) -> list[JSON]:
+    scope, values = Evaluation(None, None, None, budget), []
+    for document, scope.message, scope.root, scope.index, scope.parents in rows:
+        values.append(run(scope, document))
+    return values
+
+
+def _evaluate_each(of: Interpreted, rows: Iterable[_Row], fallback: Fallback, steps: int, deep: bool) -> list[JSON]:
     values: list[JSON] = []
-    run = expression.evaluate
-    budget: Budget | None = None
-    last: JSON = None
-    spent = 0
-    around = zip(*parents, strict=True) if parents else repeat(())
-    rows = zip(documents, messages, roots, indices, strict=True)
-    for index, ((document, message, root, element), outer) in enumerate(zip(rows, around, strict=False)):
-        if expression.spends and (budget is None or root is not last):
-            spent += 0 if budget is None else budget.spent
+    budget, last, spent = Budget(steps), _NEW, 0
+    for index, (document, message, root, element, outer) in enumerate(rows):
+        if of.spends and root is not last:
+            spent += budget.spent
             if spent > MAX_STEPS:
                 raise MayBeTooMuch
             budget, last = Budget(steps), root
         try:
-            value = run(document, message, root=root, index=element, budget=budget, parents=outer)
-            if deep and budget is not None:
+            value = of.run(Evaluation(message, root, element, budget, outer), document)
+            if deep:
                 budget.spend_on(value, deep=True)
             values.append(value)
-        except RecordError:
+        except _FAILED:
             fallback.add(index)
             values.append(None)
     return values

@@ -5,7 +5,9 @@ It equals the reference plan in lines, origins, failures, skips and order, and i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, compress, repeat
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import msgspec
 
 from iggyflux.errors import RecordError
+from iggyflux.expressions import Expression
+from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
@@ -58,6 +62,8 @@ class CompiledPlan:
         self._is_json = writer.source.payload.format == "json"
         self._strict = writer.source.strict
         self._is_bounded_by_size = False
+        self.interpreted: tuple[tuple[Expression, Interpreted], ...] = ()
+        """The expressions that generated code evaluates for each record."""
         self._repeats = writer.may_repeat
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
@@ -83,7 +89,35 @@ class CompiledPlan:
         else:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
-        self._is_bounded_by_size = self._is_json and generated.is_static
+        self._namespace = namespace
+        self._is_bounded_by_size = self._is_json and generated.is_static and not generated.interpreted
+        self.interpreted = generated.interpreted
+
+    def decode(self, messages: Sequence[Message]) -> list[Any]:
+        """Return the decoded payloads of good messages: what is read of them, nothing checked.  For measurements."""
+        return list(map(self._decode, _payloads(messages)))
+
+    @contextmanager
+    def timing(self, seconds: Callable[[], float]) -> Iterator[dict[Interpreted, float]]:
+        """Measure what the evaluation of each expression takes, while the block renders; no other thread may render."""
+        spent: dict[Interpreted, float] = defaultdict(float)
+        before = {name: self._namespace[name] for name in ("evaluate", "evaluate_deeply")}
+
+        def timed(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+            def call(of: Interpreted, *inputs: Any, **named: Any) -> Any:
+                since = seconds()
+                try:
+                    return evaluate(of, *inputs, **named)
+                finally:
+                    spent[of] += seconds() - since
+
+            return call
+
+        self._namespace.update({name: timed(evaluate) for name, evaluate in before.items()})
+        try:
+            yield spent
+        finally:
+            self._namespace.update(before)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains.
@@ -161,7 +195,9 @@ class CompiledPlan:
         except _DECODE_ERRORS:
             roots = self._decode_each(decode, payloads, fallback)
             kept = [index for index in kept if index not in fallback]
-            messages_kept = [messages[index] for index in kept]
+            messages_kept = (
+                messages.chosen(kept) if isinstance(messages, LazyMessages) else [messages[index] for index in kept]
+            )
         inner_fallback: set[int] = set()
         made, positions, origins, skipped, empty = run(messages_kept, roots, inner_fallback)
         work.characters += sum([sum(map(len, lines)) for lines, _, _ in made])
@@ -229,7 +265,7 @@ class CompiledPlan:
         lines, buckets = self._without_buckets(lines)
         if not fallback:
             return Rendered(lines, indices, [], skips, none, omitted=[], times=times, buckets=buckets)
-        return self._merge(messages, lines, buckets, indices, skips, none, fallback, work)
+        return self._merge(messages, lines, times, buckets, indices, skips, none, fallback, work)
 
     def _without_buckets(self, lines: list[str]) -> tuple[list[str], list[str] | None]:
         """Return the lines, and the buckets that generated code writes before them."""
@@ -242,6 +278,7 @@ class CompiledPlan:
         self,
         messages: Sequence[Message],
         lines: list[str],
+        times: Sequence[int],
         buckets: list[str] | None,
         indices: list[int],
         skips: list[int],
@@ -251,7 +288,7 @@ class CompiledPlan:
     ) -> Rendered:
         keep = [index not in fallback for index in indices]
         places = repeat("") if buckets is None else compress(buckets, keep)
-        found = list(zip(compress(indices, keep), compress(lines, keep), places, strict=False))
+        found = list(zip(*(compress(each, keep) for each in (indices, lines, times)), places, strict=False))
         failures: list[Failure] = []
         omitted: list[Failure] = []
         skips = [index for index in skips if index not in fallback]
@@ -261,20 +298,24 @@ class CompiledPlan:
                 raise MayBeTooMuch
             outcome = self.reference.render_message(index, messages[index], work)
             chosen = outcome.buckets or repeat("")
-            found += [(index, line, bucket) for line, bucket in zip(outcome.lines, chosen, strict=False)]
+            found += [
+                (index, line, int(line[line.rfind(" ") :]), bucket)
+                for line, bucket in zip(outcome.lines, chosen, strict=False)
+            ]
             failures += outcome.failures
             skips += outcome.skipped
             none += outcome.empty
             omitted += outcome.omitted
         found.sort(key=_index)
         return Rendered(
-            [line for _, line, _ in found],
-            [index for index, _, _ in found],
+            [line for _, line, _, _ in found],
+            [index for index, _, _, _ in found],
             failures,
             sorted(skips),
             sorted(none),
             omitted=omitted,
-            buckets=None if buckets is None else [bucket for _, _, bucket in found],
+            times=[time for _, _, time, _ in found],
+            buckets=None if buckets is None else [bucket for _, _, _, bucket in found],
         )
 
 
@@ -289,7 +330,7 @@ def _casts_numbers(writer: Writer) -> bool:
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
 
 
-def _index(found: tuple[int, str, str]) -> int:
+def _index(found: tuple[int, str, int, str]) -> int:
     return found[0]
 
 

@@ -74,9 +74,9 @@ class PayloadNode:
     def leaf_type(self) -> str:
         """Return the annotation of a leaf."""
         wanted = self.wanted - {"presence"}
-        if len(wanted) == 1:
-            return LEAVES[next(iter(wanted))]
-        return LEAVES["scalar"] if wanted else "Any"
+        if not wanted or "any" in wanted:
+            return "Any"
+        return LEAVES[next(iter(wanted)) if len(wanted) == 1 else "scalar"]
 
     def leaf_kind(self) -> str:
         """Return the known kind of the decoded leaf; `any` if it must be checked."""

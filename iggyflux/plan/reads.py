@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from iggyflux.expressions import Expression, Reads
+from iggyflux.expressions.syntax import Node, children_in_order
 from iggyflux.spec import PointSpec, Reader, Writer
 
 
@@ -61,6 +63,25 @@ def point_expressions(point: PointSpec) -> Iterator[Expression]:
     for source in sources:
         if isinstance(source, Expression):
             yield source
+
+
+def reads_arrival(writer: Writer) -> bool:
+    """Return whether lines can depend on when a message arrived."""
+    times = (point.timestamp for point in writer.points)
+    return any(time.source is None or time.default_message for time in times) or any(
+        _reads_time(expression.node) for expression in writer_expressions(writer)
+    )
+
+
+def _reads_time(node: Node) -> bool:
+    children = children_in_order(node)
+    if node["type"] == "function_expression" and node["value"] == "meta":
+        return any(child.get("value") not in _TIMELESS for child in children)
+    return any(map(_reads_time, children))
+
+
+_TIMELESS: Final = ("stream", "topic", "partition", "offset", "id")
+"""What `meta` gives besides times."""
 
 
 def columns_read(reader: Reader) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Whether a writer document is static, and the tree of what is then decoded.
 
-Static means that every expression is a plain path, a call that reads something other than the payload, or a condition
-on a path that generated code can test itself.  Everything else needs the whole payload decoded.
+Static means that every expression is a plain path, a function of values at plain paths, or reads something other
+than the payload.  Everything else needs the whole payload decoded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from iggyflux.expressions import Expression, scope_call, static_path
-from iggyflux.expressions.lowering import Start
+from iggyflux.expressions.lowering import Path, Start, is_path, on_inputs
 from iggyflux.plan.layout import MOST_NESTED, PayloadNode
 from iggyflux.plan.reads import point_expressions
 from iggyflux.plan.reference import UNITS
@@ -51,7 +51,7 @@ def _enter_all(shape: Shape, writer: Writer) -> bool:
         return False
     if any(spec.tag_stars or spec.field_stars for spec in writer.points):
         return False
-    if writer.where is not None and not _enter_condition(writer.where, shape.root):
+    if writer.where is not None and not _enter_condition([shape.root], writer.where):
         return False
     for spec, paths in zip(writer.points, shape.list_paths, strict=True):
         if paths is None or max(map(len, paths), default=0) > MOST_NESTED:
@@ -62,7 +62,7 @@ def _enter_all(shape: Shape, writer: Writer) -> bool:
             node.items = node.items or PayloadNode()
             levels.append(node.items)
         shape.levels.append(levels)
-        if spec.where is not None and not _enter_condition(spec.where, levels[-1]):
+        if spec.where is not None and not _enter_condition(levels, spec.where):
             return False
         wanted = {id(item.source): _wanted(item) for item in spec.fields}
         wanted[id(spec.measurement)] = "string"
@@ -78,9 +78,16 @@ def _enter(levels: Sequence[PayloadNode], expression: Expression, wanted: str) -
     if scope_call(expression) is not None:
         return True
     path = static_path(expression)
-    if path is None or not 0 < len(path[1]) <= MOST_NESTED:
-        return False
+    if path is not None:
+        return _enter_path(levels, path, wanted)
+    of = on_inputs(expression)
+    return of is not None and all(_enter_path(levels, each, "any") for each in of.inputs or () if is_path(each))
+
+
+def _enter_path(levels: Sequence[PayloadNode], path: Path, wanted: str) -> bool:
     start, names = path
+    if not 0 < len(names) <= MOST_NESTED:
+        return False
     level_of(levels, start).at(names).wanted.add(wanted)
     return True
 
@@ -90,11 +97,13 @@ def level_of(levels: Sequence[PayloadNode], start: Start) -> PayloadNode:
     return levels[0] if start == "root" else levels[-1] if start == "@" else levels[-1 - start]
 
 
-def _enter_condition(expression: Expression, node: PayloadNode) -> bool:
+def _enter_condition(levels: Sequence[PayloadNode], expression: Expression) -> bool:
     condition = find_condition(expression)
-    if condition is None or len(condition.path) > MOST_NESTED:
+    if condition is None:
+        return _enter(levels, expression, "any")
+    if len(condition.path) > MOST_NESTED:
         return False
-    node.at(condition.path).wanted.add("presence" if condition.literal is None else "scalar")
+    levels[-1].at(condition.path).wanted.add("presence" if condition.literal is None else "scalar")
     return True
 
 

@@ -60,6 +60,14 @@ class _Entry:
     memo: Memo | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The entries for objects of some members, in the order of their names, and these names."""
+
+    entries: list[_Entry]
+    names: frozenset[str]
+
+
 class _Stars:
     """What tags and fields share: from objects to groups, from names to entries in order."""
 
@@ -90,11 +98,11 @@ class _Stars:
         self._name_characters = name_characters
         self._added = tuple(added)
         self._defaults = {escape_key(key, dialect) + "=": text for key, text in added.items()}
-        self._layouts: dict[Names, list[_Entry] | None] = {}
+        self._layouts: dict[Names, _Layout | None] = {}
         self._named_characters = 0
         self._budget = MemoBudget()
 
-    def _groups(self, objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[tuple[list[_Entry], Group]]:
+    def _groups(self, objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[tuple[_Layout, Group]]:
         """Return the records grouped by the members of their objects; those added to `fallback` are in no group."""
         groups: dict[Names, Group] = {}
         room = [self._name_characters]
@@ -112,7 +120,7 @@ class _Stars:
                 groups.setdefault(tuple(names), []).append((index, values))
         if self._budget.held > MEMO_CHARACTERS:
             self._forget()
-        known: list[tuple[list[_Entry], Group]] = []
+        known: list[tuple[_Layout, Group]] = []
         for key, group in groups.items():
             layout = self._layout(key)
             if layout is None:
@@ -121,8 +129,8 @@ class _Stars:
                 known.append((layout, group))
         return known
 
-    def _layout(self, names: Names) -> list[_Entry] | None:
-        """Return the entries for objects of these members, in the order of their names; None if two have one name."""
+    def _layout(self, names: Names) -> _Layout | None:
+        """Return the layout for objects of these members; None if two have one name."""
         try:
             return self._layouts[names]
         except KeyError:
@@ -137,7 +145,7 @@ class _Stars:
         self._named_characters = 0
         self._budget = MemoBudget()
 
-    def _arrange(self, names: Names) -> list[_Entry] | None:
+    def _arrange(self, names: Names) -> _Layout | None:
         entries = {name: _Entry(index) for index, name in enumerate(self._named)}
         share = self._series_bytes // (sum(map(len, names)) + len(self._named) + 1)
         index = -1
@@ -164,7 +172,7 @@ class _Stars:
                 entries[name] = _Entry(index, prefix, star, self._memo(prefix, share))
         for index, name in enumerate(self._added, len(self._named)):
             entries.setdefault(name, _Entry(index))
-        return [entries[name] for name in sorted(entries)]
+        return _Layout([entries[name] for name in sorted(entries)], frozenset(entries))
 
     def _memo(self, prefix: str | None, share: int) -> Memo | None:  # noqa: ARG002  (fields remember nothing)
         return None
@@ -248,18 +256,22 @@ class StarFields(_Stars):
     part = LinePart.FIELD_KEY
 
     def __call__(
-        self, named: Sequence[tuple[str, Column, str]], objects: Sequence[Sequence[JSON]], fallback: Fallback
+        self,
+        named: Sequence[tuple[str, Column, str]],
+        objects: Sequence[Sequence[JSON]],
+        fallback: Fallback,
+        tags: Sequence[frozenset[str]] = (),
     ) -> list[str]:
         """Return the field set of each record; a record without a field is added to `fallback`.
 
-        Raise MayBeTooMuch.
+        `tags` are the names of each record's tags, if `"*"` is among these too.  Raise MayBeTooMuch.
         """
         made = [""] * len(objects[0])
         characters = 0
         for layout, group in self._groups(objects, fallback):
             inner: Fallback = set()
             parts: list[tuple[str, Sequence[str | None], str]] = []
-            for entry in layout:
+            for entry in layout.entries:
                 if entry.star is None:
                     prefix, texts, suffix = named[entry.index]
                     parts.append((prefix, [texts[index] for index, _ in group], suffix))
@@ -272,6 +284,9 @@ class StarFields(_Stars):
                 made[index] = text
             fallback.update(group[position][0] for position in inner)
             fallback.update(index for index, _ in group if not made[index])
+            if tags:
+                shared = {each for each in {tags[index] for index, _ in group} if not each.isdisjoint(layout.names)}
+                fallback.update(index for index, _ in group if tags[index] in shared)
         return made
 
     def _member(self, entry: _Entry, star: Star, column: list[JSON], fallback: Fallback) -> tuple[str, Column, str]:
@@ -294,17 +309,25 @@ class StarTags(_Stars):
 
     part = LinePart.TAG_KEY
 
-    def __call__(self, named: Sequence[Column], objects: Sequence[Sequence[JSON]], fallback: Fallback) -> list[str]:
-        """Return the tag set of each record, with a comma before each tag.
+    def __call__(
+        self,
+        named: Sequence[Column],
+        objects: Sequence[Sequence[JSON]],
+        fallback: Fallback,
+        names: list[frozenset[str]] | None = None,
+    ) -> list[str]:
+        """Return the tag set of each record, with a comma before each tag; `names` gets those of each record.
 
         Raise MayBeTooMuch.
         """
         made = [""] * len(objects[0])
+        if names is not None:
+            names += [frozenset()] * len(made)
         characters = 0
         for layout, group in self._groups(objects, fallback):
             inner: Fallback = set()
             parts: list[list[Any]] = []
-            for entry in layout:
+            for entry in layout.entries:
                 if entry.memo is None:
                     parts.append([named[entry.index][index] for index, _ in group])
                 else:
@@ -314,6 +337,9 @@ class StarTags(_Stars):
             if parts:
                 for (index, _), texts in zip(group, zip(*parts, strict=True), strict=True):
                     made[index] = "".join(texts)
+            if names is not None:
+                for index, _ in group:
+                    names[index] = layout.names
             fallback.update(group[position][0] for position in inner)
         return made
 

@@ -33,6 +33,8 @@ class Configuration:
     refused: Problem | None = None
     changes: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "refused": 0})
     """How many changes were accepted and refused."""
+    reads: int = 0
+    """How often the documents were read again to the end, changed or not."""
 
     def as_dict(self, *, is_changing: bool, public: Show | None = None) -> dict[str, JSON]:
         """Return the JSON form; `public` says what others than who reads the log are shown, None is all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -16,12 +16,14 @@ MOST_FLUSH_SECONDS: Final = 3.0
 
 
 @contextmanager
-def exporting(status: Callable[[], Any], *, propagates: bool, shutdown_seconds: float) -> Iterator[Tracing]:
+def exporting(
+    status: Callable[[], Any], *, propagates: bool, shutdown_seconds: float, environ: Mapping[str, str] = os.environ
+) -> Iterator[Tracing]:
     """Export inside the block; `status` returns the status as JSON.  Without the variables nothing is imported.
 
     Raise `PipelineError`: IFX824 if a package is missing, IFX823 for a variable that cannot be used.
     """
-    exports = exports_of(os.environ)
+    exports = exports_of(environ)
     if not exports:
         yield NO_TRACING
         return
@@ -34,5 +36,5 @@ def exporting(status: Callable[[], Any], *, propagates: bool, shutdown_seconds: 
         hint = "pip install 'iggyflux[otel]', or set OTEL_SDK_DISABLED=true"
         raise PipelineError([Problem("IFX824", message, hint=hint)]) from error
     seconds = min(MOST_FLUSH_SECONDS, shutdown_seconds)
-    with exporting_to(exports, status, os.environ, propagates=propagates, seconds=seconds) as tracing:
+    with exporting_to(exports, status, environ, propagates=propagates, seconds=seconds) as tracing:
         yield tracing

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
@@ -15,9 +16,10 @@ from iggyflux.mapping import Reader, Writer
 from iggyflux.pipeline import Endpoint, InfluxSettings, TopicAddress
 from iggyflux.records import JSON
 from iggyflux.runner.series_guard import SeriesGuard, series_state
-from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state
+from iggyflux.runner.settled_ledger import BUSY_SECONDS, SettledLedger, ledger_state, left_ledgers
 from iggyflux.runner.setup import ReaderSetup, RouteSetup, WriterSetup
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, Source
+from iggyflux.transports.share import ALONE
 
 if TYPE_CHECKING:
     from iggyflux.cursors import CursorStore
@@ -41,6 +43,7 @@ def _log_source(setup: WriterSetup, end: Endpoint) -> Source:
         start=item.start,
         batch_size=setup.influxdb.batch_size,
         until_end=setup.until_end,
+        share=setup.share,
     )
 
 
@@ -84,6 +87,7 @@ def _iggy_source(setup: WriterSetup, _end: Endpoint) -> Source:
         until_end=setup.until_end,
         exclusive=item.consumer.exclusive,
         remedy=setup.regroup_command,
+        share=setup.share if item.consumer.kind == "single" else ALONE,  # Iggy shares the partitions of a group
     )
 
 
@@ -259,7 +263,11 @@ def make_ledger(setup: WriterSetup, source: Endpoint) -> SettledLedger | None:
     has_offsets = source.kind in ("iggy", "log") or (source.kind == "file" and not source.envelope)
     if not setup.pipeline.names_state or isinstance(state, TopicAddress) or not has_offsets:
         return None
-    return SettledLedger(setup.name, setup.writer.on_error, ledger_state(state, setup.name, busy_seconds=BUSY_SECONDS))
+    worker, workers = setup.share.worker, setup.share.workers
+    store = ledger_state(state, setup.name, worker, busy_seconds=BUSY_SECONDS)
+    if worker:
+        return SettledLedger(setup.name, setup.writer.on_error, store)
+    return SettledLedger(setup.name, setup.writer.on_error, store, partial(left_ledgers, state, setup.name, workers))
 
 
 def query_of(reader: Reader, settings: InfluxSettings) -> dict[str, JSON]:

@@ -27,6 +27,11 @@ class Job:
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
     trace: Trace = NO_TRACE
+    payload_bytes: int = field(init=False)
+    """Of its messages, which stay in memory until it is settled."""
+
+    def __post_init__(self) -> None:
+        self.payload_bytes = self.batch.payload_bytes
 
     def message_of(self, refusal: Refusal) -> int:
         """Return the index of the message that a refused line was made of."""
@@ -125,7 +130,7 @@ class Ledger:
     def begin(self, job: Job) -> None:
         """Add a batch that was read."""
         traces = [] if job.trace is NO_TRACE else [job.trace]
-        arrivals, size = array("d", [job.messages[0].timestamp_us]), job.batch.payload_bytes
+        arrivals, size = array("d", [job.messages[0].timestamp_us]), job.payload_bytes
         entry = self._unsettled[job] = _Entry(job.batch.last, len(job.messages), arrivals, traces, size)
         self.unsettled_bytes += size
         self._queues.setdefault(job.batch.partition, deque()).append(entry)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem, closest, listed
 from iggyflux.mapping import load_mapping
@@ -16,6 +17,7 @@ from iggyflux.runner.ends import find_ends
 from iggyflux.runner.factories import dead_letters_folder
 from iggyflux.runner.route import ReaderRoute, Route
 from iggyflux.runner.setup import AnySetup, WriterSetup, make_setup
+from iggyflux.transports.share import ALONE, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,30 @@ class PreparedRoute:
         if isinstance(self.setup, WriterSetup):
             return build_writer(self.setup, self.source, self.sink)
         return build_reader(self.setup, self.sink)
+
+    @property
+    def alone_because(self) -> str | None:
+        """Why one process runs the route, whatever the number of workers; None if they share its partitions."""
+        return next((reason for is_so, reason in _ALONE if is_so(self)), None)
+
+    def of(self, share: Share) -> PreparedRoute | None:
+        """Return what a worker with this share runs of the route; None if it is nothing."""
+        if self.alone_because is None:
+            return replace(self, setup=replace(self.setup, share=share))
+        return None if share.worker else self
+
+
+_ALONE: Final[tuple[tuple[Callable[[PreparedRoute], bool], str], ...]] = (
+    (lambda route: route.setup.kind == "reader", "a reader has one position"),
+    (lambda route: route.source.kind not in ("iggy", "log"), "its source has no partitions"),
+    (lambda route: route.sink.kind != "influxdb", "one process writes to its sink"),
+    (lambda route: _has_limits(route.setup), "`limits` counts the series of all messages"),
+    (lambda route: route.setup.item.consumer.exclusive, "`exclusive` says that no other process is a member"),
+)
+
+
+def _has_limits(setup: AnySetup) -> bool:
+    return isinstance(setup, WriterSetup) and setup.writer.limits is not None
 
 
 def open_writers(pipeline: Pipeline, *, only: Sequence[str] = ()) -> list[Route]:
@@ -50,13 +76,16 @@ def open_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[s
     return [route.build() for route in prepare_routes(pipeline, until_end=until_end, only=only)]
 
 
-def prepare_routes(pipeline: Pipeline, *, until_end: bool = False, only: Sequence[str] = ()) -> list[PreparedRoute]:
-    """Return the routes of `pipeline`, or those that `only` names, not yet built.
+def prepare_routes(
+    pipeline: Pipeline, *, until_end: bool = False, only: Sequence[str] = (), share: Share = ALONE
+) -> list[PreparedRoute]:
+    """Return the routes of `pipeline`, or those that `only` names, not yet built; of them what `share` has.
 
     Raise as `open_routes` does.
     """
     setups = _choose(pipeline, _load_mappings(pipeline, until_end), only)
-    return [PreparedRoute(setup, *ends) for setup, ends in zip(setups, find_ends(setups), strict=True)]
+    prepared = [PreparedRoute(setup, *ends) for setup, ends in zip(setups, find_ends(setups), strict=True)]
+    return [found for each in prepared if (found := each.of(share)) is not None]
 
 
 def _load_mappings(pipeline: Pipeline, until_end: bool) -> list[AnySetup]:
@@ -96,7 +125,7 @@ def _choose(pipeline: Pipeline, setups: list[AnySetup], only: Sequence[str]) -> 
         problems += [
             pipeline.problem("IFX819", setup.item, f"{setup.name!r} has `limits`, and `state` is a topic", hint=hint)
             for setup in setups
-            if isinstance(setup, WriterSetup) and setup.writer.limits is not None
+            if _has_limits(setup)
         ]
     problems += [
         pipeline.problem(

@@ -109,6 +109,7 @@ class Reload:
                     self._refuse([Problem("IFX699", f"internal error: {error!r}")], status)
                 finally:
                     status.is_checking = False
+                    status.reads += 1
                     self._manager.ready()
         finally:
             await self._worker.abandon()

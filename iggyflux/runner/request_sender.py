@@ -31,8 +31,8 @@ _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, 
 
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
-_MOST_BYTES = 16_000_000
-"""The most characters of several requests in flight, where their number is not given but adapted."""
+_MOST_BYTES = 32_000_000
+"""The most memory of several requests in flight, as they count it, where their number is not given but adapted."""
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -59,8 +59,8 @@ class RequestSender:
         self._sink, self._state, self._held = place.sink, place.state, place.held
         self._settle = settle
         self._in_flight: dict[asyncio.Task[None], Footprint] = {}
-        self._size = 0
-        """Of the requests in flight, in characters."""
+        self._memory = 0
+        """Of the requests in flight."""
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
@@ -138,17 +138,17 @@ class RequestSender:
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint
-        self._size += request.size
-        delivery.add_done_callback(partial(self._has_ended, request.size))
+        self._memory += request.memory
+        delivery.add_done_callback(partial(self._has_ended, request.memory))
         await asyncio.sleep(0)
 
     def _is_full(self, request: Request) -> bool:
         """Whether `request` would take too much memory beside those in flight."""
-        return self._route.max_in_flight is None and self._size + request.size > _MOST_BYTES
+        return self._route.max_in_flight is None and self._memory + request.memory > _MOST_BYTES
 
-    def _has_ended(self, size: int, delivery: asyncio.Task[None]) -> None:
+    def _has_ended(self, memory: int, delivery: asyncio.Task[None]) -> None:
         del self._in_flight[delivery]
-        self._size -= size
+        self._memory -= memory
 
     def _pace(self) -> Pace:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""

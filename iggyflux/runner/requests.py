@@ -1,7 +1,8 @@
 """Lines of several batches joined to requests, and each line's way back to its batch.
 
 Pure.  Requests are bounded by lines and by bytes.  The exact bound on bytes is the delivery's, which knows what the
-server accepts: here the size is counted in characters.
+server accepts: here the size is counted in characters.  The payloads of its messages stay in memory until a request is
+settled, since each may become a dead letter; so they are bounded too.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Final
 
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.runner.ledger import Share
 from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
+
+MOST_PAYLOAD_BYTES: Final = 4_000_000
+"""The most bytes of the payloads of a request, but for a single line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +38,17 @@ class Request:
     lines: Sequence[str]
     size: int
     """In characters, line feeds included."""
+    payload_bytes: int = 0
+    """The part of the payloads that its lines are of their batches."""
     times: Sequence[int] | None = None
     """As `Rendered.times`."""
     traced: Requests = field(default=NO_REQUESTS, compare=False)
     """What is informed each time that it is sent."""
+
+    @property
+    def memory(self) -> int:
+        """How many bytes it takes until it is settled, overheads left out: the lines are there as a body, too."""
+        return 2 * self.size + self.payload_bytes
 
     def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[Refusal]]]:
         """Yield each range with its refused lines, counted from the first line of the range."""
@@ -63,6 +75,7 @@ class RequestBuilder:
         self._ranges: list[LineRange] = []
         self._lines: Sequence[str] = ()
         self._size = 0
+        self._payload_bytes = 0.0
 
     def __len__(self) -> int:
         """Return the number of lines that wait for a request."""
@@ -71,8 +84,15 @@ class RequestBuilder:
     def add(self, share: Share) -> Iterator[Request]:
         """Add the lines of a batch, or a share of them; yield the requests that are full."""
         lines, start, total = share.lines, 0, len(share.lines)
+        of_a_line = share.job.payload_bytes / max(len(share.job.rendered.lines), 1)
         while start < total:
             free = self._max_lines - len(self._lines)
+            if self._payload_bytes + (total - start) * of_a_line > MOST_PAYLOAD_BYTES:
+                fitting = int((MOST_PAYLOAD_BYTES - self._payload_bytes) / of_a_line)
+                if not fitting and self._ranges:
+                    yield self.take()
+                    continue
+                free = min(free, max(fitting, 1))
             added = lines if total <= free and not start else lines[start : start + free]
             size = sum(map(len, added)) + len(added)
             if self._size + size > self._max_bytes:
@@ -85,15 +105,18 @@ class RequestBuilder:
             self._ranges.append(LineRange(share, start, start + len(added)))
             self._lines = [*self._lines, *added] if self._lines else added
             self._size += size
+            self._payload_bytes += len(added) * of_a_line
             start += len(added)
-            if len(self._lines) >= self._max_lines or self._size >= self._max_bytes:
+            is_full = len(self._lines) >= self._max_lines or self._size >= self._max_bytes
+            if is_full or self._payload_bytes >= MOST_PAYLOAD_BYTES:
                 yield self.take()
 
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
         traced = requests_of([lines.share.job.trace for lines in self._ranges])
-        request = Request(tuple(self._ranges), self._lines, self._size, _times(self._ranges), traced)
-        self._ranges, self._lines, self._size = [], (), 0
+        sizes = self._size, int(self._payload_bytes)
+        request = Request(tuple(self._ranges), self._lines, *sizes, _times(self._ranges), traced)
+        self._ranges, self._lines, self._size, self._payload_bytes = [], (), 0, 0.0
         return request
 
 

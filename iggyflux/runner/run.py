@@ -29,6 +29,7 @@ from iggyflux.runner.stop import Stop
 from iggyflux.runner.writer_run import WriterRun
 from iggyflux.telemetry.tracing import NO_TRACING, Tracing
 from iggyflux.transports.base import Lagging, server_of
+from iggyflux.transports.share import ALONE, Share
 
 _TICK_SECONDS = 1.0
 
@@ -50,6 +51,7 @@ async def run_pipeline(
     manager: ServiceManager | None = None,
     reloading: Callable[[Documents], Reload] | None = None,
     check: Check | None = None,
+    share: Share = ALONE,
 ) -> Summary:
     """Run `pipeline`, or the routes that `only` names, and return the summary.
 
@@ -57,7 +59,8 @@ async def run_pipeline(
     `status` is kept up to date during the run; `status_file` holds it as JSON, new every second.  `listen` is an
     address for metrics and health, instead of that of the pipeline.  `manager` learns when the run is ready, that it
     lives and that it stops.  `reloading` returns what follows changes of the documents; `check` says what is wrong with
-    changed ones that compile.  Raise `DocumentError` for problems found before the start; a route that stops later is
+    changed ones that compile.  Of routes whose partitions processes can share, `share` is what this one reads; its
+    first one runs the others.  Raise `DocumentError` for problems found before the start; a route that stops later is
     in the summary.
     """
     from iggyflux.runner.documents import PipelineDocuments
@@ -65,7 +68,7 @@ async def run_pipeline(
     from iggyflux.runner.listening import listening, public_tree
     from iggyflux.runner.open import prepare_routes  # imports the mapping language, which `run_routes` does not need
 
-    prepared, status = prepare_routes(pipeline, until_end=until_end, only=only), status or Status()
+    prepared, status = prepare_routes(pipeline, until_end=until_end, only=only, share=share), status or Status()
     routes = [each.build() for each in prepared]
     reload = None if reloading is None else reloading(PipelineDocuments(pipeline, prepared, check))
     stop = stop or Stop()

@@ -11,6 +11,7 @@ progress:
 |                  | the ends are there   |                                                                       |
 |                  | … `max_retries` times| stops (IFX606) if there is such a limit, and nothing was connected    |
 |                  | in a row             | before                                                                |
+|                  | … for one reason     | logs the first three failures, the fourth, the eighth and so on       |
 |                  | no answer for 5 s,   | the status shows it; `server.no_answer` is logged                     |
 |                  | for 15 s             |                                                                       |
 |                  | a stop is requested  | cancels the attempt and ends                                          |
@@ -80,6 +81,8 @@ class Session:
         """Whether the last attempt to connect failed."""
         self._has_returned = False
         """Whether the backoff started anew because it was connected after such an attempt, and nothing came of it."""
+        self._reason = ""
+        """Why it could not connect last."""
         self._new_starts = 0
         """How often the backoff started anew without progress."""
 
@@ -192,16 +195,19 @@ class Session:
             seconds = backoff_seconds(failures, self._random(), first=first, cap=cap)
         self._status.reconnects += 1
         self._status.wait_for(error.named, briefly=error.briefly)
-        emit(
-            log,
-            logging.WARNING,
-            "route.not_connected",
-            route=self._route,
-            server=error.server,
-            seconds=round(seconds, 2),
-            reason=error,
-            hint=self._hint(most) if failures == _HINT_AT else None,
-        )
+        is_new, self._reason = str(error) != self._reason, str(error)
+        if is_new or failures <= _HINT_AT or failures.bit_count() == 1:  # 4, 8, 16, …: an outage may take days
+            emit(
+                log,
+                logging.WARNING,
+                "route.not_connected",
+                route=self._route,
+                server=error.server,
+                attempt=failures,
+                seconds=round(seconds, 2),
+                reason=error,
+                hint=self._hint(most) if failures == _HINT_AT else None,
+            )
         return seconds
 
     def _hint(self, most: int | None) -> str:

@@ -12,6 +12,7 @@ The guarantee does not depend on it, so a ledger that cannot be read or written 
 | the route is connected, and the last    | forgets the partition: its log was replaced                          |
 | message of a partition is another one   |                                                                      |
 | … the ledger is read later              | the same, before it notes anything                                   |
+| a run has fewer workers than before     | the first one takes over the ledgers of those that are gone          |
 | the end of the run                      | one last write; the file is waited for no longer than `BUSY_SECONDS` |
 """
 
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -37,6 +39,7 @@ from iggyflux.state.store import StateStore
 from iggyflux.transports.base import Comparing, Worker
 
 KIND: Final = "ledger"
+_WORKERS: Final = "workers"
 BUSY_SECONDS: Final = 0.2
 """How long a route waits for a locked ledger: less than any stop may take."""
 EVERY_SECONDS: Final = 1.0
@@ -45,17 +48,65 @@ _AGAIN_SECONDS: Final = 5.0
 log = logging.getLogger("iggyflux.runner")
 
 
-def ledger_state(folder: Path, name: str, *, busy_seconds: float = sqlite.BUSY_SECONDS) -> SqliteState:
-    """Return the state of the ledger of the writer `name`, on disk in `folder`."""
-    path, owner = folder / f"{file_name(name)}.ledger{SUFFIX}", f"the ledger of {name!r}"
+def ledger_state(folder: Path, name: str, worker: int = 0, *, busy_seconds: float = sqlite.BUSY_SECONDS) -> SqliteState:
+    """Return the state of the ledger of the writer `name` in `folder`, as one of the workers of a run keeps it.
+
+    The first worker keeps that of a run alone, each other one its own in a folder beneath it.
+    """
+    place = folder / _WORKERS / str(worker) if worker else folder
+    path, owner = place / f"{file_name(name)}.ledger{SUFFIX}", f"the ledger of {name!r}"
     return SqliteState(path, KIND, name, owner, busy_seconds=busy_seconds)
+
+
+def read_ledgers(folder: Path, name: str) -> SettledOffsets | None:
+    """Return what the ledgers of all workers of the writer `name` have together; None if there is none.
+
+    Raise `Stopped` if one cannot be read.
+    """
+    found = None
+    for worker in _workers(folder, name):
+        state = ledger_state(folder, name, worker)
+        try:
+            record = state.read()
+        finally:
+            state.close()
+        if record is not None:
+            found = SettledOffsets.of(record) if found is None else found.joined(SettledOffsets.of(record))
+    return found
+
+
+def left_ledgers(folder: Path, name: str, workers: int) -> list[SqliteState]:
+    """Return the ledgers of the writer `name` that workers kept which a run of so many `workers` does not have.
+
+    Raise `Stopped`.
+    """
+    return [ledger_state(folder, name, worker) for worker in _workers(folder, name) if worker >= workers]
+
+
+def _workers(folder: Path, name: str) -> list[int]:
+    """Return the workers that may have a ledger, the first one always."""
+    place = folder / _WORKERS
+    with sqlite.translate_errors(place, "use"):
+        try:
+            numbers = sorted(int(each) for each in os.listdir(place) if each.isdecimal())  # noqa: PTH208  # names only
+        except (FileNotFoundError, NotADirectoryError):
+            return [0]
+        return [0, *(worker for worker in numbers if worker and ledger_state(folder, name, worker).path.exists())]
 
 
 class SettledLedger:
     """The ledger of one route."""
 
-    def __init__(self, route: str, on_error: OnError, store: StateStore) -> None:
+    def __init__(
+        self,
+        route: str,
+        on_error: OnError,
+        store: StateStore,
+        left: Callable[[], Sequence[StateStore]] = lambda: (),
+    ) -> None:
+        """`left` returns the ledgers of the route that no process keeps any more; it may block, and raise `Stopped`."""
         self._route = route
+        self._left = left
         self.on_error = on_error
         self._store = store
         self._worker = Worker("ledger")
@@ -162,7 +213,23 @@ class SettledLedger:
 
     def _read(self) -> SettledOffsets:
         self._store.take()
-        return SettledOffsets.of(self._store.read())
+        found = SettledOffsets.of(self._store.read())
+        for store in self._left():
+            found = self._taken_over(store, found)
+        return found
+
+    def _taken_over(self, store: StateStore, found: SettledOffsets) -> SettledOffsets:
+        """Return `found` with the claims of a ledger that is left: from now on they are compared with the log here."""
+        try:
+            store.take()
+            found = found.joined(SettledOffsets.of(store.read()))
+            self._commit(found)
+            store.replace(None)
+        except Stopped as error:  # another run has it, or it cannot be read
+            self._report(error)
+        finally:
+            store.close()
+        return found
 
     def _report(self, error: Stopped | NotConnected) -> None:
         if not self._is_reported:

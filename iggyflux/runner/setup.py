@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from iggyflux.mapping import Reader, ReaderMapping, Writer, WriterMapping
 from iggyflux.pipeline import IggySettings, InfluxSettings, Pipeline, RouteSettings
+from iggyflux.transports.share import ALONE, Share
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class RouteSetup(ABC):
     item: RouteSettings
     mapping: WriterMapping | ReaderMapping
     until_end: bool
+    share: Share = field(default=ALONE, kw_only=True)
+    """What of the route this process does."""
     kind: ClassVar[Literal["writer", "reader"]]
 
     @property

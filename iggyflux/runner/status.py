@@ -20,7 +20,7 @@ from iggyflux.runner.events import emit
 from iggyflux.runner.newest import Newest, Show
 from iggyflux.runner.statistics import DeliveryStatistics
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.base import GroupState
+from iggyflux.transports.base import GroupState, Progress
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -90,6 +90,39 @@ class ReaderStatus:
         }
 
 
+@dataclass(slots=True)
+class InputStatus:
+    """The part of a status that a route has whose input has an end: how much of it is read, in bytes."""
+
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    """The time for the rest, at the rate of this run so far; None if it is not known."""
+    _began: tuple[float, int] | None = None
+
+    def measure(self, progress: Progress, seconds: float) -> None:
+        """Update it; `seconds` is the time of the clock."""
+        self.done, self.total = progress.done, progress.total
+        self._began = self._began or (seconds, self.done)
+        since, before = self._began
+        if self.done > before and seconds > since:
+            self.seconds_left = (seconds - since) * max(self.total - self.done, 0) / (self.done - before)
+
+    @property
+    def share(self) -> float:
+        """How much is read, 0 to 1."""
+        return min(self.done / self.total, 1.0) if self.total else 1.0
+
+    def as_dict(self) -> dict[str, JSON]:
+        """Return the JSON form."""
+        left = self.seconds_left
+        return {
+            "bytes": self.done,
+            "bytes_total": self.total,
+            "seconds_left": None if left is None else round(left, 1),
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What a route is, for labels."""
@@ -146,6 +179,8 @@ class RouteStatus(DeliveryStatistics):
     """How long the sink's server keeps points: 0 without a limit, None if it is not known."""
     reader: ReaderStatus | None = None
     """The progress of a reader."""
+    input: InputStatus | None = None
+    """How much of an input with an end is read."""
     newest: tuple[Newest, ...] = ()
     """The newest dead letters, the last one at the end."""
 
@@ -205,6 +240,7 @@ class RouteStatus(DeliveryStatistics):
             "retention_seconds": self.retention_seconds,
             **({"buckets": dict(self.buckets)} if self.buckets else {}),
             **({} if self.reader is None else {"reader": self.reader.as_dict()}),
+            **({} if self.input is None else {"input": self.input.as_dict()}),
             "newest_dead_letters": [each.as_dict(show) for each in self.newest],
             "error": None if error is None else {"code": error.code, "reason": error.reason, "hint": error.hint},
         }
@@ -241,6 +277,26 @@ def _group(state: GroupState) -> dict[str, JSON]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One process of a run that has several; `routes` are the states of what it runs."""
+
+    worker: int
+    state: Literal["running", "waiting", "ended"]
+    pid: int | None
+    restarts: int
+    exit_code: int | None
+    """That of its last process that has ended; -N is signal N."""
+    resident_bytes: int
+    cpu_seconds: float
+    """Of all its processes."""
+    routes: Mapping[str, State]
+
+    def as_dict(self) -> dict[str, JSON]:
+        """Return the JSON form."""
+        return {**dataclasses.asdict(self), "cpu_seconds": round(self.cpu_seconds, 2)}
+
+
 @dataclass(slots=True)
 class Status:
     """The status of a run; the routes are filled in at the start."""
@@ -251,6 +307,8 @@ class Status:
     started_unix: float = 0.0
     """When the run began, in seconds since the epoch."""
     configuration: Configuration = field(default_factory=Configuration)
+    workers: Sequence[WorkerStatus] = ()
+    """The processes of a run that has several."""
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form, as in `--status-file`."""
@@ -272,6 +330,7 @@ class Status:
             "started_unix": round(self.started_unix, 3),
             "seconds": round(self.seconds, 3),
             "configuration": self.configuration.as_dict(is_changing=is_changing, public=public),
+            **({"workers": [each.as_dict() for each in self.workers]} if self.workers else {}),
         }
 
 

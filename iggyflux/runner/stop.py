@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -29,23 +29,43 @@ class Stop:
 @contextmanager
 def calling_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
     """Call `reload` on SIGHUP inside the block."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    try:
+    with _calling({signal.SIGHUP: reload}):
         yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextmanager
 def stopping_on_signals(stop: Stop) -> Iterator[None]:
     """Request `stop` on SIGTERM and SIGINT inside the block."""
+    with _calling({signal.SIGTERM: stop.request, signal.SIGINT: stop.request}):
+        yield
+
+
+@contextmanager
+def stopping_as_worker(stop: Stop) -> Iterator[None]:
+    """Request `stop` once on SIGTERM inside the block, however often it comes; on SIGINT stop at once.
+
+    A service manager may send SIGTERM to all processes, and the supervisor sends it too.
+    """
+
+    def once() -> None:
+        if not stop.requested.is_set():
+            stop.request()
+
+    def at_once() -> None:
+        stop.request()
+        stop.request()
+
+    with _calling({signal.SIGTERM: once, signal.SIGINT: at_once}):
+        yield
+
+
+@contextmanager
+def _calling(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop.request)
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in signals:
+        for number in handlers:
             loop.remove_signal_handler(number)

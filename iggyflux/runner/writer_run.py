@@ -52,7 +52,7 @@ batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
 flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
-as the pace allows and 16 MB hold; one is being filled, one batch is read ahead.
+as the pace allows and 32 MB hold, with the payloads of their messages; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from typing import Any
 
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import Batch, Reason, Rendered
+from iggyflux.records import Batch, Reason
 from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.change import SETTLE_SECONDS, Change
 from iggyflux.runner.clock import Clock, first_of
@@ -83,11 +83,11 @@ from iggyflux.runner.route import Route
 from iggyflux.runner.server_state import ServerState
 from iggyflux.runner.session import Session, closing_all, connect_all
 from iggyflux.runner.settled_ledger import EVERY_SECONDS
-from iggyflux.runner.status import RouteStatus
+from iggyflux.runner.status import InputStatus, RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Comparing, Grouped, Lagging, Worker, server_of
+from iggyflux.transports.base import Comparing, Grouped, Lagging, Measured, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -156,6 +156,9 @@ class WriterRun:
         status = self.status
         if isinstance(self.route.source, Grouped):
             status.groups = self.route.source.groups
+        if isinstance(self.route.source, Measured):
+            status.input = status.input or InputStatus()
+            status.input.measure(self.route.source.progress, self._clock.monotonic())
         if self.route.series is not None:
             status.series, status.series_limit = self.route.series.count, self.route.series.most
         status.buckets = {name: place.as_dict() for name, place in self._places.buckets.copy().items()}
@@ -498,9 +501,9 @@ class _Transfer:
         async for part, made in rendered_parts(self._route.plan, batch, self._renderer):
             allowed = self._buckets.admit(made)
             rendered = allowed if self._route.series is None else await self._route.series.admit(allowed)
-            self._count(part, rendered)
-            trace.rendered(began, part, rendered)
             job = Job(part, rendered, len(rendered.lines), trace=trace)
+            self._count(job)
+            trace.rendered(began, part, rendered)
             self._failures.report_failures(rendered.failures, job.place_of)
             self._failures.report_omitted(rendered.omitted, job.place_of)
             self._ledger.begin(job)
@@ -514,10 +517,10 @@ class _Transfer:
         trace.end()
         return None
 
-    def _count(self, batch: Batch, rendered: Rendered) -> None:
-        status = self._status
-        status.read += len(batch.messages)
-        status.read_bytes += batch.payload_bytes
+    def _count(self, job: Job) -> None:
+        status, rendered = self._status, job.rendered
+        status.read += len(job.messages)
+        status.read_bytes += job.payload_bytes
         status.points += len(rendered.lines)
         status.skipped += len(rendered.skipped)
         status.empty += len(rendered.empty)

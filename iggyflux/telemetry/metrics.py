@@ -106,6 +106,10 @@ def _by_group(value: Callable[[Tree], float]) -> Callable[[Tree], Iterator[Sampl
     return lambda route: (((group["group"], group["topic"]), value(group)) for group in route["groups"])
 
 
+def _by_worker(value: Callable[[Tree], float]) -> Callable[[Tree], Iterator[Sample]]:
+    return lambda run: (((str(worker["worker"]),), value(worker)) for worker in run.get("workers", ()))
+
+
 def _time(*keys: str) -> Callable[[Tree], Iterator[Sample]]:
     """Read an RFC 3339 time as seconds since the epoch; nanoseconds are cut to microseconds."""
     number = _of(*keys)
@@ -187,6 +191,41 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Changes of documents during the run, by what came of them: accepted or refused.",
         lambda run: [((result,), number) for result, number in run["configuration"]["changes"].items()],
         ("result",),
+        of_route=False,
+    ),
+    # workers, of a run that has several
+    Metric(
+        "iggyflux_worker_up",
+        "gauge",
+        "Whether the process of a worker runs; only with `run --workers`.",
+        _by_worker(lambda worker: int(worker["state"] == "running")),
+        ("worker",),
+        of_route=False,
+    ),
+    Metric(
+        "iggyflux_worker_restarts_total",
+        "counter",
+        "How often a worker was started again, after a crash.",
+        _by_worker(lambda worker: worker["restarts"]),
+        ("worker",),
+        of_route=False,
+    ),
+    Metric(
+        "iggyflux_worker_resident_memory_bytes",
+        "gauge",
+        "The resident memory of the process of a worker.",
+        _by_worker(lambda worker: worker["resident_bytes"]),
+        ("worker",),
+        unit="bytes",
+        of_route=False,
+    ),
+    Metric(
+        "iggyflux_worker_cpu_seconds_total",
+        "counter",
+        "The CPU time of the processes of a worker.",
+        _by_worker(lambda worker: worker["cpu_seconds"]),
+        ("worker",),
+        unit="seconds",
         of_route=False,
     ),
     Metric(

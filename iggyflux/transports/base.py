@@ -81,6 +81,23 @@ class Comparing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of an input with an end is read, in bytes."""
+
+    done: int
+    total: int
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A source that knows how much there is to read."""
+
+    @property
+    def progress(self) -> Progress:
+        """How much is read; in memory, at any time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Starving:
     """A partition whose messages wait, without progress, for the group member `holder`; None if no member holds it.
 

@@ -7,6 +7,7 @@
 |                                  | folder that was not synced since may be gone                                |
 | the disk is full                 | writes fail with ENOSPC                                                     |
 | it becomes read-only             | opening for writing and writing fail with EROFS                             |
+| a file is synced in a thread     | time passes; what is written meanwhile is not durable yet                   |
 | an operator removes a folder     | files in it go on as open files, unreachable                                |
 """
 
@@ -22,7 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.simulation.loop import Process, current_process, vanish
+from tests.simulation.loop import Process, current_process, is_in_thread, pause, vanish
+
+_SYNC_SECONDS = 0.1
 
 
 class Disk:
@@ -149,6 +152,8 @@ class Disk:
         path = _path_of(descriptor)
         self._step("fsync", path)
         found = os.fstat(descriptor)
+        if is_in_thread() and not path.is_dir():
+            pause(_SYNC_SECONDS)
         if path.is_dir():
             self._names[found.st_ino] = {each.name for each in path.iterdir()}
         else:

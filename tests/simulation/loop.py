@@ -314,6 +314,11 @@ class Wait:
             self._loop.call_soon(self._thread.switch, context=self._context)
 
 
+def is_in_thread() -> bool:
+    """Return whether this runs in an executor, where `pause` lets time pass."""
+    return current_process() is not None and greenlet.getcurrent().parent is not None
+
+
 def pause(seconds: float) -> None:
     """Let time pass in a greenlet; the process may vanish meanwhile."""
     loop = asyncio.get_running_loop()

@@ -107,6 +107,12 @@ PLANTED = [
     Planted("write a letter without a sync", _LETTERS, "                    file.sync()\n", ""),
     Planted("keep a letter in a file that was removed", _LETTERS, "if file.is_at(end):", "if True:"),
     Planted(
+        "take a letter that comes during a sync for kept",
+        _LETTERS,
+        "        for put in group:\n",
+        "        group += self._waiting\n        self._waiting.clear()\n        for put in group:\n",
+    ),
+    Planted(
         "never sync the folder of a new file",
         "iggyflux.transports.local.append_file",
         "        sync_folder(path.parent)\n",
@@ -211,8 +217,8 @@ PLANTED = [
     Planted(
         "the status says nothing while connecting",
         f"{_RUNNER}.session",
-        "        self._status.wait_for(error.named, briefly=error.briefly)\n        emit(",
-        "        emit(",
+        "        self._status.wait_for(error.named, briefly=error.briefly)\n        is_new",
+        "        is_new",
     ),
     Planted(
         "the status forgets its reason during a backoff",

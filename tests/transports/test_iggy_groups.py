@@ -19,11 +19,11 @@ from iggyflux.transports.base import Starving
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.groups import refuse_while_connected, regroup
-from iggyflux.transports.iggy.member import LOOK_SECONDS, find_starving
+from iggyflux.transports.iggy.member import LOOK_SECONDS, find_starving, watched_by
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.watch import GRACE_SECONDS, STARVING_SECONDS, Look, Watch
 from tests.transports.contract import drive
-from tests.transports.fake_iggy_groups import STREAM, TOPIC, FakeClient, FakeGroups
+from tests.transports.fake_iggy_groups import _BINARY, STREAM, TOPIC, FakeClient, FakeGroups
 
 GROUP = "lambda-größe"
 
@@ -278,9 +278,20 @@ def test_a_process_that_starts_over_a_log_that_lost_messages_stays_connected(kin
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(moves=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=12))
-def test_a_partition_that_comes_back_is_read_after_what_other_members_stored(moves: list[tuple[int, int]]) -> None:
-    """Else lines that are older than the stored ones overwrite them.  Message 0 may be read twice."""
+@given(
+    moves=st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 3), st.sampled_from([0.0, 0.01, 0.1, LOOK_SECONDS])),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_a_partition_that_comes_back_is_read_after_what_other_members_stored(
+    moves: list[tuple[int, int, float]],
+) -> None:
+    """Else lines that are older than the stored ones overwrite them.  Message 0 may be read twice.
+
+    A member sees at the next look at the latest that it got a partition.
+    """
     server = FakeGroups(1)
 
     async def main() -> None:
@@ -288,18 +299,19 @@ def test_a_partition_that_comes_back_is_read_after_what_other_members_stored(mov
         for worker in workers:
             await worker.turn()
         group = server.groups[GROUP]
-        for owner, count in moves:
+        for owner, count, seconds in moves:
             for number, member in group.members.items():
                 member.leaving.clear()
                 member.partitions = [0] if number == owner else []
             group.generation += 1
             stored = group.stored.get(0, -1)
             server.send(0, count)
+            server.tick(seconds)
             for worker in workers:
                 read = [each.offset for batch in await worker.turn() for each in batch.messages]
                 assert [offset for offset in read if 0 < offset <= stored] == []
-            assert group.stored.get(0, -1) == server.partitions[0].end - 1
-            server.tick(1.0)
+            assert seconds < LOOK_SECONDS or group.stored.get(0, -1) == server.partitions[0].end - 1
+            server.tick(0.02)
 
     drive(main())
 
@@ -796,3 +808,111 @@ def test_any_answer_is_understood_or_a_value_error(answer: bytes) -> None:
     for parse in (wire.parse_assignment, wire.parse_clients, wire.parse_client_groups):
         with suppress(ValueError):
             parse(answer)
+
+
+# Sharing evenly
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 10), st.integers(2, 4), st.data())
+def test_members_that_join_at_any_moment_share_evenly_in_the_end_and_lose_nothing(
+    partitions: int, members: int, data: st.DataObject
+) -> None:
+    """Several join while what the first one polled is not stored: the server then shares unevenly, for good."""
+    server = FakeGroups(partitions)
+    busy = data.draw(st.sets(st.integers(0, partitions - 1)))
+    workers = [Worker(server) for _ in range(members)]
+    together = data.draw(st.integers(0, members))
+
+    async def main() -> None:
+        await pass_seconds(server, workers[: members - together], 3, range(partitions))
+        group = server.groups.get(GROUP)
+        for partition in data.draw(st.sets(st.integers(0, partitions - 1))) if group else ():
+            group.polled[partition] = server.partitions[partition].end + 10  # as if it was not all stored yet
+        for worker in workers:
+            await worker.turn(1)
+        await pass_seconds(server, workers, 80, sorted(busy))
+
+    drive(main())
+    sizes = [len(each.partitions) for each in server.groups[GROUP].members.values()]
+    assert len(sizes) == members
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(worker.reconnects for worker in workers) <= 1
+    for partition in server.numbers:
+        assert server.waiting(GROUP, partition) == 0 or not server.partitions[partition].end
+
+
+# Large groups
+
+
+@given(st.sets(st.integers(0, 300), min_size=1, max_size=60), st.integers(1, 600))
+def test_each_partition_is_watched_by_a_member_that_does_not_hold_it(members: set[int], partitions: int) -> None:
+    numbers = sorted(members)
+    parts = {member: set(watched_by(member, members, range(partitions))) for member in numbers}
+    for partition in range(partitions):
+        assert sum(partition in part for part in parts.values()) >= min(2, len(members))
+    if len(members) >= 2 * (partitions // 32 + 1):
+        assert max(map(len, parts.values())) <= 32
+
+
+def test_a_large_group_asks_the_server_little_for_each_member_and_misses_no_ghost() -> None:
+    server = FakeGroups(160)
+    calls = 0
+
+    async def pass_time(workers: Sequence[Worker], seconds: int) -> None:
+        for _ in range(seconds):
+            for worker in workers:
+                await worker.turn(3)
+            server.tick(1.0)
+
+    async def main() -> list[Worker]:
+        nonlocal calls
+        workers = [Worker(server) for _ in range(10)]
+        await pass_time(workers, 6)
+        ghost = workers.pop()
+        assert ghost.client is not None
+        server.make_ghost(ghost.client)
+        asked = FakeClient._offset
+
+        def count(client: FakeClient, body: bytes) -> bytes:
+            nonlocal calls
+            calls += 1
+            return asked(client, body)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(_BINARY, 120, count)
+            for partition in server.numbers:
+                server.send(partition, 3)
+            await pass_time(workers, 20)
+        return workers
+
+    workers = drive(main())
+    held = {each for each in server.numbers if server.holder(GROUP, each) not in server.live(GROUP)}
+    found = {
+        each.partition.partition for worker in workers for group in worker.source.groups for each in group.starving
+    }
+    assert found == held
+    assert calls / 20 / len(workers) < 25
+
+
+def test_partitions_of_other_members_are_polled_twenty_times_a_second_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, polls = FakeGroups(8), {True: 0, False: 0}
+    poll = FakeClient.poll_messages
+
+    async def count(client: FakeClient, stream: str, topic: str, *, partition_id: int, **more: Any) -> Any:
+        number = server.groups[GROUP].number_of(client.number)
+        polls[number == server.holder(GROUP, partition_id)] += 1
+        return await poll(client, stream, topic, partition_id=partition_id, **more)
+
+    async def main() -> None:
+        workers = [Worker(server) for _ in range(2)]
+        await pass_seconds(server, workers, 5)
+        monkeypatch.setattr(FakeClient, "poll_messages", count)
+        for _ in range(1000):
+            for worker in workers:
+                await worker.turn(1)
+            server.tick(0.01)
+
+    drive(main())
+    assert 0 < polls[False] <= 2 * 10 * 20
+    assert polls[True] > 2 * 10 * 100

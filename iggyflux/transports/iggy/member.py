@@ -7,11 +7,14 @@ Every two seconds, even while messages come from other partitions, a member look
 | another assignment than at the last look         | logs `iggy.partitions_assigned`, `iggy.partitions_revoked`       |
 | that it is not a member (the group was deleted): | raises `CallFailed` (NO_MEMBER): the route connects again        |
 | polls would stay empty, without an error         |                                                                  |
+| a topic with more than `_MOST_WATCHED` partitions | watches a part of them, and other members the other parts       |
 | a partition starves (see `watch`)                | logs `iggy.starving` with the partition and the member           |
 | … it makes progress again                        | logs `iggy.starving_over`                                        |
 | `exclusive`, and members without a connection,   | rebuilds the group with its offsets, logs `iggy.regrouped`; work |
 | or a partition that starves                      | in flight stays valid: this member then has every partition      |
 | … but other processes are connected              | leaves the group alone, logs `iggy.not_exclusive`                |
+| the same uneven share for `UNEVEN_SECONDS`, and  | leaves and joins again, by `CallFailed` (NO_MEMBER): the server  |
+| that it has the fewest partitions                | then deals all of them anew, and moves its share to it           |
 | the connection breaks during the rebuild         | the source continues at the offsets, which are in the log too    |
 | the read is cancelled during the rebuild         | the rebuild goes on; `finish` waits for it                       |
 """
@@ -21,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from iggyflux.errors import IggyfluxError, counted
@@ -33,7 +36,10 @@ from iggyflux.transports.iggy.groups import renew
 from iggyflux.transports.iggy.watch import STARVING_SECONDS, Look, Watch
 
 LOOK_SECONDS = 2.0
+UNEVEN_SECONDS = 40.0  # a server hands a partition over within 30 s
+_EVEN_AGAIN_SECONDS = 600.0  # members without a process share unevenly for good
 _OUTSIDE_SECONDS = 1.0
+_MOST_WATCHED = 32
 _MOST_LISTED = 5
 
 log = logging.getLogger("iggyflux.iggy")
@@ -122,14 +128,24 @@ async def find_starving(
 class GroupMember:
     """Membership of one group in the topics of one stream.
 
-    `remedy` is the command that rebuilds the group, for messages.  `storing` is held while an offset is stored: a
+    `evens`: join again where partitions stay shared unevenly.  `remedy` is the command that rebuilds the group, for
+    messages.  `storing` is held while an offset is stored: a
     rebuild must not run meanwhile.
     """
 
-    def __init__(self, stream: str, group: str, *, exclusive: bool = False, remedy: str = "iggyflux regroup") -> None:
+    def __init__(
+        self,
+        stream: str,
+        group: str,
+        *,
+        exclusive: bool = False,
+        evens: bool = True,
+        remedy: str = "iggyflux regroup",
+    ) -> None:
         self._stream = stream
         self._group = group
         self._exclusive = exclusive
+        self._evens = evens and not exclusive
         self._remedy = remedy
         self.storing = asyncio.Lock()
         self._watch = Watch()
@@ -140,6 +156,8 @@ class GroupMember:
         self._ends: dict[Partition, int] = {}
         self._renewing: asyncio.Task[None] | None = None
         self._is_shared = False
+        self._uneven: dict[str, tuple[Mapping[int, tuple[int, ...]], float]] = {}
+        self._even_at = 0.0
 
     @property
     def states(self) -> Sequence[GroupState]:
@@ -156,11 +174,17 @@ class GroupMember:
         more = f"; and {len(starving) - _MOST_LISTED} more partitions" if len(starving) > _MOST_LISTED else ""
         return f"{listed}{more}; {self._advice()}"
 
+    def is_of_others(self, place: Partition) -> bool:
+        """Whether this member did not hold a partition at the last look; False before the first one."""
+        state = self._states.get(place.topic)
+        return state is not None and place.partition not in state.partitions
+
     def begin(self, now: float) -> None:
         """Start with a new connection, of which nothing is known yet."""
         self._watch, self._look_at = Watch(), now
         self._states.clear()
         self._reported.clear()
+        self._uneven.clear()
 
     async def finish(self) -> None:
         """Wait for a rebuild in progress; never raise."""
@@ -204,6 +228,8 @@ class GroupMember:
                 tuple(starving),
             )
             await self._report_starving(connection, topic, membership, starving)
+            if self._evens and not starving:
+                self._even(topic, membership, now)
             if self._exclusive and len(membership.held) > 1:
                 renewed |= await self._rebuild(connection, topic, bool(starving), keep)
         # From the end of this look, so that a slow server has time for polls; a new assignment is reported at once.
@@ -214,6 +240,7 @@ class GroupMember:
         self, connection: Connection, topic: str, membership: Membership, readings: Sequence[ReadProgress]
     ) -> dict[Partition, Look]:
         infos = {info.number: info for info in await connection.partitions(self._stream, topic) or []}
+        watched = watched_by(None if self._exclusive else membership.number, membership.held, infos.keys())
         looks = {}
         for reading in readings:
             place = reading.place
@@ -225,6 +252,8 @@ class GroupMember:
             if membership.own and place.partition in membership.own:
                 waiting = info.end - reading.position if reading.came_empty else 0
                 looks[place] = Look(waiting, reading.position, holder)
+            elif place.partition not in watched:
+                looks[place] = Look(0, 0, holder)  # as if nothing waited
             else:
                 begin = first_end if reading.counts_from is None else reading.counts_from
                 looks[place] = await self._stored.look(
@@ -293,6 +322,27 @@ class GroupMember:
             return "the run rebuilds the group"
         return f"if its process has ended, run: {self._remedy}"
 
+    # Sharing evenly
+
+    def _even(self, topic: str, membership: Membership, now: float) -> None:
+        """Raise `CallFailed` if this member has to join again, so that partitions are shared evenly.
+
+        A server moves partitions to members that have none.  So where several join at the same moment, one may get two
+        or more partitions less than others, and stays so until a member leaves.
+        """
+        held = membership.held
+        before, since = self._uneven.get(topic, ({}, now))
+        since = since if held == before else now
+        self._uneven[topic] = (held, since)
+        if now - since < UNEVEN_SECONDS or now < self._even_at or has_fewest(held) != membership.number:
+            return
+        self._even_at = now + _EVEN_AGAIN_SECONDS
+        sizes = ", ".join(str(len(each)) for each in held.values())
+        doing = (
+            f"members of group {self._group} of {self._stream}/{topic} hold {sizes} partitions; joining again to even"
+        )
+        raise CallFailed(doing, Meaning.NO_MEMBER)
+
     # Rebuilding
 
     async def _rebuild(
@@ -348,13 +398,37 @@ def in_words(each: Starving) -> str:
     return f"{each.partition} starves: {holder}, {counted(each.waiting, 'message')} pending"
 
 
+def has_fewest(held: Mapping[int, Sequence[int]]) -> int | None:
+    """Return the first member that holds at least two partitions less than another; None if all share evenly."""
+    fewest = min(held, key=lambda member: (len(held[member]), member), default=None)
+    if fewest is None or max(map(len, held.values())) - len(held[fewest]) < 2:
+        return None
+    return fewest
+
+
+def watched_by(member: int | None, members: Iterable[int], partitions: Collection[int]) -> Collection[int]:
+    """Return those of a topic's `partitions` that a member watches: each is watched by two members at least.
+
+    A large group shares them: if every member asked for every offset, the server would do little else.
+    """
+    numbers = sorted(members)
+    parts = min(-(-len(partitions) // _MOST_WATCHED), len(numbers) // 2)
+    if parts < 2 or member not in numbers:
+        return partitions
+    rank = numbers.index(member)
+    return {partition for partition in partitions if (partition + rank) % parts == 0}
+
+
 def suspicion(members: int, connected: int | None) -> str:
     """Return what may be wrong with a member that makes no progress."""
     if connected is None:
         return "a restarted server may keep old members"
     if connected < members:
         return f"of {members} members {connected} are connected; the server kept the others from before its restart"
-    return "all members are connected; check the process of the holder and its sink"
+    return (
+        "all members count as connected; the server notices a host that is gone after 36 to 66 s by default; "
+        "else check the process of the holder and its sink"
+    )
 
 
 def _listed(numbers: Iterable[int]) -> str:

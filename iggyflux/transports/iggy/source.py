@@ -31,11 +31,13 @@ from iggyflux.transports.base import GroupState
 from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
 from iggyflux.transports.iggy.errors import CallFailed, Meaning
 from iggyflux.transports.iggy.member import GroupMember, ReadProgress
+from iggyflux.transports.share import ALONE, Share
 
 _DISCOVER_SECONDS = 5.0
 _MOST_REST_SECONDS = 1.0  # a longer `read` would look like a server that does not answer
 _SAMPLED = 64  # messages of a poll whose size is measured
 _FIRST_COUNT = 1000  # messages in a poll until their size is known
+_POLLS_OF_OTHERS = 20.0  # a second, of partitions that other members hold: in case the last look is old
 _MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose other members store offsets too
 
 log = logging.getLogger("iggyflux.iggy")
@@ -88,9 +90,9 @@ class _Cursor:
 class IggySource:
     """A `Source` on topics of one stream, by names and globs.
 
-    `partitions` selects the partitions of a single consumer.  Without `until_end` new topics and partitions are found
-    as they appear.  With it, `read` raises `EndOfInput` when this or another member has read all messages that existed
-    at `connect`.
+    `partitions` selects the partitions of a single consumer, and `share` those of them that this process reads.
+    Without `until_end` new topics and partitions are found as they appear.  With it, `read` raises `EndOfInput` when
+    this or another member has read all messages that existed at `connect`.
     """
 
     def __init__(
@@ -107,22 +109,26 @@ class IggySource:
         connection: Callable[[IggySettings], Connection] = Connection,
         exclusive: bool = False,
         remedy: str = "iggyflux regroup PIPELINE --mapping NAME",
+        share: Share = ALONE,
     ) -> None:
         self.settings = settings
         self._stream = stream
         self._wanted = tuple(topics)
         self.consumer = consumer
         self._only = None if partitions is None else frozenset(partitions)
+        self._share = share
         self._start = start
         self._until_end = until_end
         self._now = monotonic
         self._new_connection = connection
         self._connection: Connection | None = None
         self._cursors: dict[Partition, _Cursor] = {}
+        self._ends: dict[Partition, int] = {}  # of all partitions, also of those that this process does not read
         self._turns: list[_Cursor] = []
         self._discover_at = 0.0
         is_member = consumer.kind == "group"
-        self._member = GroupMember(stream, consumer.name, exclusive=exclusive, remedy=remedy) if is_member else None
+        member = GroupMember(stream, consumer.name, exclusive=exclusive, evens=not until_end, remedy=remedy)
+        self._member = member if is_member else None
         self._was_connected = False
         self._knows_topics = False
         self._largest_polls: dict[Partition, int] = {}
@@ -175,7 +181,7 @@ class IggySource:
                 continue
             if messages := await self._poll(connection, cursor):
                 return Batch(cursor.place, messages)
-            cursor.not_before = self._now() + self.settings.poll_interval_seconds
+            cursor.not_before = self._now() + self._pause(cursor)
         if self._until_end and all(cursor.is_at_stop for cursor in self._turns):
             raise EndOfInput("the end of the topics is reached")
         await self._rest()
@@ -224,11 +230,10 @@ class IggySource:
 
     async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
         """As `Comparing.replaced`: one request for each partition of `read` that is one of the source."""
-        connection, cursors = self._connected, dict(self._cursors)
-        known = {place: each for place, each in read.items() if place in cursors}
-        return [
-            place for place, each in known.items() if not await self._has(connection, place, cursors[place].end, *each)
-        ]
+        connection = self._connected
+        ends = self._ends | {place: cursor.end for place, cursor in self._cursors.items()}
+        known = {place: each for place, each in read.items() if place in ends}
+        return [place for place, each in known.items() if not await self._has(connection, place, ends[place], *each)]
 
     async def close(self) -> None:
         """As `Source.close`: this member leaves its groups at once."""
@@ -259,6 +264,7 @@ class IggySource:
         connection, self._connection = self._connection, None
         self._cursors.clear()
         self._turns.clear()
+        self._ends.clear()
         if connection is not None:
             await connection.close()
 
@@ -269,6 +275,7 @@ class IggySource:
             infos = await connection.partitions(self._stream, topic)
             if infos is None:
                 raise self._missing("topic", f"{self._stream}/{topic}", [])
+            self._ends.update((Partition(self._stream, topic, info.number), info.end) for info in infos)
             new = [info for info in infos if Partition(self._stream, topic, info.number) not in self._cursors]
             if new and len(new) == len(infos) and self.consumer.kind == "group":
                 await connection.join(self._stream, topic, self.consumer.name)
@@ -279,8 +286,9 @@ class IggySource:
                 ):
                     raise NotConnected(f"{cursor.place} ends at {info.end}, before what was read: it was emptied")
             for info in new:
-                if self._only is None or info.number in self._only:
-                    self._take_up(Partition(self._stream, topic, info.number), info)
+                place = Partition(self._stream, topic, info.number)
+                if self._share.has(place, self._only):
+                    self._take_up(place, info)
         self._knows_topics = True
         self._discover_at = self._now() + _DISCOVER_SECONDS  # after the end: a slow server must have time for polls
 
@@ -429,6 +437,16 @@ class IggySource:
 
     # While there is nothing to read
 
+    def _pause(self, cursor: _Cursor) -> float:
+        """Return the seconds until a partition that was empty is polled again.
+
+        A hundred members that poll all of each other's partitions would be all that the server does.
+        """
+        seconds = self.settings.poll_interval_seconds
+        if self._member and self._member.is_of_others(cursor.place):
+            return max(seconds, len(self._turns) / _POLLS_OF_OTHERS)
+        return seconds
+
     async def _rest(self) -> None:
         """Wait until the first partition may be polled again."""
         due = [cursor.not_before for cursor in self._turns if not cursor.is_at_stop]
@@ -447,6 +465,9 @@ class IggySource:
                 for cursor in self._turns:
                     if cursor.position == cursor.begin or cursor.settled == cursor.position - 1:
                         cursor.at = None
+            for cursor in self._turns:
+                if not self._member.is_of_others(cursor.place):
+                    cursor.not_before = min(cursor.not_before, now + self.settings.poll_interval_seconds)
 
     def _reading(self, cursor: _Cursor) -> ReadProgress:
         came_empty, cursor.came_empty = cursor.came_empty, False

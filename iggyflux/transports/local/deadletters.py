@@ -4,7 +4,7 @@ A letter is one line of JSON: when it was kept, the message's envelope, the name
 identity, and the reasons.  A kept letter is on disk, in the file that is at its path now (or confirmed by the topic).
 A letter that cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
 `letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to the check that the file
-is still at its path.
+is still at its path.  Letters that come while others are being written share the next sync.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import logging
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +43,9 @@ _OWN_KEYS = ("mapping", "plan", "route", "reasons", "kept_us", "trace_id", "mapp
 """The last one: letters of older versions have no `plan`."""
 _NUMBER = re.compile("[0-9]+")
 _KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
+
+_MOST_JOINED_BYTES = 1_000_000
+"""Of the payloads of letters that are written together, where they were put apart: so many need no other sync."""
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -108,6 +114,19 @@ def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
     yield "bucket", reason.bucket
 
 
+@dataclass(slots=True)
+class _Put:
+    """Letters that are to be kept, and what became of that: the path of their file, or an error."""
+
+    letters: Sequence[DeadLetter]
+    end: str | Exception | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """The size of their payloads."""
+        return sum(len(letter.message.payload) for letter in self.letters)
+
+
 class DirectoryDeadLetters:
     """A `DeadLetterSink` on a directory: `00000001.ndjson`, `00000002.ndjson`, … of at most `max_bytes`."""
 
@@ -130,6 +149,7 @@ class DirectoryDeadLetters:
         self._file: AppendFile | None = None
         self._size = 0
         self._begun = 0.0
+        self._waiting: deque[_Put] = deque()
         self._worker = Worker("dead-letters")
 
     async def connect(self) -> None:
@@ -141,7 +161,13 @@ class DirectoryDeadLetters:
 
     async def put(self, letters: Sequence[DeadLetter]) -> str:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
-        return await self._worker.call(self._put, letters)
+        put = _Put(letters)
+        self._waiting.append(put)
+        while put.end is None:  # a call keeps the first letters that wait, so one is enough
+            await self._worker.call(self._put_waiting)
+        if isinstance(put.end, Exception):
+            raise put.end
+        return put.end
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`."""
@@ -155,6 +181,22 @@ class DirectoryDeadLetters:
         with suppress(OSError):  # the first letter needs the folder, and its error says more
             if self.path.is_dir():
                 self._rules.claim()
+
+    def _put_waiting(self) -> None:
+        """Keep what waits, with one sync, but not more than is joined; what comes from now on waits for another one."""
+        group, size = list[_Put](), 0
+        while self._waiting and (not group or size + self._waiting[0].payload_bytes <= _MOST_JOINED_BYTES):
+            group.append(self._waiting.popleft())
+            size += group[-1].payload_bytes
+        if not group:
+            return
+        end: str | Exception
+        try:
+            end = self._put(list(chain.from_iterable(put.letters for put in group)))
+        except Exception as error:  # each put raises it
+            end = error
+        for put in group:
+            put.end = end
 
     def _put(self, letters: Sequence[DeadLetter]) -> str:
         """Keep the letters; return the path of their file."""
@@ -384,16 +426,15 @@ def folder_lock(folder: Path, *, shared: bool) -> Iterator[None]:
     A lock file that was removed meanwhile, with its folder, is made again.  Raise `OSError`.
     """
     path = folder / _LOCK
-    left = ATTEMPTS
+    left = ATTEMPTS + shared  # the first one may find no folder
     while True:
-        if shared:
-            make_folder(folder, 0o700)
         try:
             file = open_private(path)
         except FileNotFoundError:
             left -= 1
             if not shared or not left:
                 raise
+            make_folder(folder, 0o700)
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)

@@ -2,6 +2,9 @@
 
     DIR/log.sqlite3                         the messages: `log_store`
     DIR/.consumers/NAME.sqlite, NAME.lock   settled positions, and the lock of the consumer
+    DIR/.consumers/NAME+1.sqlite, …         the same of the second worker of a run, and so on
+
+A position of a partition is the highest one in the files of its consumer, so another number of workers goes on there.
 
 Any number of processes may append and read at once.  A damaged message stops its reader, with its place, after the
 intact messages before it were returned.
@@ -30,11 +33,14 @@ from iggyflux.state.store import UPGRADE_HINT, StateStore
 from iggyflux.transports.base import Worker
 from iggyflux.transports.local.log_batches import OpenBatch
 from iggyflux.transports.local.log_store import LogStore
+from iggyflux.transports.share import ALONE, Share
 
-BATCH_BYTES = 8 * 10**6
+BATCH_BYTES = 4 * 10**6
 _CHECKED_AT_ONCE = 10_000
 _CONSUMERS = ".consumers"
 _KIND = "log-positions"
+_WORKER = "+"
+"""Before the number of a worker in the name of its file; quoted names do not have it."""
 _PREVIOUS_SUFFIX = ".json"
 
 log = logging.getLogger("iggyflux.log")
@@ -109,7 +115,8 @@ class Log:
         """Return the settled positions of every consumer: its name → the last settled offset, by partition."""
         folder = self.folder / _CONSUMERS
         files = [path for suffix in (_STATE_SUFFIX, _PREVIOUS_SUFFIX) for path in folder.glob(f"*{suffix}")]
-        return {name: _settled_by(self.folder, name) for name in sorted({unquote(path.stem) for path in files})}
+        names = {unquote(path.stem.partition(_WORKER)[0]) for path in files}
+        return {name: _settled_by(self.folder, name) for name in sorted(names)}
 
     def first(self, partition: Partition) -> int:
         """Return the lowest offset that still exists, or the next one if there is no message."""
@@ -289,11 +296,13 @@ class PartitionReader:
 
 
 class Consumption:
-    """The settled positions of one consumer of a log, and the lock that makes it the only one."""
+    """The settled positions of one consumer of a log, and the lock that makes it, or a worker of it, the only one."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, worker: int = 0) -> None:
         self.name = name
-        self._state: StateStore = consumer_state(folder, name)
+        self._folder = folder
+        self._worker = worker
+        self._state: StateStore = consumer_state(folder, name, worker)
         self._settled: dict[Partition, int] = {}
 
     def acquire(self) -> None:
@@ -301,12 +310,21 @@ class Consumption:
         self._state.take()
 
     def load(self) -> dict[Partition, int]:
-        """Return the last settled offset, by partition."""
-        self._settled = {
-            Partition(entry["stream"], entry["topic"], entry["partition"]): entry["offset"]
-            for entry in self._state.read() or ()
-        }
+        """Return the last settled offset, by partition, of all workers."""
+        self._settled = {}
+        self._add(self._state)
+        for worker in _workers_of(self._folder, self.name) - {self._worker}:
+            other = consumer_state(self._folder, self.name, worker)
+            try:
+                self._add(other)
+            finally:
+                other.close()
         return dict(self._settled)
+
+    def _add(self, state: StateStore) -> None:
+        for entry in state.read() or ():
+            place = Partition(entry["stream"], entry["topic"], entry["partition"])
+            self._settled[place] = max(entry["offset"], self._settled.get(place, -1))
 
     def store(self, positions: Sequence[Position]) -> None:
         """Settle positions, never backwards; return when they would survive a crash."""
@@ -323,9 +341,9 @@ class Consumption:
         self._state.close()
 
 
-def consumer_state(folder: Path, name: str) -> SqliteState:
-    """Return the state of a consumer of the log in `folder`."""
-    path = folder / _CONSUMERS / f"{_quoted(name)}{_STATE_SUFFIX}"
+def consumer_state(folder: Path, name: str, worker: int = 0) -> SqliteState:
+    """Return the state of a consumer of the log in `folder`, as one of its workers keeps it."""
+    path = folder / _CONSUMERS / f"{_quoted(name)}{_WORKER * bool(worker)}{worker or ''}{_STATE_SUFFIX}"
     previous = path.with_suffix(_PREVIOUS_SUFFIX)
     return SqliteState(
         path,
@@ -335,6 +353,15 @@ def consumer_state(folder: Path, name: str) -> SqliteState:
         previous=previous,
         upgrade_hint=f"{UPGRADE_HINT} (the file has its position in `offset`)",
     )
+
+
+def _workers_of(folder: Path, name: str) -> set[int]:
+    """Return the workers of a consumer that have a file; the first one keeps that of a run alone."""
+    ends = (
+        path.stem.rpartition(_WORKER)[2]
+        for path in (folder / _CONSUMERS).glob(f"{_quoted(name)}{_WORKER}*{_STATE_SUFFIX}")
+    )
+    return {0, *(int(end) for end in ends if end.isdecimal())}
 
 
 def _settled_by(folder: Path, name: str) -> dict[Partition, int]:
@@ -365,15 +392,17 @@ class LogSource:
         start: Start = Start(),  # noqa: B008  # frozen
         batch_size: int = 5000,
         until_end: bool = False,
+        share: Share = ALONE,
     ) -> None:
         self._log = Log(folder)
+        self._share = share
         self._stream = stream
         self._topics = tuple(topics)
         self._only = None if partitions is None else frozenset(partitions)
         self._start = start
         self._batch_size = batch_size
         self._until_end = until_end
-        self._consumption = Consumption(folder, consumer)
+        self._consumption = Consumption(folder, consumer, share.worker)
         self._settled: dict[Partition, int] = {}
         self._readers: dict[Partition, PartitionReader] = {}
         self._stops: dict[Partition, int] = {}
@@ -400,7 +429,7 @@ class LogSource:
     async def replaced(self, read: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
         """As `Comparing.replaced`; a message that cannot be read counts as another one."""
         return await self._worker.call(
-            lambda: [place for place, each in read.items() if place in self._readers and not self._has(place, *each)]
+            lambda: [place for place in self._partitions() if place in read and not self._has(place, *read[place])]
         )
 
     async def close(self) -> None:
@@ -415,7 +444,7 @@ class LogSource:
         self._drop_readers()
         self._discover()
         if self._until_end:
-            if not self._readers:
+            if not any(ALONE.has(place, self._only) for place in self._partitions()):
                 raise self._nothing_matches()
             self._stops = {place: self._log.end(place) for place in self._readers}
             for place, end in self._stops.items():
@@ -437,11 +466,14 @@ class LogSource:
         return None
 
     def _discover(self) -> None:
-        for place in self._log.partitions(self._stream, self._topics):
-            if place not in self._readers and (self._only is None or place.partition in self._only):
+        for place in self._partitions():
+            if place not in self._readers and self._share.has(place, self._only):
                 reader = self._log.reader(place, self._begin(place))
                 self._readers[place] = reader
                 self._turns.append(reader)
+
+    def _partitions(self) -> list[Partition]:
+        return self._log.partitions(self._stream, self._topics)
 
     def _begin(self, place: Partition) -> int:
         if place in self._settled:

@@ -1,0 +1,420 @@
+"""A `Source` of the records of archives, one file after another, which goes on where a run ended.
+
+A file is a partition of offsets: the offset of a message is the number of its record in the file, from 0.  So a record
+has the same coordinates in each run, also if files are added or left out.  It has no time of arrival, unless the caller
+gives that of the first record.  Two headers name its place: `iggyflux-file` and `iggyflux-line`.
+
+| of a file                              | the source                                                           |
+|----------------------------------------|----------------------------------------------------------------------|
+| nothing is stored                      | reads it from its beginning                                          |
+| a position is stored                   | seeks the last batch before it, and skips records up to it; where    |
+|                                        | that cannot be sought (compressed, UTF-16) it begins at the beginning |
+| … and it is read to its end            | leaves it out                                                        |
+| … and the plan has changed             | says so, and goes on by the new plan                                 |
+| … and it is another file now           | stops (IFX712), before anything is read; so it does where a file     |
+|                                        | changes while it is read                                             |
+| its content is damaged (IFX504), a     | returns all records before that, then stops                          |
+| record does not end (IFX503), a line   |                                                                      |
+| is not an envelope (IFX711)            |                                                                      |
+
+The position of a file is stored with its identity, in a state of its own: so runs can share the files of an archive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from iggyflux.archives import FILE_HEADER, LINE_HEADER
+from iggyflux.archives.files import Archive, ArchiveFile, Identity
+from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
+from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
+from iggyflux.disk import file_name
+from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
+from iggyflux.payloads import Options
+from iggyflux.records import Batch, LazyMessages, Message, Partition, Position, Scalar
+from iggyflux.runner.events import emit
+from iggyflux.state.sqlite import SUFFIX, SqliteState
+from iggyflux.state.store import StateStore
+from iggyflux.transports.base import Progress, Worker
+from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, default_timestamp_us
+
+KIND: Final = "archive-position"
+_CHANGED: Final = "IFX712"
+_NOT_AN_ENVELOPE: Final = "IFX711"
+_BUFFER_BYTES: Final = 1 << 20
+_MOST_BATCH_BYTES: Final = 8_000_000
+_RATE_SECONDS: Final = 0.1
+"""How much of a second's records a batch has at most where the rate is limited."""
+
+
+log = logging.getLogger("iggyflux.archives")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How files are read: the format of payloads and its options, and what messages they become.
+
+    `envelope` says that each line is a message with coordinates.  `first_us` is the time of arrival of the first
+    record, in microseconds since the epoch; each later record arrives a microsecond after the one before.  None if
+    records have none.  `needs_time` says that the mapping reads it.
+    """
+
+    form: str = "json"
+    options: Options = field(default_factory=dict)
+    stream: str = ""
+    topic: str = ""
+    envelope: bool = False
+    first_us: int | None = None
+    needs_time: bool = False
+
+    def message(self, archive: Archive, offset: int, record: Record) -> Message:
+        """Return the message of a record.  Raise EnvelopeError."""
+        line, payload = record
+        place: dict[str, Scalar | bytes] = {FILE_HEADER: archive.name, LINE_HEADER: line}
+        if self.envelope:
+            message = decode_envelope(payload, offset, stream=self.stream, topic=self.topic)
+            if self.needs_time and message.timestamp_us == default_timestamp_us(message.offset):
+                raise EnvelopeError("the mapping reads the time of the message, and the envelope has no `timestamp_us`")
+            return msgspec.structs.replace(message, headers={**message.headers, **place})
+        arrival = 0 if self.first_us is None else self.first_us + offset
+        return Message(payload, self.stream, self.topic, 0, offset, arrival, arrival, 0, place)
+
+
+class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The position in a file: `records` are settled.
+
+    `sought` is a place before that can be sought: a byte, and the lines and records before it.
+    """
+
+    file: str
+    size: int
+    written: str
+    begin: int
+    records: int = 0
+    sought: tuple[int, int, int] = (0, 0, 0)
+    is_complete: bool = False
+    plan: str = ""
+    """The identity of the plan that rendered the last of them."""
+
+    @property
+    def identity(self) -> Identity:
+        """What the file was."""
+        return Identity(self.size, self.written, self.begin)
+
+
+def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
+    """Return the state of the position of a route in a file."""
+    path = folder / "archives" / file_name(route) / f"{archive.key}{SUFFIX}"
+    return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
+
+
+def stored_position(archive: Archive, state: StateStore, *, restart: bool = False) -> Stored | None:
+    """Return the stored position in a file, after it was removed if `restart`; close the state.
+
+    Raise `Stopped` (IFX712) if the file is another one now.
+    """
+    try:
+        if restart:
+            state.take()
+            state.replace(None)
+        found = state.read()
+    finally:
+        state.close()
+    if found is None:
+        return None
+    stored = msgspec.convert(found, Stored)
+    if identity_of(archive) != stored.identity:
+        raise _changed(archive, "it is not the file that was read before")
+    return stored
+
+
+def identity_of(archive: Archive) -> Identity:
+    """Return what a file is now.  Raise `Stopped` or `NotConnected`."""
+    file = archive.open()
+    try:
+        return file.identity()
+    finally:
+        file.release()
+
+
+class RecordFile:
+    """One open file, split into records."""
+
+    def __init__(self, archive: Archive, reading: Reading) -> None:
+        """Raise `Stopped` or `NotConnected`."""
+        self.archive = archive
+        self._reading = reading
+        self.raw: ArchiveFile = archive.open()
+        self.taken = 0
+        """How many records were taken, those that were skipped included."""
+        self._lines = ArchiveLines(io.BytesIO())
+        self._records: Iterator[Record] = iter(())
+
+    def begin(self, stored: Stored | None) -> None:
+        """Go to the record after `stored`.  Raise `SampleError`, `Stopped` or `NotConnected`."""
+        form, options = "text" if self._reading.envelope else self._reading.form, self._reading.options
+        documents = form == "json" and has_documents(ArchiveLines(self._content()))
+        content = self._content()
+        self._lines = ArchiveLines(content)
+        header = header_of(self._lines, form, options)
+        byte, line, self.taken = (0, 0, 0) if stored is None else stored.sought
+        if byte:
+            content.seek(byte)
+            self._lines = ArchiveLines(content, position=byte, number=line)
+        self._records = splitter_of(form, documents=documents)(self._lines, options, header)
+        for _ in range(0 if stored is None else stored.records - self.taken):
+            next(self._records, None)
+            self.taken += 1
+
+    def _content(self) -> Any:
+        """Return the content from the beginning, expanded."""
+        self.raw.seek(0)
+        try:
+            return expanded(io.BufferedReader(self.raw, _BUFFER_BYTES), self.archive.name, limit=None)
+        except NoZstd as error:
+            hint = "pip install 'iggyflux[zstd]'"
+            raise Stopped(f"{self.archive.name} needs a package to be expanded", hint, "IFX710") from error
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """The byte, line and record after the last one that was taken; zeros if it cannot be sought."""
+        if self.archive.is_compressed or self._lines.is_utf16:
+            return (0, 0, 0)
+        return self._lines.position, self._lines.number, self.taken
+
+    def take(self, most: int) -> Iterator[Record]:
+        """Yield records: at most `most`, and not many bytes.  Raise as `begin`."""
+        size = 0
+        for record in self._records:
+            self.taken += 1
+            yield record
+            most -= 1
+            size += len(record[1])
+            if most <= 0 or size >= _MOST_BATCH_BYTES:
+                return
+
+    def fault(self, error: SampleError) -> Stopped:
+        """Return why the file cannot be read on, with the place."""
+        line = error.line or self._lines.number + 1
+        reason = f"{self.archive.name}:{line}: {error.reason}; {counted(self.taken, 'record')} before it"
+        return Stopped(reason, error.hint, error.code)
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A file whose records are not all settled."""
+
+    index: int
+    file: RecordFile
+    state: StateStore
+    identity: Identity | None = None
+    settled: int = 0
+    places: deque[tuple[int, int, int]] = field(default_factory=deque)
+    """Where batches that are not settled begin and end."""
+    is_read: bool = False
+
+    def stored(self, records: int, plan: str, *, is_complete: bool) -> Stored:
+        """Return what is stored when so many records are settled."""
+        while len(self.places) > 1 and self.places[1][2] <= records:
+            self.places.popleft()
+        name, who = self.file.archive.name, self.identity
+        assert who is not None  # noqa: S101  # it is known before the first record
+        sought = self.places[0] if self.places else (0, 0, 0)
+        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan)
+
+    def release(self) -> None:
+        """Close the file and its state; idempotent."""
+        self.file.raw.release()
+        self.state.close()
+
+
+class ArchiveSource:
+    """A `Source` of the records of `archives`; `state` returns the state of the position in one of them.
+
+    `plan` returns the identity of the plan, which is known when the sink is connected.  `rate` bounds the records a
+    second.  With `restart` what is stored of these files is removed first.
+    """
+
+    waiting_for: str | None = None
+
+    def __init__(
+        self,
+        archives: Sequence[Archive],
+        reading: Reading,
+        state: Callable[[Archive], StateStore],
+        *,
+        plan: Callable[[], str] = str,
+        batch_size: int = 5000,
+        rate: float | None = None,
+        restart: bool = False,
+    ) -> None:
+        self._archives = archives
+        self._reading = reading
+        self._state = state
+        self._plan = plan
+        self._batch_size = batch_size if rate is None else max(1, min(batch_size, int(rate * _RATE_SECONDS)))
+        self._rate = rate
+        self._restart = restart
+        self._due = 0.0
+        self._todo: deque[tuple[int, Stored | None]] = deque()
+        self._current: _Opened | None = None
+        self._opened: dict[int, _Opened] = {}
+        self._fault: Exception | None = None
+        self._bytes_before = 0
+        self.complete = 0
+        """How many files were complete when the source was connected last."""
+        self._worker = Worker("archives")
+
+    @property
+    def progress(self) -> Progress:
+        """How much of the files is read, in bytes as they are stored."""
+        current = self._current
+        done = self._bytes_before + (0 if current is None else current.file.raw.tell())
+        return Progress(done, sum(archive.size for archive in self._archives))
+
+    async def connect(self) -> None:
+        """As `Source.connect`; raise `Stopped` if a file is another one than before."""
+        await self._worker.call(self._connect)
+
+    async def read(self) -> Batch | None:
+        """As `Source.read`."""
+        batch = await self._worker.call(self._read)
+        if self._rate is not None:
+            now = time.monotonic()
+            self._due = max(self._due, now) + len(batch.messages) / self._rate
+            await asyncio.sleep(self._due - now)
+        return batch
+
+    async def ack(self, positions: Sequence[Position]) -> None:
+        """As `Source.ack`."""
+        await self._worker.call(self._ack, positions)
+
+    async def close(self) -> None:
+        """As `Source.close`."""
+        await self._worker.finish(self._release)
+
+    def _connect(self) -> None:
+        self._release()
+        self._fault = None
+        self._todo.clear()
+        self._bytes_before = self.complete = 0
+        for index, archive in enumerate(self._archives):
+            stored = stored_position(archive, self._state(archive), restart=self._restart)
+            if stored is not None and stored.is_complete:
+                self.complete += 1
+                self._bytes_before += archive.size
+            else:
+                self._todo.append((index, stored))
+                self._warn_of_change(archive, stored)
+        self._restart = False
+
+    def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
+        if stored is not None and stored.plan != self._plan():
+            hint = "--restart loads the whole file by the new plan"
+            fields = {"file": archive.name, "records": stored.records, "plan": self._plan(), "before": stored.plan}
+            emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
+
+    def _read(self) -> Batch:
+        while True:
+            if self._fault is not None:
+                raise self._fault
+            current = self._current or self._open_next()
+            if batch := self._batch(current):
+                return batch
+            if self._fault is None:
+                self._end(current)
+
+    def _open_next(self) -> _Opened:
+        if not self._todo:
+            raise EndOfInput("all files were read")
+        index, stored = self._todo.popleft()
+        archive = self._archives[index]
+        file = RecordFile(archive, self._reading)
+        opened = self._opened[index] = _Opened(index, file, self._state(archive))
+        opened.state.take()
+        opened.identity = file.raw.identity()
+        if stored is not None and opened.identity != stored.identity:
+            raise _changed(archive, "it is not the file that was read before")
+        self._current = opened
+        try:
+            file.begin(stored)
+        except SampleError as error:
+            raise file.fault(error) from error
+        opened.settled = 0 if stored is None else stored.records
+        opened.places.append(file.place if stored is None else stored.sought)
+        return opened
+
+    def _batch(self, opened: _Opened) -> Batch | None:
+        """Return the next records of a file, None if there are none; what ends them is raised by the next read."""
+        file, reading, archive = opened.file, self._reading, opened.file.archive
+        first, records = file.taken, []
+        messages: list[Message] = []
+        try:
+            for record in file.take(self._batch_size):
+                if reading.envelope:
+                    messages.append(reading.message(archive, file.taken - 1, record))
+                records.append(record)
+        except SampleError as error:
+            self._fault = file.fault(error)
+        except EnvelopeError as error:
+            hint = "correct the line, or remove --envelope if lines are plain payloads"
+            self._fault = Stopped(f"{archive.name}:{record[0]}: {error}", hint, _NOT_AN_ENVELOPE)
+        except (Stopped, NotConnected) as error:
+            self._fault = error
+        if not records:
+            return None
+        opened.places.append(file.place)
+        place = Partition(reading.stream, reading.topic, opened.index)
+        end = first + len(records) - 1
+        if reading.envelope:
+            return Batch(place, messages, end)
+
+        def make(index: int) -> Message:
+            return reading.message(archive, first + index, records[index])
+
+        return Batch(place, LazyMessages([payload for _, payload in records], make))
+
+    def _end(self, opened: _Opened) -> None:
+        """End a file that is read to its end.  Raise `Stopped` if it is another one now."""
+        archive = opened.file.archive
+        if opened.file.raw.identity() != opened.identity:
+            raise _changed(archive, "it was changed while it was read")
+        opened.is_read, self._current = True, None
+        self._bytes_before += archive.size
+        if opened.settled >= opened.file.taken:
+            self._complete(opened)
+
+    def _ack(self, positions: Sequence[Position]) -> None:
+        for position in positions:
+            opened = self._opened[position.partition.partition]
+            opened.settled = position.offset + 1
+            if opened.is_read and opened.settled >= opened.file.taken:
+                self._complete(opened)
+            else:
+                opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=False))
+
+    def _complete(self, opened: _Opened) -> None:
+        opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=True))
+        del self._opened[opened.index]
+        opened.release()
+
+    def _release(self) -> None:
+        for opened in self._opened.values():
+            opened.release()
+        self._opened.clear()
+        self._current = None
+
+
+def _changed(archive: Archive, reason: str) -> Stopped:
+    hint = "--restart reads it from its beginning; points that are sent again overwrite themselves"
+    return Stopped(f"{archive.name}: {reason}", hint, _CHANGED)

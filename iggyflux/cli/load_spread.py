@@ -1,0 +1,179 @@
+"""`iggyflux load` in several processes: workers of this machine, or tasks of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from iggyflux import __version__
+from iggyflux.archives.files import Archive
+from iggyflux.archives.job import load_route, state_folder
+from iggyflux.archives.source import Reading, Stored, identity_of, position_state, stored_position
+from iggyflux.cli.output import ExitCode, note, plural, show_stop, talk
+from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.cli.send_again import ReportedFailures
+from iggyflux.errors import Stopped
+from iggyflux.pipeline import Pipeline, RouteSettings, TopicAddress
+from iggyflux.records import DeadLetter
+from iggyflux.runner import RouteStatus, Status, Stop, Summary, stopping_on_signals
+from iggyflux.runner.merging import Part, merged_route, past_of
+from iggyflux.runner.run import about_route
+from iggyflux.runner.supervisor import Supervisor, WorkerProcess
+from iggyflux.transports.base import DeadLetterSink
+from iggyflux.transports.local.deadletters import decode_letter
+from iggyflux.transports.share import Share
+
+# --- workers of this machine ---
+
+
+def share_of(archives: Sequence[Archive], share: Share) -> list[Archive]:
+    """Return the files that a worker loads: the largest go first, each to the worker that has least."""
+    sizes, found = [0] * share.workers, list[Archive]()
+    for archive in sorted(archives, key=lambda each: (-each.size, each.name)):
+        least = sizes.index(min(sizes))
+        sizes[least] += archive.size + 1
+        if least == share.worker:
+            found.append(archive)
+    return found
+
+
+@dataclass(slots=True)
+class WorkersLoad:
+    """A load by `workers` processes; `words` are the arguments and options of each."""
+
+    pipeline: Pipeline
+    item: RouteSettings
+    reading: Reading
+    archives: Sequence[Archive]
+    workers: int
+    words: Sequence[str]
+    parts: list[Part] = field(default_factory=list)
+
+    def run(self, log_format: str | None, *, restart: bool, quiet: bool) -> int:
+        """Load; return the exit code."""
+        route = load_route(self.pipeline, self.item, [], self.reading)
+        if restart:  # not by the workers: one that is started again goes on
+            for archive in self.archives:
+                stored_position(archive, position_state(state_folder(self.pipeline), route.name, archive), restart=True)
+        self.parts = [Part(number, RouteStatus(route.name, about_route(route))) for number in range(self.workers)]
+        summary = asyncio.run(self._supervise(log_format, quiet=quiet))
+        (status,) = summary.routes
+        if not quiet or summary.exit_code or status.dead_letters:
+            for line in summary_lines(summary):
+                talk(*line)
+        if status.dead_letters:
+            place = self.item.dead_letters
+            folder = self.pipeline.folder / "dead-letters" / route.name
+            shown = folder if place is None or isinstance(place, TopicAddress) else place
+            talk(f"`iggyflux dead-letters list {shown}` names the files and lines of what failed")
+        return summary.exit_code or (ExitCode.PROBLEMS if status.dead_letters else ExitCode.OK)
+
+    async def _supervise(self, log_format: str | None, *, quiet: bool) -> Summary:
+        stop, status, begin = Stop(), Status(routes=[merged_route(self.parts)]), time.monotonic()
+
+        def reported(worker: WorkerProcess, report: bytes) -> int:
+            found: Status = pickle.loads(report)  # noqa: S301  # of a process that this one started
+            for route in found.routes:
+                self.parts[worker.number] = replace(self.parts[worker.number], now=route)
+            status.routes[:] = [merged_route(self.parts)]
+            return sum(route.acknowledged for route in found.routes)
+
+        def ended(worker: WorkerProcess) -> None:
+            part = self.parts[worker.number]
+            if worker.state == "waiting":
+                part = Part(part.worker, RouteStatus(part.now.name, part.now.about), past_of(part.now, part.past))
+            elif worker.failed:
+                part = replace(part, now=replace(part.now, state="interrupted"))
+            self.parts[worker.number] = part
+            status.routes[:] = [merged_route(self.parts)]
+
+        supervisor = Supervisor(
+            [self._command(number) for number in range(self.workers)],
+            reported=reported,
+            ended=ended,
+            stop=stop,
+            has_end=True,
+            shutdown_seconds=self.pipeline.shutdown_timeout_seconds,
+        )
+        progress = show_progress(
+            status,
+            live=log_format is None and not quiet,
+            log_format=log_format or "text",
+            level=logging.WARNING if quiet else logging.INFO,
+            without="record.failed",
+        )
+        with progress, stopping_on_signals(stop):
+            await supervisor.run()
+        unfinished = any(each.failed for each in supervisor.workers)
+        interrupted = unfinished or any(each.state == "interrupted" for each in status.routes)
+        return Summary(tuple(status.routes), time.monotonic() - begin, interrupted=interrupted)
+
+    def _command(self, number: int) -> list[str]:
+        is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
+        python = [sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "load"]
+        return [*python, *self.words, "--worker", f"{number}/{self.workers}@{__version__}"]
+
+
+# --- on many machines ---
+
+
+def load_with_ray(
+    pipeline: Pipeline,
+    item: RouteSettings,
+    archives: Sequence[Archive],
+    reading: Reading,
+    address: str | None,
+    *,
+    restart: bool,
+    quiet: bool,
+) -> int:
+    """Load each file by a task; keep its dead letters, and then that it is loaded."""
+    from iggyflux.engines.ray import FileJob, load_files
+
+    failed = ReportedFailures("failed")
+    route = load_route(pipeline, item, [], reading)
+    states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
+    todo = {}
+    for archive in archives:
+        stored = stored_position(archive, states[archive.name], restart=restart)
+        if stored is None or not stored.is_complete:
+            todo[archive.name] = identity_of(archive)
+    if len(todo) < len(archives):
+        note(
+            f"{plural(len(archives) - len(todo), 'file was', 'files were')} loaded before (--restart loads them again)"
+        )
+    path, number = str((pipeline.path or Path()).resolve()), pipeline.routes.index(item)
+    patterns = {each.name: each.name if each.url is None else each.url.reveal() for each in archives}
+    jobs = [FileJob(path, number, patterns[name], name) for name in todo]
+    code = ExitCode.OK
+    for result in load_files(jobs, reading, address=address) if jobs else ():
+        letters = [decode_letter(each) for each in result.letters]
+        asyncio.run(_keep(route.dead_letters, failed, letters))
+        if not quiet:
+            counts = f"{plural(result.read, 'message')}, {plural(result.delivered, 'point')} written"
+            talk(f"{result.name}: {counts}, {len(letters):,} failed")
+        if result.error is not None:
+            code, hint = ExitCode.STOPPED, result.error[2]
+            show_stop(Stopped(f"{result.name}: {result.error[1]}", hint, result.error[0]))
+            continue
+        who = todo[result.name]
+        state = states[result.name]
+        state.take()
+        state.commit(Stored(result.name, who.size, who.written, who.begin, result.read, is_complete=True))
+        state.close()
+    for line in failed.lines():
+        talk(*line)
+    return code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
+
+
+async def _keep(sink: DeadLetterSink, failed: ReportedFailures, letters: Sequence[DeadLetter]) -> None:
+    if letters:
+        await sink.connect()
+        await sink.put(letters)
+        await failed.put(letters)

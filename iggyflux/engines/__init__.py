@@ -1,0 +1,1 @@
+"""Engines that spread the work of `iggyflux load` over many machines, one file each, imported when asked for."""

@@ -1,0 +1,779 @@
+"""Archives: how files are split into records, a source that goes on where it ended, and `load` as a process."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shell import iggyflux
+
+from iggyflux.archives import FILE_HEADER, LINE_HEADER
+from iggyflux.archives import source as source_module
+from iggyflux.archives.files import Archive, find_archives, name_of
+from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
+from iggyflux.archives.source import ArchiveSource, Reading, position_state
+from iggyflux.authoring import sample_bytes
+from iggyflux.cli.load_spread import share_of
+from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.lineprotocol import Point, parse_lines
+from iggyflux.mapping import parse_mapping
+from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
+from iggyflux.plan.reads import reads_arrival
+from iggyflux.records import Batch, Message
+from iggyflux.sim import SimServer
+from iggyflux.state.memory import MemoryState
+from iggyflux.transports.share import Share
+from tests.transports.contract import SourceContract, drive
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".zst": lambda data: bytes(sample_bytes.zstd.compress(data)),
+}
+
+
+class Dribble(io.RawIOBase):
+    """A file that gives a few bytes at a time."""
+
+    def __init__(self, data: bytes, sizes: Sequence[int]) -> None:
+        self._file = io.BytesIO(data)
+        self._sizes = iter(sizes)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._file.read(min(len(buffer), next(self._sizes, 1 << 20)))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def records(
+    data: bytes, form: str = "json", options: dict[str, Any] | None = None, *, sizes: Sequence[int] = ()
+) -> list[tuple[int, bytes]]:
+    """Return the records of a file."""
+    documents = form == "json" and source_module.has_documents(ArchiveLines(io.BytesIO(data)))
+    lines = ArchiveLines(io.BufferedReader(Dribble(data, sizes), 64))
+    header = header_of(lines, form, options or {})
+    return list(splitter_of(form, documents=documents)(lines, options or {}, header))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+SIZES = st.lists(st.integers(1, 40), max_size=30)
+
+
+@given(values=st.lists(JSON_VALUES, max_size=8), indent=st.sampled_from([None, 1]), sizes=SIZES, gap=st.booleans())
+def test_json_is_split_as_the_standard_library_reads_it(
+    values: list[Any], indent: int | None, sizes: list[int], gap: bool
+) -> None:
+    """Documents a line, or over several lines from the first on, whatever pieces the file comes in."""
+    texts = [json.dumps(value, indent=indent, ensure_ascii=False) for value in values]
+    if any("\n" in text for text in texts) and "\n" not in texts[0]:
+        texts.insert(0, json.dumps({"a": 1}, indent=1))
+        values = [{"a": 1}, *values]
+    data = ("\n\n" if gap else "\n").join(texts).encode()
+
+    found = records(data, sizes=sizes)
+
+    assert [json.loads(payload) for _, payload in found] == values
+    lines = data.decode().split("\n")
+    assert all(payload.decode().startswith(lines[number - 1]) for number, payload in found)
+
+
+CELLS = st.text(alphabet='ab,;"\n\r \t=ß', max_size=6)
+
+
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=8),
+    has_header=st.booleans(),
+    sizes=SIZES,
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_is_split_as_the_standard_library_reads_it(
+    rows: list[list[str]], has_header: bool, sizes: list[int], end: str
+) -> None:
+    """Cells may hold line feeds and quotes; each row alone decodes to what it is in the whole file."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([["x", "y"], *rows] if has_header else rows)
+    options: dict[str, Any] = {} if has_header else {"header": ["x", "y"]}
+
+    found = records(text.getvalue().encode(), "csv", options, sizes=sizes)
+
+    decoded = [FORMATS["csv"].decode(payload, options, None, False) for _, payload in found]
+    assert decoded == [[{"x": x, "y": y}] for x, y in rows]
+
+
+POINTS = st.builds(
+    lambda name, tag, text, number: Point(name, {"t": tag} if tag else {}, {"s": text, "f": number}, 7),
+    st.text(alphabet='m"# é', min_size=1, max_size=4).filter(lambda name: not name.startswith("#")),
+    st.text(alphabet='t"=, ', max_size=4),
+    st.text(alphabet='ab"\\\n= ,#', max_size=9),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+
+
+@given(points=st.lists(POINTS, max_size=8), sizes=SIZES)
+def test_line_protocol_is_split_as_it_is_parsed(points: list[Point], sizes: list[int]) -> None:
+    """Line feeds in strings, quotes in names."""
+    data = "\n".join(point.encode() for point in points).encode()
+
+    found = records(data, "influx", sizes=sizes)
+
+    assert [parse_lines(payload) for _, payload in found] == [[point] for point in parse_lines(data)]
+    assert len(found) == len(points)
+
+
+@given(data=st.binary(max_size=80) | st.text(alphabet='{}[]",:\n\r\\=a1 \ufeff', max_size=80).map(str.encode))
+@pytest.mark.parametrize("form", ["json", "csv", "influx", "text"])
+def test_no_line_is_dropped(form: str, data: bytes) -> None:
+    """Whatever a file holds, each line that is not blank is in a record, in order."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return
+    found = records(data, form)
+
+    texts = [payload for _, payload in found]
+    if form == "csv":
+        first = header_of(ArchiveLines(io.BytesIO(data)), "csv", {})
+        texts = [first, *(payload.removeprefix(first + b"\n") for payload in texts)]
+    seen = [line.removesuffix(b"\r") for text in texts for line in text.split(b"\n") if line.strip()]
+    wanted = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    assert seen == [line.removesuffix(b"\r") for line in wanted if line.strip()]
+
+
+def test_an_unclosed_quote_costs_its_own_line_only() -> None:
+    """What would be one cell of a megabyte is a fault of the line that opens it."""
+    rest = b"1,2\n" * 300_000
+    found = records(b'x,y\n3,"4\n' + rest, "csv")
+
+    assert found[:3] == [(2, b'x,y\n3,"4'), (3, b"x,y\n1,2"), (4, b"x,y\n1,2")]
+    assert len(found) == 300_001
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b"utf-16"])
+def test_marks_of_encodings_are_no_content(mark: bytes) -> None:
+    """As in samples."""
+    text = '{"ö": 1}\n{"ö": 2}\n'
+    data = text.encode("utf-16") if mark == b"utf-16" else mark + text.encode()
+
+    assert [payload.decode() for _, payload in records(data)] == text.split("\n")[:2]
+
+
+# --- the source ---
+
+
+class TestContract(SourceContract):
+    """Archives fulfil the contract of every source; they have an end, so nothing comes later."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "in.ndjson"
+        self.state = tmp_path / "state"
+
+    def fill(self, payloads: Sequence[bytes], partition: int = 0) -> None:
+        with self.path.open("ab") as file:
+            file.writelines(payload + b"\n" for payload in payloads)
+
+    def source(self, *, until_end: bool = True, batch_size: int = 10) -> ArchiveSource:
+        return source([self.path], self.state, batch_size=batch_size)
+
+    test_an_empty_source_returns_none_and_reads_later_messages = None  # type: ignore[assignment]
+
+
+def archives_at(paths: Sequence[Path | str]) -> list[Archive]:
+    return find_archives([str(path) for path in paths])
+
+
+def source(paths: Sequence[Path | str], folder: Path, reading: Reading | None = None, **more: Any) -> ArchiveSource:
+    archives = archives_at(paths)
+    return ArchiveSource(archives, reading or Reading(), lambda each: position_state(folder, "r", each), **more)
+
+
+async def rest(from_source: ArchiveSource) -> list[Message]:
+    """Return all that is left; acknowledge nothing."""
+    found: list[Message] = []
+    try:
+        while True:
+            if batch := await from_source.read():
+                found += batch.messages
+    except EndOfInput:
+        return found
+
+
+def file_of(folder: Path, form: str, numbers: Sequence[int], packed: str, encoding: str = "utf-8") -> Path:
+    """Write an archive in which each number is in one record."""
+    texts = {
+        "json": "".join(f'{{"n": "N{number};"}}\n\n' for number in numbers),
+        "documents": "".join(json.dumps({"n": f"N{number};"}, indent=2) + "\n" for number in numbers),
+        "csv": "n,text\n" + "".join(f'N{number};,"a\n""b"\n' for number in numbers),
+        "influx": "".join(f'm,t=N{number}; s="x\ny" 1\n' for number in numbers),
+    }
+    path = folder / f"{form}-{numbers[0] if numbers else 'none'}.txt{packed}"
+    path.write_bytes(PACK[packed](texts[form].encode(encoding)))
+    return path
+
+
+@pytest.mark.parametrize("form", ["json", "documents", "csv", "influx"])
+@settings(max_examples=25)
+@given(data=st.data(), packed=st.sampled_from(list(PACK)))
+def test_killed_anywhere_the_next_run_makes_the_same_of_the_rest(
+    tmp_path_factory: pytest.TempPathFactory, form: str, packed: str, data: st.DataObject
+) -> None:
+    """Runs that end without a word after any acknowledgements: all messages together are those of one whole run."""
+    folder = tmp_path_factory.mktemp("archive")
+    encoding = data.draw(st.sampled_from(["utf-8", "utf-16"]))
+    sizes = data.draw(st.lists(st.integers(0, 12), min_size=1, max_size=3))
+    paths = [file_of(folder, form, range(100 * at, 100 * at + size), packed, encoding) for at, size in enumerate(sizes)]
+    reading = Reading(form="json" if form == "documents" else form, stream="s", topic="t")
+    whole, stored = drive(_whole(paths, {}, reading)), dict[str, Any]()
+    numbers = [int(number) for each in whole for number in re.findall(rb"N(\d+);", each.payload)]
+
+    settled: list[Message] = []
+
+    async def run() -> bool:
+        """Run until a kill or the end; return whether it is the end."""
+        size = data.draw(st.integers(1, 5))
+        one = ArchiveSource(archives_at(paths), reading, lambda each: MemoryState(stored, each.key), batch_size=size)
+        await one.connect()
+        open_: list[Batch] = []
+        try:
+            while True:
+                batch = await one.read()
+                assert batch is not None
+                open_.append(batch)
+                if data.draw(st.booleans()):
+                    first = open_.pop(0)
+                    taken = data.draw(st.integers(1, len(first.messages)))
+                    part = first.part(0, taken)
+                    await one.ack([part.last])
+                    settled.extend(part.messages)
+                    if taken < len(first.messages):
+                        return False
+                if data.draw(st.integers(0, 3)) == 0:
+                    return False
+        except EndOfInput:
+            for batch in open_:
+                await one.ack([batch.last])
+                settled.extend(batch.messages)
+            return True
+        finally:
+            await one.close()
+
+    for _ in range(200):
+        if drive(run()):
+            break
+    else:
+        pytest.fail("no run came to the end")
+    assert sorted(numbers) == sorted(100 * at + index for at, size in enumerate(sizes) for index in range(size))
+    assert settled == whole
+    assert drive(_whole(paths, stored, reading)) == []
+
+
+async def _whole(paths: Sequence[Path], stored: dict[str, Any], reading: Reading) -> list[Message]:
+    one = ArchiveSource(archives_at(paths), reading, lambda each: MemoryState(stored, each.key))
+    await one.connect()
+    try:
+        return await rest(one)
+    finally:
+        await one.close()
+
+
+# --- hostile and changed files ---
+
+
+@settings(max_examples=30)
+@given(cut=st.integers(0, 400), packed=st.sampled_from([".gz", ".bz2", ".zst"]))
+def test_what_is_before_the_damage_is_read(tmp_path_factory: pytest.TempPathFactory, cut: int, packed: str) -> None:
+    """A file that is cut off gives its first records, then an error with its name; acknowledgements of them count."""
+    folder = tmp_path_factory.mktemp("damage")
+    lines = [b'{"n": "%x"}' % random.Random(number).getrandbits(160) for number in range(300)]
+    path = folder / f"a.ndjson{packed}"
+    data = PACK[packed](b"\n".join(lines) + b"\n")
+    path.write_bytes(data[: len(data) - 1 - cut * (len(data) - 2) // 400])
+
+    async def main() -> tuple[list[Message], Stopped]:
+        one = source([path], folder / "state", batch_size=50)
+        await one.connect()
+        found: list[Message] = []
+        try:
+            while True:
+                batch = await one.read()
+                assert batch is not None
+                found += batch.messages
+                await one.ack([batch.last])
+        except Stopped as error:
+            return found, error
+        finally:
+            await one.close()
+
+    found, error = drive(main())
+
+    assert [each.payload for each in found] == lines[: len(found)]
+    assert (error.code, error.reason.startswith(f"{path}:{len(found) + 1}: the ")) == ("IFX504", True)
+    assert f"{len(found)} record" in error.reason
+    path.write_bytes(data)
+    with pytest.raises(Stopped, match="not the file that was read before") if found else pytest.raises(EndOfInput):
+        drive(_all_with(source([path], folder / "state")))
+
+
+async def _all_with(one: ArchiveSource) -> None:
+    await one.connect()
+    try:
+        while True:
+            await one.read()
+    finally:
+        await one.close()
+
+
+@pytest.mark.slow
+def test_a_line_of_a_gigabyte_is_one_failed_record(tmp_path: Path) -> None:
+    """A small file that expands to a line without an end does not fill the memory."""
+    path = tmp_path / "bomb.ndjson.zst"
+    zeros = sample_bytes.zstd.compress(bytes(1 << 30))
+    path.write_bytes(zeros + sample_bytes.zstd.compress(b'\n{"n": 1}\n'))
+    assert path.stat().st_size < 200_000
+
+    async def main() -> list[Message]:
+        one = source([path], tmp_path / "state")
+        await one.connect()
+        try:
+            return await rest(one)
+        finally:
+            await one.close()
+
+    first, second = drive(main())
+
+    assert len(first.payload) == MAX_PAYLOAD_BYTES + 1
+    assert (second.payload, second.offset, second.headers[LINE_HEADER]) == (b'{"n": 1}', 1, 2)
+
+
+def test_a_json_document_without_an_end_stops_the_file(tmp_path: Path) -> None:
+    """It would swallow the rest of the file."""
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[\n" + (b'"%s",\n' % bytes(b"x" * 9_996)) * (MAX_PAYLOAD_BYTES // 9_999))
+
+    with pytest.raises(Stopped, match=r"a\.json:1: the JSON document that begins here does not end") as stop:
+        drive(_all_with(source([path], tmp_path / "state")))
+
+    assert stop.value.code == "IFX503"
+
+
+@pytest.mark.parametrize("change", ["size", "time", "begin"])
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path, change: str, complete: bool) -> None:
+    """Its records would be others; `restart` reads it anew."""
+    path = file_of(tmp_path, "json", range(20), "")
+
+    async def begin(**more: Any) -> list[Message]:
+        one = source([path], tmp_path / "state", batch_size=20 if complete else 5, **more)
+        await one.connect()
+        try:
+            batch = await one.read()
+            assert batch is not None
+            await one.ack([batch.last])
+            return [*batch.messages, *await rest(one)]
+        finally:
+            await one.close()
+
+    assert len(drive(begin())) == 20
+    before, data = path.stat(), path.read_bytes()
+    path.write_bytes({"size": data + b'{"n": "N20;"}', "time": data, "begin": data.replace(b"N0", b"N7")}[change])
+    written = before.st_mtime_ns + (0 if change != "time" else 1_000_000)
+    os.utime(path, ns=(written, written))
+
+    with pytest.raises(Stopped, match="--restart") as stop:
+        drive(begin())
+
+    assert stop.value.code == "IFX712"
+    assert len(drive(begin(restart=True))) == 20 + (change == "size")
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_complete(tmp_path: Path) -> None:
+    """What came after its end was read would never be read."""
+    path = file_of(tmp_path, "json", range(3), "")
+
+    async def main() -> None:
+        one = source([path], tmp_path / "state")
+        await one.connect()
+        try:
+            await one.read()
+            with path.open("ab") as file:
+                file.write(b'{"n": 4}\n')
+            while True:
+                await one.read()
+        finally:
+            await one.close()
+
+    with pytest.raises(Stopped, match="changed while it was read"):
+        drive(main())
+
+
+# --- object stores ---
+
+CANARY = "kanarienvogel-7f3a"
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    """An object store in memory, as fsspec knows them by URL."""
+    filesystem = fsspec.filesystem("memory")
+    yield filesystem
+    filesystem.store.clear()
+    filesystem.pseudo_dirs[:] = [""]
+
+
+def test_urls_and_globs_of_an_object_store_are_read_and_gone_on_with(tmp_path: Path, store: Any) -> None:
+    """As files are: sorted, expanded by name, left out when complete."""
+    for number in range(3):
+        store.pipe(f"/kübel/{number}.ndjson.gz", gzip.compress(b'{"n": %d}\n' % number))
+
+    async def main(paths: list[str]) -> list[tuple[bytes, object]]:
+        one = source(paths, tmp_path)
+        await one.connect()
+        try:
+            found = []
+            while True:
+                batch = await one.read()
+                assert batch is not None
+                await one.ack([batch.last])
+                found += [(each.payload, each.headers[FILE_HEADER]) for each in batch.messages]
+        except EndOfInput:
+            return found
+        finally:
+            await one.close()
+
+    first = drive(main(["memory://kübel/1.ndjson.gz"]))
+    others = drive(main(["memory://kübel/*.gz"]))
+
+    assert first == [(b'{"n": 1}', "memory://kübel/1.ndjson.gz")]
+    assert [payload for payload, _ in others] == [b'{"n": 0}', b'{"n": 2}']
+
+
+@given(
+    user=st.text(alphabet="ab%@:", max_size=4),
+    path=st.text(alphabet="abä/.", min_size=1, max_size=8),
+    query=st.sampled_from(["", f"?X-Amz-Signature={CANARY}", f"?sig={CANARY}#a"]),
+)
+def test_the_name_of_a_url_has_no_secret(user: str, path: str, query: str) -> None:
+    """Neither its login nor its query."""
+    name = name_of(f"s3://{user}:{CANARY}@bucket/{path}{query}")
+
+    assert name == f"s3://bucket/{path}"
+
+
+def test_no_error_of_an_object_store_shows_a_secret(
+    tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries quote URLs, logins and keys in their errors."""
+    url = f"memory://hans:{CANARY}@kübel/a.ndjson?X-Amz-Signature={CANARY}%2F1"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"aws-{CANARY}")
+
+    def fail(*_args: Any, **_more: Any) -> Any:
+        raise ValueError(f"refused: {url} signed with aws-{CANARY} and {CANARY}/1")
+
+    monkeypatch.setattr(type(store), "info", fail)
+    with pytest.raises(NotConnected) as error:
+        find_archives([url])
+
+    assert CANARY not in str(error.value)
+    assert "refused: " in str(error.value)
+
+
+# --- the command ---
+
+DOCUMENT = """\
+iggyflux: 1
+kind: writer
+from: {stream: werk, topic: messung}
+points:
+  measurement: {const: klima}
+  tags: [ort]
+  fields: {grad: grad}
+  timestamp: {expr: zeit, format: unix_s}
+"""
+SINCE = 1_700_000_000
+PIPELINE = "iggyflux: 1\nto: file:points.lp\nrun: [{mapping: klima.yaml, from: log:data}]\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a mapping, a pipeline and an archive of 10 records, one of them bad."""
+    (tmp_path / "klima.yaml").write_text(DOCUMENT, "utf-8")
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE, "utf-8")
+    rows = [{"ort": "Ulm", "grad": "x" if number == 4 else number, "zeit": SINCE + number} for number in range(10)]
+    (tmp_path / "a.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def stored(folder: Path) -> list[str]:
+    return (folder / "points.lp").read_text("utf-8").splitlines()
+
+
+def test_a_load_names_what_failed_and_replay_sends_it_again(folder: Path) -> None:
+    """By file and line, in the report and in the dead letter."""
+    outcome = iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml")
+
+    assert outcome.code == 1, outcome.err
+    assert "\na.ndjson:5: error[IFX340]: expected a number" in outcome.err
+    assert stored(folder) == [
+        f"klima,ort=Ulm grad={number}.0 {SINCE + number}000000000" for number in range(10) if number != 4
+    ]
+    assert "a.ndjson:5  unknown  klima  IFX340" in iggyflux("dead-letters", "list", "dead-letters/klima").out
+
+    (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "grad: 'length(grad)'"), "utf-8")
+    again = iggyflux("replay", "dead-letters/klima", "--pipeline", "pipeline.yaml")
+
+    assert again.code == 0, again.err
+    assert stored(folder)[-1] == f"klima,ort=Ulm grad=1.0 {SINCE + 4}000000000"
+
+
+def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
+    """Unless it is reported to begin again."""
+    args = ("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml")
+    iggyflux(*args)
+    (folder / "b.ndjson").write_text('{"ort": "Bonn", "grad": 1, "zeit": 1700000077}\n', "utf-8")
+
+    second, third = iggyflux(*args), iggyflux(*args, "--restart")
+
+    assert second.code == 0
+    assert "klima  done: 1 message, 1 point written" in second.err
+    assert "note: 1 file was loaded before (--restart loads them again)" in second.err
+    assert "klima  done: 11 messages, 10 points written" in third.err
+    assert sorted(set(stored(folder))) == sorted(stored(folder)[:10])
+    shown = iggyflux("state", "show", ".iggyflux").out
+    assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
+
+
+@pytest.mark.slow
+def test_a_load_that_is_killed_and_run_again_stores_the_same(folder: Path) -> None:
+    """A real process, a real kill, twice: nothing is missing, and nothing else is there."""
+    count = 40_000
+    data = b"".join(b'{"ort": "Ulm", "grad": %d, "zeit": %d}\n' % (number, SINCE + number) for number in range(count))
+    (folder / "a.ndjson").write_bytes(data[: len(data) // 2 + 7])
+    (folder / "a.ndjson").write_bytes(data)
+    (folder / "b.ndjson.gz").write_bytes(gzip.compress(data.replace(b"Ulm", b"Hof"), 1))
+    args = ("load", "klima.yaml", "a.ndjson", "b.ndjson.gz", "--pipeline", "pipeline.yaml", "--rate", "40000")
+    for at in (3_000, 55_000):
+        process = subprocess.Popen([sys.executable, "-m", "iggyflux", *args], stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while not (folder / "points.lp").exists() or len(stored(folder)) < at:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    outcome = iggyflux(*args[:-2])
+
+    assert outcome.code == 0, outcome.err
+    wanted = {
+        f"klima,ort={ort} grad={number}.0 {SINCE + number}000000000"
+        for ort in ("Ulm", "Hof")
+        for number in range(count)
+    }
+    lines = stored(folder)
+    assert set(lines) - {""} >= wanted
+    assert {line for line in lines if line not in wanted} == set()
+    assert len(lines) < 2 * len(wanted)
+
+
+def test_a_dry_run_prints_the_first_lines_and_keeps_nothing(folder: Path) -> None:
+    """Also of a file that is expanded, without a pipeline."""
+    (folder / "a.ndjson.bz2").write_bytes(bz2.compress((folder / "a.ndjson").read_bytes()))
+
+    outcome = iggyflux("load", "klima.yaml", "a.ndjson.bz2", "--dry-run", "--limit", "2")
+
+    assert outcome.out == f"klima,ort=Ulm grad=0.0 {SINCE}000000000\nklima,ort=Ulm grad=1.0 {SINCE + 1}000000000\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.ndjson", "a.ndjson.bz2", "klima.yaml", "pipeline.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fehlt.ndjson"], "cannot read fehlt.ndjson: No such file"),
+        (["*.csv"], "no file matches '*.csv'"),
+        (["."], "is not a file (name its files: './*')"),
+        (["nosuch://a/b"], "unknown kind of URL: nosuch://a/b"),
+        (["a.ndjson", "--limit", "3"], "--limit needs --dry-run"),
+        (["a.ndjson", "--route", "x"], "has no route 'x' for klima.yaml"),
+        (["a.ndjson", "pipeline.yaml", "--message-time", "2026-01-01T00:00:00Z"], "--message-time is for one file"),
+        (["a.ndjson", "--message-time", "gestern"], "expected a time: "),
+    ],
+)
+def test_wrong_usage_is_told(folder: Path, args: list[str], words: str) -> None:
+    """Before anything is connected."""
+    outcome = iggyflux("load", "klima.yaml", *args, "--pipeline", "pipeline.yaml")
+
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+TIMES = {
+    "{expr: zeit, format: unix_s}": False,
+    "{expr: zeit, format: unix_s, default: message}": True,
+    "{spread: offset}": True,
+    "{expr: \"meta('origin_timestamp')\", format: unix_us}": True,
+    "{expr: zeit, format: unix_s, spread: offset}": False,
+}
+
+
+@pytest.mark.parametrize("timestamp", TIMES)
+@pytest.mark.parametrize(
+    "field", ["grad", "meta('timestamp')", "meta('offset')", "length(to_string(meta('timestamp')))"]
+)
+def test_it_is_known_whether_a_mapping_reads_the_time_of_a_message(timestamp: str, field: str) -> None:
+    """A record has none, so such a mapping is refused; measured by rendering one message at two times."""
+    text = DOCUMENT.replace("{expr: zeit, format: unix_s}", timestamp).replace("grad: grad", f'grad: "{field}"')
+    mapping = parse_mapping(text, name="k.yaml", format="yaml")
+    assert mapping.kind == "writer"
+    payload = (
+        b'{"ort": "a", "grad": 1, "zeit": null}' if "default" in timestamp else b'{"ort": "a", "grad": 1, "zeit": 1}'
+    )
+    lines = {
+        tuple(mapping.plan().render([Message(payload, "werk", "messung", 0, 1, at, at)]).lines)
+        for at in (1_000_000, 20_000_000_000)
+    }
+
+    assert reads_arrival(mapping.writer) is (len(lines) > 1)
+
+
+def test_the_time_of_messages_is_given_or_in_envelopes(folder: Path) -> None:
+    """Never a guess."""
+    (folder / "klima.yaml").write_text(DOCUMENT.split("  timestamp")[0], "utf-8")
+    args = ("load", "klima.yaml", "a.ndjson", "--dry-run", "--limit", "2")
+    refused, given_ = iggyflux(*args), iggyflux(*args, "--message-time", "2026-01-01T00:00:00Z")
+    (folder / "b.ndjson").write_text(
+        '{"payload": {"ort": "a", "grad": 1}, "timestamp_us": 5}\n{"payload": {}}\n', "utf-8"
+    )
+    envelope = iggyflux("load", "klima.yaml", "b.ndjson", "--dry-run", "--envelope")
+
+    assert refused.code == 2
+    assert "add --message-time TIME" in refused.err
+    assert given_.out == ("klima,ort=Ulm grad=0.0 1767225600000000000\nklima,ort=Ulm grad=1.0 1767225600000001000\n")
+    assert (envelope.code, envelope.out) == (3, "")
+    assert "b.ndjson:2: the mapping reads the time of the message" in envelope.err
+
+
+def test_a_rate_is_kept(folder: Path) -> None:
+    """Records a second, from the first batch on."""
+
+    async def main() -> float:
+        one = source([folder / "a.ndjson"], folder / "state", rate=20)
+        await one.connect()
+        began = time.monotonic()
+        assert len(await rest(one)) == 10
+        await one.close()
+        return time.monotonic() - began
+
+    assert drive(main()) >= 0.49
+
+
+def test_two_loads_of_one_file_at_once_are_refused(folder: Path) -> None:
+    """The second would send all again, and both would store positions."""
+
+    async def main() -> None:
+        first, second = (source([folder / "a.ndjson"], folder / "state") for _ in range(2))
+        await first.connect()
+        await first.read()
+        try:
+            await second.connect()
+            with pytest.raises(Stopped) as stop:
+                await second.read()
+            assert stop.value.code == "IFX702"
+        finally:
+            await second.close()
+            await first.close()
+
+    drive(main())
+
+
+# --- workers ---
+
+
+@given(sizes=st.lists(st.integers(0, 50), max_size=12), workers=st.integers(1, 5))
+def test_workers_share_all_files(sizes: list[int], workers: int) -> None:
+    """Each file has one worker, and none has more than another and the largest file."""
+    archives = [Archive(f"/{number}", size, "") for number, size in enumerate(sizes)]
+
+    shares = [share_of(archives, Share(number, workers)) for number in range(workers)]
+
+    assert sorted(each.name for share in shares for each in share) == sorted(each.name for each in archives)
+    loads = [sum(each.size + 1 for each in share) for share in shares]
+    assert max(loads) - min(loads) <= max(sizes, default=-1) + 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_started_again_and_goes_on(folder: Path) -> None:
+    """The store is that of a load by one process."""
+    count = 20_000
+    for ort in ("Ulm", "Hof", "Bonn"):
+        rows = (b'{"ort": "%s", "grad": %d, "zeit": %d}\n' % (ort.encode(), n, SINCE + n) for n in range(count))
+        (folder / f"{ort}.ndjson").write_bytes(b"".join(rows))
+    with SimServer(1, database="werk") as server:
+        text = f"iggyflux: 1\ninfluxdb: {{url: '{server.url}', database: werk}}\nrun: [{{mapping: klima.yaml}}]\n"
+        (folder / "pipeline.yaml").write_text(text, "utf-8")
+        args = (
+            "load",
+            "klima.yaml",
+            "[A-Z]*.ndjson",
+            "--pipeline",
+            "pipeline.yaml",
+            "--workers",
+            "2",
+            "--rate",
+            "10000",
+        )
+        with subprocess.Popen([sys.executable, "-m", "iggyflux", *args], stderr=subprocess.PIPE, text=True) as loading:
+            assert loading.stderr is not None
+            pids: list[int] = []
+            lines: list[str] = []
+            for line in loading.stderr:
+                lines.append(line)
+                if found := re.search(r"worker\.started worker=\d pid=(\d+)", line):
+                    pids.append(int(found[1]))
+                if "route.connected" in line and len(pids) == 2:
+                    deadline = time.monotonic() + 60
+                    while not server.dump() and time.monotonic() < deadline:
+                        time.sleep(0.02)
+                    os.kill(pids[0], signal.SIGKILL)
+                    pids.clear()
+            assert loading.wait(60) == 0, "".join(lines)
+        stored_there = sorted(server.dump())
+
+    wanted = [
+        f"klima,ort={ort} grad={n}.0 {SINCE + n}000000000" for ort in ("Ulm", "Hof", "Bonn") for n in range(count)
+    ]
+    assert len(stored_there) == len(wanted)
+    assert "signal=SIGKILL" in "".join(lines)
+
+
+def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:
+    """A file is written by one process."""
+    (folder / "b.ndjson").write_text("{}", "utf-8")
+    outcome = iggyflux("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--workers", "2")
+
+    assert outcome.code == 2
+    assert "--workers needs a route to InfluxDB: one process writes to file:" in outcome.err
