@@ -630,7 +630,7 @@ def test_what_is_remembered_of_lines_is_bounded(monkeypatch: pytest.MonkeyPatch)
 
 
 ALIKE = st.sampled_from([1, 25, 25.0, 0.5, Unsigned(7), True, "", "x", ",b=", "x\na=y", ',ab="', '"\\'])
-"""Values that have what stands between two values in them, or that are written like others but for a letter."""
+"""Values that contain the text between two values, or that differ from others in a letter."""
 
 
 @given(
@@ -646,7 +646,7 @@ ALIKE = st.sampled_from([1, 25, 25.0, 0.5, Unsigned(7), True, "", "x", ",b=", "x
 @example([{"a": ",b=", "b": 1}], [])
 @example([{"a": ",b=", "b": 1, "c": 2}], [])
 def test_fields_that_look_alike_are_not_confused(sets: list[dict[str, Any]], learnt: list[int]) -> None:
-    """Whichever shapes were learnt before."""
+    """The shapes that were learnt before change nothing."""
     reader = FieldReader(Dialect.V2)
     texts = [Point("m", {}, each).encode("v2").partition(" ")[2] for each in sets]
     for _ in range(2):
