@@ -18,6 +18,7 @@ from iggyflux.archives.source import Reading, Stored, identity_of, position_stat
 from iggyflux.cli.output import ExitCode, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.cli.send_again import ReportedFailures
+from iggyflux.engines.ray import FileJob, load_files
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Pipeline, RouteSettings, TopicAddress
 from iggyflux.records import DeadLetter
@@ -134,8 +135,6 @@ def load_with_ray(
     quiet: bool,
 ) -> int:
     """Load each file by a task; keep its dead letters, and then that it is loaded."""
-    from iggyflux.engines.ray import FileJob, load_files
-
     failed = ReportedFailures("failed")
     route = load_route(pipeline, item, [], reading)
     states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
