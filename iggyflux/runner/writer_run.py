@@ -204,8 +204,9 @@ class WriterRun:
         if error := shared.still_asked(self._clock.monotonic()):
             error.server = self._sink_state.server
             raise error
+        began = self._clock.monotonic()
         try:
-            with self._unanswered.request(self._clock.monotonic(), "connecting", self._sink_state.server):
+            with self._unanswered.request(began, "connecting", self._sink_state.server):
                 await self.route.sink.connect()
         except NotConnected as error:
             shared.asked(error.retry_after_seconds, self._clock.monotonic(), str(error))
@@ -215,6 +216,8 @@ class WriterRun:
                 raise Stopped(end.reason, end.hint, end.code) from error
             raise
         self._sink_failures = 0
+        if shared.outage.answered(began):  # else the next failure would be one of the outage before
+            shared.changed()
         await self._read_retention()
 
     async def _read_retention(self) -> None:

@@ -240,6 +240,8 @@ class World:
         self.checked: dict[tuple[str, str], float] = {}
         """When `check` was run for a group and a topic."""
         self.checking: list[asyncio.Task[None]] = []
+        self.moved: dict[str, tuple[int, float]] = {}
+        """By route: how many messages are not settled, and when they became fewer last."""
         self.slow_at = -1.0
         """When Iggy was slow last."""
         self.counts: Counter[str] = Counter()
@@ -587,6 +589,9 @@ class World:
     def _look_at(self, spec: RouteSpec, left: dict[tuple[str, int], int]) -> None:
         now = self.loop.time()
         statuses = self.statuses(spec)
+        total, moved = self.moved.get(spec.name, (0, now))
+        moved = now if sum(left.values()) < total else moved
+        self.moved[spec.name] = (sum(left.values()), moved)
         for (topic, partition), waiting in left.items():
             known = self.progress.setdefault((spec.name, topic, partition), Progress(since=now))
             is_less = waiting < known.waiting or known.waiting == 0
@@ -595,6 +600,7 @@ class World:
             is_joined = newest != known.newest  # a new member begins to look at the group anew
             known.newest = newest
             is_explained = not statuses or self._is_explained(statuses, topic, partition)
+            is_explained |= self.influx.is_slow and now - moved < SLOW_SECONDS  # one partition after the other
             if is_less or not waiting or is_joined or is_explained:
                 known.since = now
             elif now - known.since > SILENT_SECONDS + (SLOW_SECONDS if self.slow_at >= known.since else 0):
