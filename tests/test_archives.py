@@ -550,6 +550,30 @@ def test_a_load_names_what_failed_and_replay_sends_it_again(folder: Path) -> Non
     assert stored(folder)[-1] == f"klima,ort=Ulm grad=1.0 {SINCE + 4}000000000"
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_letter_of_an_archive_is_not_replayed_with_a_time_that_it_does_not_have(folder: Path, dry: list[str]) -> None:
+    """Its message has no time of arrival: the point would be of 1970."""
+    assert iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml").code == 1
+    before = stored(folder)
+    by_arrival = DOCUMENT.replace("grad: grad", "grad: 'length(grad)'").partition("  timestamp")[0]
+    (folder / "klima.yaml").write_text(by_arrival, "utf-8")
+
+    again = iggyflux("replay", "dead-letters/klima", "--pipeline", "pipeline.yaml", *dry)
+
+    assert (again.code, again.out, stored(folder)) == (1, "", before)
+    assert "1 of 1 letter of mapping 'klima' have no time of arrival" in again.err
+
+
+def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
+    assert iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml").code == 1
+    (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "celsius: grad"), "utf-8")
+
+    again = iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml", "--log-format", "text")
+
+    assert "archive.plan_changed" in again.err
+    assert "1 file was loaded before" in again.err
+
+
 def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     """Unless it is reported to begin again."""
     args = ("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml")

@@ -33,7 +33,7 @@ def test_the_parts_of_the_cost_are_those_of_the_whole() -> None:
     plan = mapping.plan()
     word = "-".join("zyxwvutsrqponmlkjihgfedcba" * 8)
     messages = [
-        Message(b'{"ort": "Halle", "wort": "%s%d", "kg": 2.5, "zeit": %d}' % (word.encode(), n, n)) for n in range(300)
+        Message(b'{"ort": "Halle", "wort": "%s%d", "kg": 2.5, "zeit": %d}' % (word.encode(), n, n)) for n in range(1400)
     ]
 
     cost = measure_cost(plan, messages)

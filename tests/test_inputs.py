@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux import Message, parse_mapping
 from iggyflux.errors import EvaluationError, ExpressionError
 from iggyflux.expressions import compile_expression
 from iggyflux.expressions.evaluation import Evaluation
@@ -42,7 +44,7 @@ def outcome(of: Interpreted, value: Any, root: JSON) -> str:
 def test_a_function_of_inputs_gives_what_the_expression_gives_on_the_document() -> None:
     seen = 0
 
-    def check(maker: Maker, text: str, element: dict[str, Any]) -> None:
+    def check(maker: Maker, text: str, element: Any) -> None:
         nonlocal seen
         root = maker.document()
         try:
@@ -52,16 +54,52 @@ def test_a_function_of_inputs_gives_what_the_expression_gives_on_the_document() 
         of = on_inputs(expression)
         if of is None or of.inputs is None or any(isinstance(start, int) for start, _ in of.inputs):
             return
+        if maker.random.random() < 0.1 and not of.null_for_null:
+            element = None
         seen += bool(of.inputs)
         found = [value_of(each, element, root) for each in of.inputs]
         # Nothing else is read: neither of the element, nor of the root.
-        assert outcome(of, found[0] if of.takes_one else tuple(found), "") == outcome(
-            interpreted(expression), element, root
-        )
+        value = found[0] if of.takes_one else tuple(found) if found else element
+        assert outcome(of, value, "") == outcome(interpreted(expression), element, root)
 
     check_all(6000, ALL, check)
 
     assert seen > 1000
+
+
+MAPPING = """\
+iggyflux: 1
+kind: writer
+name: n
+from: {{stream: s, topic: t}}
+for_each: l
+where: "{text} != 'halle'"
+points:
+  measurement: {{const: p}}
+  fields:
+    f: {{expr: "{text}", type: auto}}
+    whole: {{expr: "length(to_string(@))", type: integer}}
+    i: {{expr: "index()", type: integer}}
+  timestamp: {{expr: "root().zeit", format: unix_s, spread: index}}
+"""
+elements = st.none() | st.fixed_dictionaries(
+    {}, optional={"a": st.sampled_from([None, "x", [2.5], 7]), "b": st.just("y")}
+)
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(["length([a])", "[a, b][1]", "{x: b}.x", "join('-', [b, 'k'])", "not_null(a, b)", "type([b])"]),
+    st.lists(st.one_of(elements, st.just(3)), max_size=4),
+    st.booleans(),
+)
+def test_what_is_made_of_null_is_that_of_the_reference_plan(text: str, found: list[Any], is_null: bool) -> None:
+    """`[a]` of null is null, and not a list that contains null."""
+    mapping: Any = parse_mapping(MAPPING.format(text=text))
+    payload = b"null" if is_null else json.dumps({"l": found, "zeit": 1_750_000_000}).encode()
+    messages = [Message(payload, "s", "t", 0, 1)]
+
+    assert mapping.plan().render(messages) == mapping.plan("reference").render(messages)
 
 
 words = st.sampled_from(["halle", "größe", "x" * 40, "9" * 90, "", "12.5", "a,b,c,d,e,f"])

@@ -706,7 +706,7 @@ def test_a_run_is_interrupted_where_a_worker_is_given_up_or_stops_without_a_reas
     append(0, 500)
 
     async def run() -> Summary:
-        def command(share: Share) -> list[str]:
+        def command(share: Share, _: str) -> list[str]:
             return [sys.executable, "-S", "-c", WORKER + (script if share.worker else "sys.exit(0)")]
 
         pipeline, manager = load_pipeline("p.yaml"), ServiceManager({})
@@ -769,3 +769,28 @@ def test_a_worker_of_another_version_does_not_start(sim: SimServer) -> None:
 
     assert outcome.code == 2
     assert "restart the run" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["limits", "tags"])
+def test_a_worker_that_begins_again_does_not_run_other_files_than_the_run(sim: SimServer, change: str) -> None:
+    """It would have other routes or connections than those beside it; when the files are as before, it goes on."""
+    append(0, 2_000)
+    file = Path("quay.yaml" if change == "limits" else "p.yaml")
+    before = file.read_text("utf-8")
+    with running("2") as run:
+        run.wait_for(lambda: set(sim.dump()) == expected(2_000))
+        added = "limits: {series: 100000}\n" if change == "limits" else "tags: {site: x}\n"
+        file.write_text(before + added, "utf-8")
+        os.kill(run.pids()[1], signal.SIGKILL)
+        run.wait_for(lambda: any("IFX830" in each["line"] for each in run.named("worker.said")))
+        assert all("internal error" not in each["line"] for each in run.named("worker.said"))
+        append(2_000, 2_000)
+        file.write_text(before, "utf-8")
+        run.wait_for(lambda: set(sim.dump()) == expected(4_000))
+
+
+def test_only_a_supervisor_starts_workers(sim: SimServer) -> None:
+    for words in ("5/2@0", "a/b@0", "1/2"):
+        refused = iggyflux("run", "p.yaml", "--worker", words)
+        assert refused.code == 2, refused.err

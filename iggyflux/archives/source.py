@@ -310,12 +310,12 @@ class ArchiveSource:
         self._bytes_before = self.complete = 0
         for index, archive in enumerate(self._archives):
             stored = stored_position(archive, self._state(archive), restart=self._restart)
+            self._warn_of_change(archive, stored)
             if stored is not None and stored.is_complete:
                 self.complete += 1
                 self._bytes_before += archive.size
             else:
                 self._todo.append((index, stored))
-                self._warn_of_change(archive, stored)
         self._restart = False
 
     def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:

@@ -24,7 +24,7 @@ from iggyflux.reads import Reads
 from iggyflux.timestamps import format_rfc3339
 
 Row = tuple[str, ...]
-_MEASURED = 2000
+_MEASURED = 7000
 _MEASURED_FROM_NS = 1_750_000_000 * 10**9
 
 
@@ -60,6 +60,8 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
         result(plan.source)
         return ExitCode.OK
     title = "code"
+    if cost and (document.kind == "reader" or not plan.source):
+        raise click.UsageError("--cost measures the compiled plan of a writer")
     if document.kind == "reader":
         _print(_reader_lines(document, document.reader, document.identity()))
     else:
@@ -273,7 +275,8 @@ def _cost_lines(mapping: WriterMapping, plan: CompiledPlan) -> Iterator[str | Li
     size = sum(len(message.payload) for message in messages) // len(messages)
     yield _heading("cost", f"  CPU time for a message of {size} bytes, here; {_MEASURED} like the examples")
     rows = [("all", cost.whole), ("decoding", cost.decoding)]
-    rows += [(f"{_line_of(mapping, source)}, interpreted", seconds) for source, seconds in cost.interpreted]
+    by_cost = sorted(cost.interpreted, key=lambda part: -part[1])
+    rows += [(f"{_line_of(mapping, source)}, interpreted", seconds) for source, seconds in by_cost]
     rows.append(("generated code", cost.generated))
     yield from _aligned((name, f"{seconds * 1e6:6.2f} µs", f"{seconds / cost.whole:4.0%}") for name, seconds in rows)
 

@@ -212,10 +212,11 @@ def _opened(path: Path | tuple[str, str], pipeline: Path | None) -> Iterator[Let
 
 @dataclasses.dataclass(slots=True)
 class LetterCounts:
-    """The numbers of letters of one route: all, those with rejected lines, and by the identity of the plan."""
+    """The numbers of letters of one route: all, with rejected lines, without a time of arrival, by identity of plan."""
 
     count: int = 0
     with_lines: int = 0
+    without_arrival: int = 0
     plans: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
@@ -255,6 +256,7 @@ class Letters:
             counts = self.counts_by_origin.setdefault(_origin(letter), LetterCounts())
             counts.count += 1
             counts.with_lines += bool(kept_lines(letter))
+            counts.without_arrival += not letter.message.timestamp_us
             counts.plans[letter.plan] += 1
             yield kept
 

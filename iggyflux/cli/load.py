@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -331,7 +331,8 @@ async def _load(
     )
     stopping = stopping_on_signals if share is None else stopping_as_worker
     with progress, stopping(stop):
-        async with _telling(status), reporting(lambda: encoded(status), stop.request):
+        told = nullcontext() if share is None else reporting(lambda: encoded(status), stop.request)
+        async with _telling(status), told:
             summary = await run_routes(
                 [route], stop=stop, status=status, shutdown_timeout_seconds=shutdown_timeout_seconds
             )

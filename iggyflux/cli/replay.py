@@ -35,6 +35,7 @@ from iggyflux.cli.printed_lines import PrintedLines
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput, Location, Problem
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
+from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
 from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.open import open_writers
@@ -159,7 +160,9 @@ class _RouteOfLetters:
     origins: list[Origin]
 
 
-def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_RouteOfLetters], int]:
+def _routes_of(
+    letters: Letters, path: Path, only: str | None, *, as_is: bool = False
+) -> tuple[list[_RouteOfLetters], int]:
     """Return the routes of the letters; the exit code is 1 if some letters have none, or several.
 
     | the letter names       | its route                                                                   |
@@ -197,6 +200,13 @@ def _routes_of(letters: Letters, path: Path, only: str | None) -> tuple[list[_Ro
             warn(f"{count} of mapping {name!r}, {why}: choose one of them with --route ({', '.join(sorted(by_name))})")
             code = ExitCode.PROBLEMS
             continue
+        if counts.without_arrival and not as_is and reads_arrival(mapping.writer):
+            warn(
+                f"{counts.without_arrival:,} of {count} of mapping {name!r} have no time of arrival, since they are of "
+                "an archive, and the mapping reads it: give the points a `timestamp` of the payload"
+            )
+            code = ExitCode.PROBLEMS
+            continue
         _warn_of_change(mapping, through, counts)
         found.setdefault(through.name, _RouteOfLetters(through, mapping, [])).origins.append((name, kept_by))
     return list(found.values()), code
@@ -215,7 +225,7 @@ def _warn_of_change(mapping: WriterMapping, route: Route, counts: LetterCounts) 
 
 
 async def _send(letters: Letters, path: Path, as_is: bool) -> int:
-    routes_of_letters, code = _routes_of(letters, path, letters.chosen.route)
+    routes_of_letters, code = _routes_of(letters, path, letters.chosen.route, as_is=as_is)
     again = ReportedFailures()
     routes = [_replaying(each, letters, letters.place.marking(), again, as_is) for each in routes_of_letters]
     summary = await send_again(routes)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ from iggyflux.cli.progress import show_progress, summary_lines
 from iggyflux.errors import Problem
 from iggyflux.pipeline import Pipeline, load_pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
+from iggyflux.runner.documents import fixed_identity
+from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.reload import Documents, Reload
 from iggyflux.runner.reporting import reporting
 from iggyflux.runner.service_manager import ServiceManager
@@ -58,10 +61,12 @@ class OneOf(click.ParamType[Share]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
         which, _, version = str(value).partition("@")
-        worker, _, workers = which.partition("/")
+        found = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", which)
+        if found is None or not int(found[1]) < int(found[2]):
+            self.fail(f"expected {self.name}: only a supervisor starts workers", param, ctx)
         if version != __version__:
             self.fail(f"iggyflux is {__version__} now, and the run began with {version}: restart the run", param, ctx)
-        return Share(int(worker), int(workers))
+        return Share(int(found[1]), int(found[2]))
 
 
 @click.command(name="run")
@@ -88,6 +93,7 @@ class OneOf(click.ParamType[Share]):
     help="Share the partitions among N processes; auto: one for each usable CPU, at most one for each partition.",
 )
 @click.option("--worker", "share", type=OneOf(), hidden=True)
+@click.option("--fixed", default="", hidden=True)
 @click.option("--watch", is_flag=True, help="Take changed mappings without a restart; SIGHUP does it once.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
@@ -100,6 +106,7 @@ def command(
     fail_on: str | None,
     workers: int | None,
     share: Share | None,
+    fixed: str,
     watch: bool,
     quiet: bool,
 ) -> int:
@@ -133,7 +140,7 @@ def command(
       iggyflux run pipeline.yaml --workers 4 --listen 127.0.0.1:9273
     """
     if share is not None:
-        return _work(pipeline, share, until_end, only, watch, quiet)
+        return _work(pipeline, share, fixed, until_end, only, watch, quiet)
     loaded = open_pipeline(pipeline)
     if workers != 1:
         if not pipeline.is_file():
@@ -170,23 +177,30 @@ def _check(setups: Sequence[AnySetup]) -> list[Problem]:
     return list(acceptance_problems([each.mapping for each in setups], routes))
 
 
-def _command(pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, quiet: bool, share: Share) -> list[str]:
-    """Return the command of a worker."""
+def _command(
+    pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, quiet: bool, share: Share, fixed: str
+) -> list[str]:
+    """Return the command of a worker; `fixed` is the identity of what must be as it was when the run began."""
     is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
     flags = {"--until-end": until_end, "--watch": watch, "--quiet": quiet}
     return [
-        *(sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "run", str(pipeline)),
-        *("--worker", f"{share.worker}/{share.workers}@{__version__}"),
+        *(sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "run"),
+        *("--worker", f"{share.worker}/{share.workers}@{__version__}", "--fixed", fixed),
         *(flag for flag, is_set in flags.items() if is_set),
         *(text for name in only for text in ("--mapping", name)),
+        *("--", str(pipeline)),
     ]
 
 
-def _work(pipeline: Path, share: Share, until_end: bool, only: Sequence[str], watch: bool, quiet: bool) -> int:
-    """Run as a worker: what it does is shown by its supervisor."""
+def _work(
+    pipeline: Path, share: Share, fixed: str, until_end: bool, only: Sequence[str], watch: bool, quiet: bool
+) -> int:
+    """Run as a worker: what it does is shown by its supervisor, which starts it again while it is refused."""
     hangups: list[object] = []  # those before the run follows its documents
     signal.signal(signal.SIGHUP, lambda *_: hangups.append(None))
     loaded = load_pipeline(pipeline)
+    if fixed_identity(loaded, prepare_routes(loaded, until_end=until_end, only=only)) != fixed:
+        raise click.UsageError(f"{pipeline}, or a mapping, has changed what needs a restart of the run (IFX830)")
     loaded = replace(loaded, telemetry=replace(loaded.telemetry, listen=None))
     keep_freed_memory()
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, "json", None, None, watch, quiet, share, hangups))
@@ -197,7 +211,7 @@ def _work(pipeline: Path, share: Share, until_end: bool, only: Sequence[str], wa
 
 async def _supervise(
     pipeline: Pipeline,
-    command: Callable[[Share], Sequence[str]],
+    command: Callable[[Share, str], Sequence[str]],
     workers: int | None,
     until_end: bool,
     only: Sequence[str],
@@ -258,7 +272,7 @@ async def _run(
 
     stopping = stopping_on_signals if share is None else stopping_as_worker
     with _shown(status, log_format, quiet), stopping(stop), hangup:
-        async with reporting(lambda: encoded(status), stop.request):
+        async with nullcontext() if share is None else reporting(lambda: encoded(status), stop.request):
             summary = await run_pipeline(
                 pipeline,
                 until_end=until_end,

@@ -114,6 +114,8 @@ class Interpreted:
     """Which of meta, header, index, root and parent it calls."""
     inputs: tuple[Input, ...] | None = None
     takes_one: bool = False
+    null_for_null: bool = False
+    """Whether it may be null where `@` is null, which its inputs do not tell."""
 
 
 def interpreted(expression: Expression) -> Interpreted:
@@ -130,10 +132,11 @@ def on_inputs(expression: Expression) -> Interpreted | None:
     node = _with_slots(expression.node, found)
     if node is None:
         return None
-    takes_one = len(found) == 1 and not any(each["type"] in _NULL_FOR_NULL for each in nodes_in(node))
+    null_for_null = bool(found) and any(each["type"] in _NULL_FOR_NULL for each in nodes_in(node))
+    takes_one = len(found) == 1 and not null_for_null
     if takes_one:
         node = cast(Node, _with_slots(expression.node, found, _CURRENT))
-    return Interpreted(build(node), expression.spends, _used(node), tuple(found), takes_one)
+    return Interpreted(build(node), expression.spends, _used(node), tuple(found), takes_one, null_for_null)
 
 
 def is_path(each: Input) -> TypeGuard[Path]:

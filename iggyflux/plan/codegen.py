@@ -239,7 +239,9 @@ class _WriterGenerator:
         deep: bool = False,
     ) -> str:
         """Return the source of the column of an expression; `values` returns that of an input."""
-        of = on_inputs(source) or interpreted(source)
+        of = on_inputs(source)
+        if of is None or (of.null_for_null and not self.is_static):  # a struct is not null
+            of = interpreted(source)
         self.interpreted.append((source, of))
         documents = f"({', '.join(map(values, of.inputs))},)" if of.inputs else f"({scope['elements']},)"
         arguments = [self._name(stem, of), documents, odd]

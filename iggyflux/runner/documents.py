@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -32,7 +33,7 @@ from iggyflux.records import JSON
 from iggyflux.runner.build import changed_reader, changed_writer
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.reload import Current
-from iggyflux.runner.setup import AnySetup, ReaderSetup, WriterSetup
+from iggyflux.runner.setup import AnySetup, WriterSetup
 
 Check: TypeAlias = Callable[[Sequence[AnySetup]], Sequence[Problem]]
 """Returns what examples and contracts say of routes; errors refuse the change."""
@@ -110,6 +111,35 @@ class PipelineDocuments:
         return after
 
 
+def fixed_identity(pipeline: Pipeline, prepared: Sequence[PreparedRoute]) -> str:
+    """Return a hash of what needs a restart of the run if it changes: two processes with one of it run the same."""
+    tree = None if pipeline.document is None else _without_mappings(pipeline.document.tree)
+    routes = [
+        (each.setup.item.pointer, each.setup.kind, [of(_spec_of(each.setup)) for of in _fixed_of(each.setup).values()])
+        for each in prepared
+    ]
+    return blake2b(repr((tree, routes)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _without_mappings(tree: JSON) -> JSON:
+    routes = tree.get("run") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or not isinstance(routes, list):
+        return tree
+    found: list[JSON] = [
+        {key: value for key, value in each.items() if key != "mapping"} if isinstance(each, dict) else each
+        for each in routes
+    ]
+    return {**tree, "run": found}
+
+
+def _spec_of(setup: AnySetup) -> Any:
+    return setup.writer if isinstance(setup, WriterSetup) else setup.reader
+
+
+def _fixed_of(setup: AnySetup) -> Mapping[str, Callable[[Any], object]]:
+    return _FIXED_OF_WRITER if isinstance(setup, WriterSetup) else _FIXED_OF_READER
+
+
 def _files_of(*pipelines: Pipeline) -> list[Path]:
     """Return their files in one order: two looks at the same files can be compared."""
     paths = {pipeline.path for pipeline in pipelines if pipeline.path is not None}
@@ -133,11 +163,7 @@ def _fixed_problems(before: PreparedRoute, after: PreparedRoute) -> list[Problem
         return [document.problem("IFX830", "/kind", "a route cannot change its kind while it runs", hint=_RESTART)]
     if before.source.kind == "stdin" and _content(old) != _content(new):
         return [document.problem("IFX830", "", "the mapping of a route that reads stdin cannot change", hint=_RESTART)]
-    if isinstance(old, WriterSetup) and isinstance(new, WriterSetup):
-        keys = [key for key, of in _FIXED_OF_WRITER.items() if of(old.writer) != of(new.writer)]
-    else:
-        assert isinstance(old, ReaderSetup) and isinstance(new, ReaderSetup)  # noqa: S101, PT018  # of one kind
-        keys = [key for key, of in _FIXED_OF_READER.items() if of(old.reader) != of(new.reader)]
+    keys = [key for key, of in _fixed_of(old).items() if of(_spec_of(old)) != of(_spec_of(new))]
     return [
         document.problem(
             "IFX830",

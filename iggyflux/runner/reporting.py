@@ -61,7 +61,7 @@ async def reporting(
 
     Without the variable in `environ` nothing is reported.
     """
-    descriptor = (os.environ if environ is None else environ).get(VARIABLE)
+    descriptor = os.environ.pop(VARIABLE, None) if environ is None else environ.get(VARIABLE)
     if descriptor is None:
         yield
         return

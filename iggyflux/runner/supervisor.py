@@ -190,7 +190,8 @@ class Supervisor:
 
     def _end(self, worker: WorkerProcess, again: float | None) -> None:
         worker.state = "ended" if again is None else "waiting"
-        level = logging.INFO if worker.code == 0 else logging.ERROR
+        is_done = worker.code == 0 and (self._has_end or self._stop.requested.is_set())
+        level = logging.INFO if is_done else logging.ERROR
         by = None if worker.code is None or worker.code >= 0 else _name_of(-worker.code)
         code = None if by else worker.code
         seconds = None if again is None else round(again, 1)
@@ -320,7 +321,7 @@ def _log_line(worker: int, line: bytes) -> None:
     text = line.decode("utf-8", "replace")
     try:
         tree: dict[str, Any] = json.loads(text)
-        level, logger, event = _LEVELS[tree.pop("level")], tree.pop("logger"), tree.pop("event")
+        level, logger, event = _LEVELS[tree.pop("level")], str(tree.pop("logger")), tree.pop("event")
         del tree["time"]
     except (ValueError, KeyError, TypeError, AttributeError):
         if text.strip():

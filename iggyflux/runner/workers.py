@@ -22,6 +22,7 @@ from typing import Final
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import Pipeline
 from iggyflux.runner.configuration import Configuration
+from iggyflux.runner.documents import fixed_identity
 from iggyflux.runner.events import emit
 from iggyflux.runner.exporting import exporting
 from iggyflux.runner.listening import listening, public_tree
@@ -58,7 +59,7 @@ def encoded(status: Status) -> bytes:
 
 async def run_workers(
     pipeline: Pipeline,
-    command: Callable[[Share], Sequence[str]],
+    command: Callable[[Share, str], Sequence[str]],
     workers: int | None,
     *,
     until_end: bool = False,
@@ -72,17 +73,19 @@ async def run_workers(
     """Run so many workers as `run_pipeline` does in one process, each by the `command` for its share; return a summary.
 
     `workers` None is one for each CPU that this process may use, but not more than there are partitions to share.
-    Raise `DocumentError` for problems found before the start: IFX831 if nothing can be shared.
+    A worker is given the identity of what must be as it was when the run began.  Raise `DocumentError` for problems
+    found before the start: IFX831 if nothing can be shared.
     """
     prepared = prepare_routes(pipeline, until_end=until_end, only=only)
     _check(prepared)
     if workers is None:
         workers = max(min(usable_cpus(), await count_partitions(prepared) or MOST_WORKERS, MOST_WORKERS), 1)
     shares = [Share(number, workers) for number in range(workers)]
+    fixed = fixed_identity(pipeline, prepared)
     begin = time.monotonic()
     merging = _Merging(prepared, shares, status, lambda: time.monotonic() - begin)
     supervisor = Supervisor(
-        [command(share) for share in shares],
+        [command(share, fixed) for share in shares],
         reported=merging.reported,
         ended=merging.ended,
         stop=stop,
@@ -172,7 +175,7 @@ class _Merging:
         """Take the report of a worker; return the messages that its process has acknowledged."""
         found: Status = pickle.loads(report)  # noqa: S301  # written by `encoded`, in a process that this one started
         parts = self._parts[worker.number]
-        for route in found.routes:
+        for route in (each for each in found.routes if each.name in parts):
             parts[route.name] = replace(parts[route.name], now=route)
         before, now = self._changes[worker.number], found.configuration
         changes = {key: number + before[key] for key, number in now.changes.items()}

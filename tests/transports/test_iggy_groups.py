@@ -850,8 +850,8 @@ def test_each_partition_is_watched_by_a_member_that_does_not_hold_it(members: se
     numbers = sorted(members)
     parts = {member: set(watched_by(member, members, range(partitions))) for member in numbers}
     for partition in range(partitions):
-        assert sum(partition in part for part in parts.values()) >= min(2, len(members))
-    if len(members) >= 2 * (partitions // 32 + 1):
+        assert sum(partition in part for part in parts.values()) >= min(4, len(members))
+    if len(members) >= 4 * (partitions // 32 + 1):
         assert max(map(len, parts.values())) <= 32
 
 

@@ -129,8 +129,7 @@ class GroupMember:
     """Membership of one group in the topics of one stream.
 
     `evens`: join again where partitions stay shared unevenly.  `remedy` is the command that rebuilds the group, for
-    messages.  `storing` is held while an offset is stored: a
-    rebuild must not run meanwhile.
+    messages.  `storing` is held while an offset is stored: a rebuild must not run meanwhile.
     """
 
     def __init__(
@@ -334,7 +333,8 @@ class GroupMember:
         before, since = self._uneven.get(topic, ({}, now))
         since = since if held == before else now
         self._uneven[topic] = (held, since)
-        if now - since < UNEVEN_SECONDS or now < self._even_at or has_fewest(held) != membership.number:
+        fewest = has_fewest(held)
+        if now - since < UNEVEN_SECONDS or now < self._even_at or fewest is None or fewest != membership.number:
             return
         self._even_at = now + _EVEN_AGAIN_SECONDS
         sizes = ", ".join(str(len(each)) for each in held.values())
@@ -407,12 +407,12 @@ def has_fewest(held: Mapping[int, Sequence[int]]) -> int | None:
 
 
 def watched_by(member: int | None, members: Iterable[int], partitions: Collection[int]) -> Collection[int]:
-    """Return those of a topic's `partitions` that a member watches: each is watched by two members at least.
+    """Return those of a topic's `partitions` that a member watches: each is watched by four members at least.
 
     A large group shares them: if every member asked for every offset, the server would do little else.
     """
     numbers = sorted(members)
-    parts = min(-(-len(partitions) // _MOST_WATCHED), len(numbers) // 2)
+    parts = min(-(-len(partitions) // _MOST_WATCHED), len(numbers) // 4)
     if parts < 2 or member not in numbers:
         return partitions
     rank = numbers.index(member)
