@@ -64,7 +64,7 @@ TELEGRAF: Final = """\
   data_format = "influx"
 [[inputs.tail]]
   files = ["{source}"]
-  from_beginning = true
+  initial_read_offset = "beginning"
   path_tag = ""
   max_undelivered_lines = 1000000
 """

@@ -168,7 +168,7 @@ class DirectoryDeadLetters:
             while put.end is None:  # a call keeps the first letters that wait, so one is enough
                 await self._worker.call(self._put_waiting)
         except asyncio.CancelledError:
-            put.letters = ()  # they are not counted, and come again
+            put.letters = ()  # the batch is read again
             raise
         if isinstance(put.end, Exception):
             raise put.end
