@@ -231,10 +231,10 @@ def test_letters_that_are_written_while_the_route_is_cut_off_are_counted(is_kept
     if not is_kept:
         (tmp_path / "none").write_text("a file")
 
-    def wait_and_write(letters: Sequence[DeadLetter]) -> None:
+    def wait_and_write(letters: Sequence[DeadLetter]) -> str:
         began.set()
         may_write.wait()
-        write(letters)
+        return write(letters)
 
     sink._put = wait_and_write  # type: ignore[method-assign]
     route: Any = SimpleNamespace(name="lambda", mapping="m", plan_identity="0123", on_error=OnError.DEAD_LETTER)

@@ -27,7 +27,7 @@ from iggyflux.runner.requests import MOST_PAYLOAD_BYTES, RequestBuilder
 from iggyflux.runner.route import WriterPlan
 from iggyflux.runner.series_guard import SeriesGuard, series_state
 from iggyflux.runner.statistics import HISTOGRAMS
-from iggyflux.runner.status import ReaderStatus
+from iggyflux.runner.status import InputStatus, ReaderStatus
 from iggyflux.runner.stop import StopRequested
 from iggyflux.runner.writer_run import _ACK_INTERVAL_SECONDS, WriterRun, _worst
 from iggyflux.transports.base import GroupState
@@ -1133,11 +1133,12 @@ def test_the_status_has_a_json_form_with_every_counter() -> None:
     fields = {field.name for field in dataclasses.fields(RouteStatus)}
     inner = {"waiting_briefly", "retry_at", "newest", *HISTOGRAMS}
     fields = fields - inner | {"histograms", "newest_dead_letters"}
-    assert set(tree) == fields - {"reader", "series", "series_limit", "buckets"}, (
-        "only readers, and writers with a limit or with buckets, have these"
+    assert set(tree) == fields - {"reader", "series", "series_limit", "buckets", "input"}, (
+        "only readers, loads, and writers with a limit or with buckets, have these"
     )
     assert set(tree["histograms"]) == set(HISTOGRAMS)
-    assert set(RouteStatus("r", reader=ReaderStatus(), series=0, buckets={"a": {}}).as_dict()) == fields
+    full = RouteStatus("r", reader=ReaderStatus(), series=0, buckets={"a": {}}, input=InputStatus())
+    assert set(full.as_dict()) == fields
 
 
 class _InParts(WriterPlan):

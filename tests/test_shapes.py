@@ -86,7 +86,7 @@ def test_comparing_plans_finds_a_fault_of_one(monkeypatch: pytest.MonkeyPatch) -
     real = compiled.CompiledPlan._merge
 
     def lossy(self: Any, messages: Any, lines: list[str], *rest: Any) -> Any:
-        return real(self, messages, [*lines[:-1], "m lost=1"] if lines else lines, *rest)
+        return real(self, messages, [*lines[:-1], "m lost=1 1700000000000000000"] if lines else lines, *rest)
 
     monkeypatch.setattr(compiled.CompiledPlan, "_merge", lossy)
 

@@ -9,7 +9,6 @@ is still at its path.  Letters that come while others are being written share th
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import fcntl
 import hashlib
@@ -164,12 +163,8 @@ class DirectoryDeadLetters:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
         put = _Put(letters)
         self._waiting.append(put)
-        try:
-            while put.end is None:  # a call keeps the first letters that wait, so one is enough
-                await self._worker.call(self._put_waiting)
-        except asyncio.CancelledError:
-            put.letters = ()  # the batch is read again
-            raise
+        while put.end is None:  # a call keeps the first letters that wait, so one is enough
+            await self._worker.call(self._put_waiting)
         if isinstance(put.end, Exception):
             raise put.end
         return put.end
@@ -197,8 +192,7 @@ class DirectoryDeadLetters:
             return
         end: str | Exception
         try:
-            letters = list(chain.from_iterable(put.letters for put in group))
-            end = self._put(letters) if letters else ""
+            end = self._put(list(chain.from_iterable(put.letters for put in group)))
         except Exception as error:  # each put raises it
             end = error
         for put in group:
