@@ -74,6 +74,7 @@ def route(name: str, mapping: str, source: ScriptedSource) -> Route:
     return Route(name=name, plan=plan, source=source, sink=sink, dead_letters=CollectingDeadLetters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in ("texts", "lines") else pytest.mark.slow) for name in HOSTILE]
 )
@@ -119,6 +120,7 @@ def test_a_hostile_batch_holds_up_nobody(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "status.json").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_that_takes_long_is_acknowledged_part_by_part() -> None:
     """What was rendered of it is sent and settled, and a stop leaves only the rest."""
     mapping, payload, _ = HOSTILE["texts"]

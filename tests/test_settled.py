@@ -296,6 +296,7 @@ def test_another_process_keeps_the_ledger_and_this_one_goes_on(tmp_path: Path, m
     assert ledger() is None
 
 
+@pytest.mark.slow
 def test_a_run_without_new_messages_writes_down_the_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written at most so often, and not only when something else is acknowledged."""
     for module in ("settled_ledger", "writer_run"):

@@ -69,6 +69,7 @@ def test_each_partition_is_read_by_one_worker_and_those_of_a_topic_evenly(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(1, 30), min_size=1, max_size=4)), max_size=5))
 def test_another_number_of_workers_goes_on_where_the_ones_before_have_stopped(
@@ -321,6 +322,7 @@ def test_work_without_an_end_is_tried_until_it_is_stopped() -> None:
     assert not worker.failed
 
 
+@pytest.mark.slow
 def test_a_worker_that_says_nothing_is_killed_and_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -619,6 +621,7 @@ def metrics_of(url: str) -> dict[tuple[str, ...], float]:
     return {key: value for key, value in found.items() if key[0].startswith("iggyflux_")}
 
 
+@pytest.mark.slow
 def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(
     sim: SimServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -665,6 +668,7 @@ def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(
     assert set(sim.dump()) >= expected(1_000)
 
 
+@pytest.mark.slow
 def test_workers_whose_supervisor_is_killed_end_by_themselves_in_order(sim: SimServer) -> None:
     append(0, 1_000)
     with running("2") as run:
@@ -681,6 +685,7 @@ def test_workers_whose_supervisor_is_killed_end_by_themselves_in_order(sim: SimS
     assert list(Consumption(Path("data"), "quay").load().values()) == [499, 499]
 
 
+@pytest.mark.slow
 def test_a_route_that_must_stop_in_one_worker_leaves_the_other_running_and_exits_3(sim: SimServer) -> None:
     append(0, 1_500)  # of messages 7 and 1007 each is bad: partitions 0 and 2, of one worker
     Path("quay.yaml").write_text(DOCUMENT + "on_error: fail\n", "utf-8")

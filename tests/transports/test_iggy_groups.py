@@ -813,6 +813,7 @@ def test_any_answer_is_understood_or_a_value_error(answer: bytes) -> None:
 # Sharing evenly
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 10), st.integers(2, 4), st.data())
 def test_members_that_join_at_any_moment_share_evenly_in_the_end_and_lose_nothing(
