@@ -179,6 +179,7 @@ def test_a_run_takes_a_changed_mapping_on_sighup_and_refuses_a_broken_one(
     assert status["routes"][0]["about"]["plan"] == changed["plan"]
 
 
+@pytest.mark.slow
 def test_a_watching_run_takes_what_editors_and_configmaps_put_there() -> None:
     """A file that is replaced, one that is half written, one that is gone for a while, and a link that moves."""
     with running("--watch") as run:

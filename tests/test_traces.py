@@ -466,14 +466,18 @@ def test_a_window_is_one_trace_from_its_query_to_its_cursor(tmp_path: Path) -> N
 
 
 def test_a_query_ends_when_its_answer_is_there_and_not_when_it_is_used(tmp_path: Path) -> None:
-    """The next window is fetched while one is sent and stored."""
-    world = World(tmp_path, [Point(BASE - at * S, at) for at in range(10, 90)], until_end=True, window=5 * S)
-    found = read(world, Recorder())
-    ends = {each.context.span_id: each.end_time or 0 for each in found.named("window") if each.context}
-    ended = [(each.end_time or 0, ends[each.parent.span_id]) for each in found.named("query") if each.parent]
+    """The next window is fetched while one is sent and stored; a busy machine may do it later, but not each time."""
 
-    assert len(ended) > 3
-    assert any(query < before for (_, before), (query, _) in pairwise(ended))
+    def is_early(folder: Path) -> bool:
+        folder.mkdir()
+        world = World(folder, [Point(BASE - at * S, at) for at in range(10, 90)], until_end=True, window=5 * S)
+        found = read(world, Recorder())
+        ends = {each.context.span_id: each.end_time or 0 for each in found.named("window") if each.context}
+        ended = [(each.end_time or 0, ends[each.parent.span_id]) for each in found.named("query") if each.parent]
+        assert len(ended) > 3
+        return any(query < before for (_, before), (query, _) in pairwise(ended))
+
+    assert any(is_early(tmp_path / str(number)) for number in range(10))
 
 
 def test_a_reader_that_has_to_send_again_links_to_the_first_time(tmp_path: Path) -> None:
