@@ -400,3 +400,17 @@ def test_only_messages_that_fail_are_made_and_the_times_of_the_others_are_kept(p
     failed = [index for index, payload in enumerate(payloads) if not payload.startswith(b'{"class":1')]
     assert {failure.index for failure in rendered.failures} == set(failed) == set(asked)
     assert rendered.times == [2_000_000_000] * len(rendered.lines)
+
+
+@pytest.mark.parametrize("cast", ["true", "numbers", "false"])
+@pytest.mark.parametrize("default", ['"3"', "3", "true", "x y", "2.5"])
+def test_a_default_is_what_it_says_whatever_is_cast(cast: str, default: str) -> None:
+    """A default that looks like a number stays a string where a value of that text would become a number."""
+    mapping = parse_mapping(
+        "iggyflux: 1\nkind: writer\nname: n\nfrom: {stream: s, topic: t}\npoints:\n  measurement: {const: p}\n"
+        f"  fields: {{kg: {{expr: kg, type: auto, cast: {cast}, default: {default}}}, one: {{const: 1}}}}\n"
+        "  timestamp: {expr: at, format: unix_s}\n"
+    )
+    messages = [Message(b'{"at": 5}'), Message(b'{"at": 6, "kg": "3"}'), Message(b'{"at": 7, "kg": 4}')]
+
+    assert mapping.plan().render(messages) == mapping.plan("reference").render(messages)

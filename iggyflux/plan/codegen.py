@@ -590,7 +590,7 @@ class _WriterGenerator:
                 )
             self.out.add(f"{column} = refuse({column}, {odd})")
         if item.default is not None:
-            default = columns.scalar_text(convert(item.default, item.type, item.cast))
+            default = columns.scalar_text(convert(item.default, item.type, False))  # it is what it says, without a cast
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
             if item.type is FieldType.STRING and not item.cast:
