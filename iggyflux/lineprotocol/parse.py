@@ -167,7 +167,7 @@ def _parse_plain(text: str, divisor: int) -> Point | None:
         last = ""
         for pair in tag_section[1:].split(","):
             key, _, tags[key] = pair.partition("=")
-            if key <= last:
+            if key <= last or not tags[key]:  # possessive quantifiers of Python before 3.11.4 let an empty one pass
                 return None
             last = key
         if not RESERVED_TAG_KEYS.isdisjoint(tags):
@@ -177,7 +177,7 @@ def _parse_plain(text: str, divisor: int) -> Point | None:
     strings = '"' in field_section
     for pair in _PLAIN_FIELD.findall(field_section) if strings else field_section.split(","):
         key, _, value = pair.partition("=")
-        if key <= last or key in tags:
+        if key <= last or key in tags or not value:
             return None
         last = key
         final = value[-1]
