@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from iggyflux import __version__
 from iggyflux.archives.files import Archive
 from iggyflux.archives.job import load_route, state_folder
 from iggyflux.archives.source import Reading, Stored, identity_of, position_state, stored_position
 from iggyflux.cli.output import ExitCode, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.cli.run import worker_command
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.engines.ray import FileJob, load_files
 from iggyflux.errors import Stopped
@@ -100,7 +99,7 @@ class WorkersLoad:
             status.routes[:] = [merged_route(self.parts)]
 
         supervisor = Supervisor(
-            [self._command(number) for number in range(self.workers)],
+            [[*worker_command("load", Share(number, self.workers)), *self.words] for number in range(self.workers)],
             reported=reported,
             ended=ended,
             stop=stop,
@@ -119,11 +118,6 @@ class WorkersLoad:
         unfinished = any(each.failed for each in supervisor.workers)
         interrupted = unfinished or any(each.state == "interrupted" for each in status.routes)
         return Summary(tuple(status.routes), time.monotonic() - begin, interrupted=interrupted)
-
-    def _command(self, number: int) -> list[str]:
-        is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
-        python = [sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "load"]
-        return [*python, *self.words, "--worker", f"{number}/{self.workers}@{__version__}"]
 
 
 # --- on many machines ---

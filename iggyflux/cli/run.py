@@ -177,15 +177,21 @@ def _check(setups: Sequence[AnySetup]) -> list[Problem]:
     return list(acceptance_problems([each.mapping for each in setups], routes))
 
 
+def worker_command(name: str, share: Share) -> list[str]:
+    """Return how a command is started as a worker, with its own arguments to follow."""
+    is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
+    python = [sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux"]
+    return [*python, name, "--worker", f"{share.worker}/{share.workers}@{__version__}"]
+
+
 def _command(
     pipeline: Path, until_end: bool, only: Sequence[str], watch: bool, quiet: bool, share: Share, fixed: str
 ) -> list[str]:
     """Return the command of a worker; `fixed` is the identity of what must be as it was when the run began."""
-    is_apart = {"", str(Path.cwd())}.isdisjoint(sys.path)  # else `-m` imports what lies in the folder of the user
     flags = {"--until-end": until_end, "--watch": watch, "--quiet": quiet}
     return [
-        *(sys.executable, *(["-P"] if is_apart else []), "-m", "iggyflux", "run"),
-        *("--worker", f"{share.worker}/{share.workers}@{__version__}", "--fixed", fixed),
+        *worker_command("run", share),
+        *("--fixed", fixed),
         *(flag for flag, is_set in flags.items() if is_set),
         *(text for name in only for text in ("--mapping", name)),
         *("--", str(pipeline)),
