@@ -17,7 +17,7 @@ from typing import Any
 
 from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression, scope_call, static_path, truth
-from iggyflux.expressions.lowering import Input, Interpreted, Path, interpreted, is_path, on_inputs
+from iggyflux.expressions.lowering import Input, Interpreted, interpreted, is_path, on_inputs
 from iggyflux.functions.scope import header_value
 from iggyflux.functions.table import MAX_STEPS
 from iggyflux.lineprotocol import (
@@ -221,11 +221,7 @@ class _WriterGenerator:
         if condition is not None:
             return f"[{condition.source(levels[-1])} for value in {scope['elements']}]"
 
-        def values(each: Input) -> str:
-            if is_path(each):
-                return self._values(each, scope, levels)
-            return self._scope_column(scope, *each)
-
+        values = partial(self._values, scope=scope, levels=levels)
         return f"true_for({self._evaluated('where', where, scope, odd, values)})"
 
     def _evaluated(
@@ -289,10 +285,7 @@ class _WriterGenerator:
             out.add(f"lists = [{self._chain('value', self.levels[level], path)} for value in {scope['elements']}]")
         else:
             out.add("odd_lists = set()")
-
-            def values(each: Input) -> str:
-                return self._values(each, scope, ()) if is_path(each) else self._scope_column(scope, *each)
-
+            values = partial(self._values, scope=scope, levels=())
             out.add(f"lists = {self._evaluated('for_each', source, scope, 'odd_lists', values)}")
             out.add("lists = only_lists(lists, odd_lists)")
             out.add(f"odd.update({position} for index in odd_lists)")
@@ -679,20 +672,17 @@ class _WriterGenerator:
         """Return a variable that holds the values of an input, `name` if there is none yet."""
         if each in self.cache:
             return self.cache[each]
-        kind = "any"
-        if not is_path(each):
-            text = self._scope_column(self.scope, *each)
-        else:
-            text = self._values(each, self.scope, self.levels if self.is_static else ())
-            if self.is_static:
-                kind = level_of(self.levels, each[0]).at(each[1]).leaf_kind()
-        self.out.add(f"{name} = {text}")
+        levels = self.levels if self.is_static else ()
+        kind = level_of(levels, each[0]).at(each[1]).leaf_kind() if self.is_static and is_path(each) else "any"
+        self.out.add(f"{name} = {self._values(each, self.scope, levels)}")
         found = self.cache[each] = _RawColumn(name, kind)
         return found
 
-    def _values(self, path: Path, scope: Mapping[str, str], levels: Sequence[PayloadNode]) -> str:
-        """Return the source of the column of the values at a path; `levels` are the trees of a static plan."""
-        start, names = path
+    def _values(self, each: Input, scope: Mapping[str, str], levels: Sequence[PayloadNode]) -> str:
+        """Return the source of the column of an input; `levels` are the trees of a static plan."""
+        if not is_path(each):
+            return self._scope_column(scope, *each)
+        start, names = each
         column = scope["elements"] if start == "@" else scope["record_roots"]
         if isinstance(start, int):
             column = self.parents[-start]
