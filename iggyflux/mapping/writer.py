@@ -40,7 +40,7 @@ from iggyflux.spec import (
 from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, tag_text
 
 TYPES = tuple(kind.value for kind in FieldType)
-LISTS_OF_ROWS = ("csv", "influx")
+LISTS_OF_ROWS = ("csv", "influx", "avro container")
 TEXTS_ONLY = ("csv", "text")
 SCALAR = "a string, a number or a boolean"
 _GIVING = {
@@ -70,7 +70,7 @@ def read_writer(reading: Reading, name: str) -> Writer:
     source = read_from(reading, object_of(tree.get("from")))
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
-    _warn_missing_for_each(reading, source.payload.format, bool(for_each) or any(each.for_each for each in points))
+    _warn_missing_for_each(reading, source.payload, bool(for_each) or any(each.for_each for each in points))
     return Writer(
         name=name,
         document=reading.document,
@@ -94,8 +94,13 @@ def _read_limits(reading: Reading, value: JSON) -> Limits | None:
     return Limits(series, cast(OnLimit, reading.choice(tree, "on_limit", ("dead_letter", "warn", "stop"))))
 
 
-def _warn_missing_for_each(reading: Reading, form: str, has_for_each: bool) -> None:
+def _warn_missing_for_each(reading: Reading, payload: Payload, has_for_each: bool) -> None:
     """Warn of expressions that read members of a list of rows: without `for_each` they are always null."""
+    form = payload.format
+    if form == "avro" and not has_for_each:
+        from iggyflux.payloads.avro import encoding_of
+
+        form = f"avro {encoding_of(payload.options)}"
     if form in LISTS_OF_ROWS and not has_for_each and any(expression.reads.keys for expression in reading.expressions):
         pointer = "/from/payload" if "payload" in object_of(reading.tree.get("from")) else "/from"
         message = f"a payload of {form} is a list of rows; without `for_each` expressions get the list, not a row"
@@ -135,12 +140,17 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
     if options and not any(pointer.startswith("/from/payload") for pointer in reading.reported):
         from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
 
+        def read(file: JSON, pointer: str) -> bytes | None:
+            return reading.file(file, f"/from/payload/{pointer}")
+
         try:
             if name in FORMATS:
-                FORMATS[name].check(options)
+                options = dict(FORMATS[name].load(options, read))
+                if not any(pointer.startswith("/from/payload") for pointer in reading.reported):
+                    FORMATS[name].check(options)
         except OptionError as error:
-            pointer = join_pointer("/from/payload", error.option) if error.option else "/from/payload"
-            reading.report("IFX118", pointer, error.reason)
+            pointer = f"/from/payload/{error.option}" if error.option else "/from/payload"
+            reading.report(error.code, pointer, error.reason)
     return Payload(name, options)
 
 

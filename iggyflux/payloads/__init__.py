@@ -6,7 +6,7 @@ value or a `DecodeError`, and no value is changed.
 
 from __future__ import annotations
 
-from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, raw, text
+from iggyflux.payloads import avro, cbor, csv_, influx, json_, msgpack, raw, text
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
 from iggyflux.payloads.json_ import check_json_bytes
 
@@ -18,6 +18,7 @@ FORMATS: dict[str, Format] = {
     "text": text.FORMAT,
     "raw": raw.FORMAT,
     "influx": influx.FORMAT,
+    "avro": avro.FORMAT,
 }
 
 __all__ = [

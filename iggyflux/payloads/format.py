@@ -35,12 +35,21 @@ Options: TypeAlias = Mapping[str, JSON]
 Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 
 
-class OptionError(ValueError):
-    """An invalid option of a format; `option` names it (None: the options together)."""
+ReadPayload: TypeAlias = Callable[[bytes], JSON]
+ReadFile: TypeAlias = Callable[[JSON, str], bytes | None]
+"""Returns the content of the file that the document names at a pointer from its options; None if there is none: reported."""
 
-    def __init__(self, reason: str, option: str | None = None) -> None:
+
+class OptionError(ValueError):
+    """An invalid option of a format.
+
+    `option` is its name, or a pointer from the options to a part of it (None: the options together).
+    """
+
+    def __init__(self, reason: str, option: str | None = None, code: str = "IFX118") -> None:
         self.reason = reason
         self.option = option
+        self.code = code
         super().__init__(reason)
 
 
@@ -52,7 +61,9 @@ class Format:
     duplicate keys the last wins; `strict` rejects them.  `decode_non_finite` does the same, but NaN and infinities are
     floats instead of failures; None for a format without them.  `encode(value, options)` raises `RecordError` for a
     value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called
-    when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
+    when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.  `load(options, read)` comes
+    before: it puts the content of files in the place of their names.  `bind(options, reads, strict, non_finite)` returns
+    what decodes many payloads, where a format has something to prepare.
     """
 
     decode: Decode
@@ -60,6 +71,17 @@ class Format:
     binary: bool = False
     decode_non_finite: Decode | None = None
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
+    load: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no files)
+    bind: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+
+    def bound(
+        self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False
+    ) -> ReadPayload:
+        """Return `decode`, or `decode_non_finite` if that is wanted and there is one, for these arguments."""
+        if self.bind is not None:
+            return self.bind(options, reads, strict, non_finite)
+        decode = (self.decode_non_finite if non_finite else None) or self.decode
+        return lambda payload: decode(payload, options, reads, strict)
 
 
 def check_size(payload: bytes) -> None:

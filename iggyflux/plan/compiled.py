@@ -81,9 +81,8 @@ class CompiledPlan:
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
         exec(compile(generated.source, f"<plan of {writer.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
-            decode = FORMATS[writer.source.payload.format].decode
-            options, strict = writer.source.payload.options, writer.source.strict
-            self._decode = lambda payload: decode(payload, options, reads, strict)
+            form = FORMATS[writer.source.payload.format]
+            self._decode = form.bound(writer.source.payload.options, reads, writer.source.strict)
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:

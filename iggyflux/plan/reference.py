@@ -189,7 +189,11 @@ class ReferencePlan:
         self._format = FORMATS[writer.source.payload.format]
         parts = [each for spec in writer.points for each in (spec.fields, spec.field_stars)]
         omits = any(each.on_bad_value == "omit" for part in parts for each in part)
-        self._decode_payload = (self._format.decode_non_finite if omits else None) or self._format.decode
+        self._keeps_non_finite = omits and self._format.decode_non_finite is not None
+        source = writer.source
+        self._decode_payload = self._format.bound(
+            source.payload.options, self._reads, source.strict, non_finite=omits
+        )
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
@@ -231,7 +235,7 @@ class ReferencePlan:
         """Return the payload; what of it could not be decoded is added to `failures`."""
         source = self.writer.source
         try:
-            root = self._decode_payload(message.payload, source.payload.options, self._reads, source.strict)
+            root = self._decode_payload(message.payload)
         except PartlyDecoded as error:
             first, *others = error.errors
             if not error.value:
@@ -246,7 +250,7 @@ class ReferencePlan:
     def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
-        numbers = root if self._decode_payload is self._format.decode or is_plain(root) else finite(root)
+        numbers = finite(root) if self._keeps_non_finite and not is_plain(root) else root
         scope = _Scope(message, root, numbers, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])

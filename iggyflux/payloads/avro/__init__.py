@@ -1,0 +1,306 @@
+"""avro: records by a schema, with what says which schema it is.
+
+| encoding | before a record | the schema it was written with |
+|---|---|---|
+| `raw` | nothing | `schema` |
+| `single_object` | C3 01 and a fingerprint | that one of `schema` and `schemas` |
+| `confluent` | 0 and an id of four bytes | that of `schemas` |
+| `container` | a header, then blocks of many records | in the header |
+
+`reader_schema` is what the mapping reads: records of other schemas are resolved to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from iggyflux.errors import DecodeError
+from iggyflux.payloads.avro.container import MAGIC, blocks, read_header, write_container
+from iggyflux.payloads.avro.reading import Read, compile_reader
+from iggyflux.payloads.avro.schema import Node, SchemaError, fingerprint, parse
+from iggyflux.payloads.avro.writing import Misfit, write
+from iggyflux.payloads.format import MALFORMED, Format, OptionError, Options, ReadFile, ReadPayload, check_size
+from iggyflux.payloads.format import not_encodable as _not_encodable
+from iggyflux.reads import Reads
+from iggyflux.records import JSON
+
+BAD_SCHEMA: Final = "IFX430"
+UNKNOWN_SCHEMA: Final = "IFX431"
+NOT_FRAMED: Final = "IFX432"
+_UNUSABLE: Final = "IFX171"
+_UNRESOLVED: Final = "IFX172"
+
+_SINGLE: Final = b"\xc3\x01"
+_Compile = Callable[[str], Read]
+
+
+def bind(options: Options, reads: Reads | None, strict: bool, non_finite: bool) -> ReadPayload:
+    """Return what decodes payloads."""
+    reader = _text(options.get("reader_schema"))
+    logical = options.get("logical_types") is not False
+    numbers = options.get("decimals") == "number"
+
+    def compiled(schema: str) -> Read:
+        node = None if reader is None else parse(reader)
+        wanted = reads or Reads.WHOLE
+        if encoding == "container" and not wanted.whole:
+            wanted = wanted.items or Reads.BARE
+        read, _ = compile_reader(
+            parse(schema), node, wanted, strict=strict, non_finite=non_finite, logical=logical, numbers=numbers
+        )
+        return read
+
+    encoding = encoding_of(options)
+    return _BINDERS[encoding](options, compiled, reads)
+
+
+@lru_cache(maxsize=32)
+def _whole(options: str, strict: bool, non_finite: bool) -> ReadPayload:
+    return bind(json.loads(options), None, strict, non_finite)
+
+
+def decode(
+    payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False, *, non_finite: bool = False
+) -> JSON:
+    """Return the record of a payload, or the list of records of a container."""
+    if reads is None or reads.whole:
+        return _whole(json.dumps(options, sort_keys=True), strict, non_finite)(payload)
+    return bind(options, reads, strict, non_finite)(payload)
+
+
+def encoding_of(options: Options) -> str:
+    """Return the encoding: without one, `raw` if there is a schema, `confluent` if there are those of ids, `container`."""
+    encoding = options.get("encoding")
+    if isinstance(encoding, str):
+        return encoding
+    return "raw" if "schema" in options else "confluent" if "schemas" in options else "container"
+
+
+# encodings
+
+
+def _raw(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayload:
+    read = compiled(_text(options.get("schema")) or '"null"')
+
+    def decode_raw(payload: bytes) -> JSON:
+        return _whole_value(payload, read, 0)
+
+    return decode_raw
+
+
+def _whole_value(payload: bytes, read: Read, start: int) -> JSON:
+    check_size(payload)
+    value: JSON
+    value, end = read(payload, start)
+    if end != len(payload):
+        left = len(payload) - end
+        raise DecodeError(MALFORMED, f"not Avro of this schema: {left:,} bytes are left after the value")
+    return value
+
+
+def _single_object(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayload:
+    by_fingerprint = {fingerprint(text): compiled(text) for text in _listed(options)}
+
+    def decode_single(payload: bytes) -> JSON:
+        if not payload.startswith(_SINGLE) or len(payload) < 10:
+            raise DecodeError(NOT_FRAMED, "not a single object of Avro: it does not begin with c3 01 and a fingerprint")
+        read = by_fingerprint.get(payload[2:10])
+        if read is None:
+            raise DecodeError(UNKNOWN_SCHEMA, f"no schema of the mapping has the fingerprint {payload[2:10].hex()}")
+        return _whole_value(payload, read, 10)
+
+    return decode_single
+
+
+def _confluent(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayload:
+    schemas = {int(number): text for number, text in _by_id(options).items()}
+    readers: dict[int, Read] = {}
+
+    def decode_confluent(payload: bytes) -> JSON:
+        if not payload.startswith(b"\0") or len(payload) < 5:
+            raise DecodeError(NOT_FRAMED, "it does not begin with 0 and the id of a schema, as Confluent's format does")
+        number = int.from_bytes(payload[1:5], "big")
+        read = readers.get(number)
+        if read is None:
+            if number not in schemas:
+                raise DecodeError(UNKNOWN_SCHEMA, f"no schema of the mapping has the id {number}")
+            read = readers[number] = compiled(schemas[number])
+        return _whole_value(payload, read, 5)
+
+    return decode_confluent
+
+
+def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> ReadPayload:
+    are_read = reads is None or reads.whole or reads.items is not None
+
+    @lru_cache(maxsize=16)
+    def of_schema(text: str) -> Read:
+        try:
+            return compiled(text)
+        except SchemaError as error:
+            raise DecodeError(BAD_SCHEMA, f"the schema in the container cannot be used: {error}") from None
+
+    def decode_container(payload: bytes) -> JSON:
+        check_size(payload)
+        schema, codec, sync, start = read_header(payload)
+        read = of_schema(schema)
+        rows: list[JSON] = []
+        for count, data in blocks(payload, codec, sync, start):
+            at = 0
+            for _ in range(count):
+                row, at = read(data, at)
+                rows.append(row)
+            if at != len(data):
+                raise DecodeError(MALFORMED, "a block of the container is longer than its records")
+        return rows if are_read else []
+
+    return decode_container
+
+
+_BINDERS: Final[Mapping[str, Callable[[Options, _Compile, Reads | None], ReadPayload]]] = {
+    "raw": _raw,
+    "single_object": _single_object,
+    "confluent": _confluent,
+    "container": _container,
+}
+
+
+# options
+
+
+def load(options: Options, read: ReadFile) -> Options:
+    """Return the options with each schema as a JSON text; a string of the document is the name of a file."""
+
+    def loaded(value: JSON, pointer: str) -> JSON:
+        if not isinstance(value, str):
+            return _text(value)
+        content = read(value, pointer)
+        try:
+            return "" if content is None else content.decode()
+        except UnicodeDecodeError:
+            raise OptionError(f"{value!r} is not a schema: it is not UTF-8", pointer, _UNUSABLE) from None
+
+    made = dict(options)
+    for key in ("schema", "reader_schema"):
+        if key in made:
+            made[key] = loaded(made[key], key)
+    schemas = made.get("schemas")
+    if isinstance(schemas, dict):
+        made["schemas"] = {number: loaded(each, f"schemas/{number}") for number, each in schemas.items()}
+    elif isinstance(schemas, list):
+        made["schemas"] = [loaded(each, f"schemas/{index}") for index, each in enumerate(schemas)]
+    return made
+
+
+_NEEDED: Final = {
+    "raw": ("schema", "the schema that payloads are written with"),
+    "confluent": ("schemas", "the schemas by their ids"),
+}
+
+
+def check(options: Options) -> None:
+    """Raise OptionError unless the encoding has the schemas it needs, and all of them can be used together."""
+    encoding = encoding_of(options)
+    needed, what = _NEEDED.get(encoding, ("", ""))
+    if needed and needed not in options:
+        raise OptionError(f"the encoding {encoding} needs `{needed}`: {what}", "encoding")
+    if encoding == "single_object" and not _listed(options):
+        raise OptionError("the encoding single_object needs `schema` or `schemas`", "encoding")
+    if encoding == "confluent" and "schema" in options:
+        raise OptionError("the encoding confluent has its schemas by their ids, in `schemas`", "schema")
+    schemas = options.get("schemas")
+    if "schemas" in options and isinstance(schemas, dict) is not (encoding == "confluent"):
+        wanted = "an object of ids and schemas" if encoding == "confluent" else "a list"
+        raise OptionError(f"for the encoding {encoding}, `schemas` is {wanted}", "schemas")
+    reader = _checked(options, "reader_schema")
+    for pointer, text in _all(options):
+        writer = _parsed(text, pointer)
+        if reader is not None:
+            try:
+                compile_reader(writer, reader)
+            except SchemaError as error:
+                raise OptionError(f"the two schemas do not resolve: {error}", "reader_schema", _UNRESOLVED) from None
+
+
+def _checked(options: Options, key: str) -> Node | None:
+    text = _text(options.get(key))
+    return None if text is None else _parsed(text, key)
+
+
+def _parsed(text: str, pointer: str) -> Node:
+    try:
+        return parse(text)
+    except SchemaError as error:
+        raise OptionError(f"this schema cannot be used: {error}", pointer, _UNUSABLE) from None
+
+
+def _text(schema: JSON) -> str | None:
+    """Return the JSON text of a schema; what is a text is one already."""
+    return schema if schema is None or isinstance(schema, str) else json.dumps(schema)
+
+
+def _all(options: Options) -> list[tuple[str, str]]:
+    """Return pointer and text of each schema that payloads may be written with."""
+    found = [("schema", options.get("schema"))]
+    schemas = options.get("schemas")
+    if isinstance(schemas, dict):
+        found += [(f"schemas/{number}", each) for number, each in schemas.items()]
+    elif isinstance(schemas, list):
+        found += [(f"schemas/{index}", each) for index, each in enumerate(schemas)]
+    return [(pointer, text) for pointer, schema in found if (text := _text(schema)) is not None]
+
+
+def _listed(options: Options) -> list[str]:
+    return [text for _, text in _all(options)]
+
+
+def _by_id(options: Options) -> dict[str, str]:
+    schemas = options.get("schemas")
+    return {number: _text(each) or "" for number, each in schemas.items()} if isinstance(schemas, dict) else {}
+
+
+# back
+
+
+def encode(value: JSON, options: Options | None = None) -> bytes:
+    """Return the payload of a value, written with `schema`, or the first of `schemas`."""
+    options = options or {}
+    listed = _all(options)
+    if not listed:
+        raise _not_encodable("avro", "a schema in the mapping", value)
+    pointer, text = listed[0]
+    encoding = encoding_of(options)
+    logical = options.get("logical_types") is not False
+
+    def written(record: Any) -> bytes:
+        try:
+            return write(parse(text), record, logical=logical)
+        except Misfit as error:
+            raise _not_encodable("avro", f"a value of its schema ({str(error)[:150]})", record) from None
+
+    if encoding == "container":
+        return write_container(text, [written(each) for each in (value if isinstance(value, list) else [value])])
+    if encoding == "single_object":
+        return _SINGLE + fingerprint(text) + written(value)
+    if encoding == "confluent":
+        return b"\0" + int(pointer.rpartition("/")[2]).to_bytes(4, "big") + written(value)
+    return written(value)
+
+
+def is_container(payload: bytes) -> bool:
+    """Return whether a payload begins as a container does."""
+    return payload.startswith(MAGIC)
+
+
+FORMAT = Format(
+    decode,
+    encode,
+    binary=True,
+    decode_non_finite=lambda payload, options, reads, strict: decode(payload, options, reads, strict, non_finite=True),
+    check=check,
+    load=load,
+    bind=bind,
+)
