@@ -140,13 +140,18 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
     if options and not any(pointer.startswith("/from/payload") for pointer in reading.reported):
         from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
 
+        unread: list[str] = []
+
         def read(file: JSON, pointer: str) -> bytes | None:
-            return reading.file(file, f"/from/payload/{pointer}")
+            content = reading.file(file, f"/from/payload/{pointer}")
+            if content is None:
+                unread.append(pointer)
+            return content
 
         try:
             if name in FORMATS:
                 options = dict(FORMATS[name].load(options, read))
-                if not any(pointer.startswith("/from/payload") for pointer in reading.reported):
+                if not unread:
                     FORMATS[name].check(options)
         except OptionError as error:
             pointer = f"/from/payload/{error.option}" if error.option else "/from/payload"

@@ -37,7 +37,7 @@ Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 
 ReadPayload: TypeAlias = Callable[[bytes], JSON]
 ReadFile: TypeAlias = Callable[[JSON, str], bytes | None]
-"""Returns the content of the file that the document names at a pointer from its options; None if there is none: reported."""
+"""Returns the content of the file that a document names at a pointer from the options; None for none: reported."""
 
 
 class OptionError(ValueError):
@@ -62,8 +62,8 @@ class Format:
     floats instead of failures; None for a format without them.  `encode(value, options)` raises `RecordError` for a
     value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called
     when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.  `load(options, read)` comes
-    before: it puts the content of files in the place of their names.  `bind(options, reads, strict, non_finite)` returns
-    what decodes many payloads, where a format has something to prepare.
+    before: it puts the content of files in the place of their names.  `bind(options, reads, strict, non_finite)`
+    returns what decodes many payloads, where a format has something to prepare.
     """
 
     decode: Decode
@@ -74,9 +74,7 @@ class Format:
     load: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no files)
     bind: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
 
-    def bound(
-        self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False
-    ) -> ReadPayload:
+    def bound(self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False) -> ReadPayload:
         """Return `decode`, or `decode_non_finite` if that is wanted and there is one, for these arguments."""
         if self.bind is not None:
             return self.bind(options, reads, strict, non_finite)

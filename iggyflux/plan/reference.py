@@ -191,9 +191,7 @@ class ReferencePlan:
         omits = any(each.on_bad_value == "omit" for part in parts for each in part)
         self._keeps_non_finite = omits and self._format.decode_non_finite is not None
         source = writer.source
-        self._decode_payload = self._format.bound(
-            source.payload.options, self._reads, source.strict, non_finite=omits
-        )
+        self._decode_payload = self._format.bound(source.payload.options, self._reads, source.strict, non_finite=omits)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""

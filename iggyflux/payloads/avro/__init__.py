@@ -72,7 +72,7 @@ def decode(
 
 
 def encoding_of(options: Options) -> str:
-    """Return the encoding: without one, `raw` if there is a schema, `confluent` if there are those of ids, `container`."""
+    """Return the encoding: without one `raw` with a `schema`, `confluent` with `schemas`, else `container`."""
     encoding = options.get("encoding")
     if isinstance(encoding, str):
         return encoding

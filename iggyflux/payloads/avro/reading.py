@@ -10,10 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
 from iggyflux.errors import DecodeError
+from iggyflux.payloads.avro.defaults import default_of
 from iggyflux.payloads.avro.schema import MISSING, NAMED, Member, Node, SchemaError
 from iggyflux.payloads.avro.values import as_double, bad_number, bad_symbol, bad_union, base64_text, converter
 from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, duplicate_key, not_utf8, too_deep
@@ -114,7 +116,9 @@ def _bad_boolean(byte: int) -> DecodeError:
 def _bad_length(length: int, left: int) -> DecodeError:
     if length < 0:
         return DecodeError(MALFORMED, f"not Avro of this schema: the length {length} is negative")
-    return DecodeError(MALFORMED, f"not Avro of this schema: a length is {length:,}, and {max(left, 0):,} bytes are left")
+    return DecodeError(
+        MALFORMED, f"not Avro of this schema: a length is {length:,}, and {max(left, 0):,} bytes are left"
+    )
 
 
 def _bad_block() -> DecodeError:
@@ -126,11 +130,25 @@ def _unresolved(written: str, wanted: str) -> DecodeError:
 
 
 _NAMESPACE: Final[Mapping[str, Any]] = {
-    "long": _long, "int_": _int, "bad_boolean": _bad_boolean, "bad_length": _bad_length, "bad_block": _bad_block,
+    "long_": _long, "int_": _int, "bad_boolean": _bad_boolean, "bad_length": _bad_length, "bad_block": _bad_block,
     "bad_number": bad_number, "bad_union": bad_union, "bad_symbol": bad_symbol, "unresolved": _unresolved,
     "truncated": truncated, "too_deep": too_deep, "duplicate_key": duplicate_key, "as_double": as_double,
-    "double": struct.Struct("<d").unpack_from, "float_": struct.Struct("<f").unpack_from,
+    "double": struct.Struct("<d").unpack_from, "float": struct.Struct("<f").unpack_from,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A value that a function reads into `target`: `written` as `wanted`, if `reads` is not None.
+
+    `nested` lists and objects are around it in this function.
+    """
+
+    written: Node
+    wanted: Node
+    reads: Reads | None
+    target: str
+    nested: int
 
 
 class _Emitter:
@@ -161,7 +179,7 @@ class _Emitter:
         outer = self.lines, self.level
         self.lines, self.level = [f"def {name}(b, p, e, d):"], 1
         target = self.new()
-        self.value(writer, reader, reads, target, 0, is_body=True)
+        self.value(_Slot(writer, reader, reads, target, 0), is_body=True)
         self.add(f"return {target}, p")
         self.done += self.lines
         self.lines, self.level = outer
@@ -190,145 +208,140 @@ class _Emitter:
 
     # values
 
-    def value(
-        self, w: Node, r: Node, reads: Reads | None, target: str, nested: int, *, is_body: bool = False
-    ) -> None:
-        """Write what reads a value into `target`; `nested` lists and objects are around it in this function."""
+    def value(self, slot: _Slot, *, is_body: bool = False) -> None:
+        """Write what reads a value; `is_body` says that the function is of this type alone."""
+        w, r = slot.written, slot.wanted
         if w.kind == "union":
-            self.union(w, r, reads, target, nested)
+            self.union(slot)
             return
         if r is not w and r.kind == "union":
-            match = next((each for each in r.inner if _is_same(w, each)), None) or next(
-                (each for each in r.inner if _fits(w, each)), None
-            )
+            same = (each for each in r.inner if _is_same(w, each))
+            match = next(same, None) or next((each for each in r.inner if _fits(w, each)), None)
             if match is None:
-                self.fail(w, r, target)
+                self.fail(slot)
             else:
-                self.value(w, match, reads, target, nested)
+                self.value(replace(slot, wanted=match))
             return
         if r is not w and not _fits(w, r):
-            self.fail(w, r, target)
-            return
-        if not is_body and w.kind in ("record", "array", "map") and (w.uses > 1 or r.uses > 1 or nested >= _FLAT):
-            name = self.function(w, r, reads)
-            self.add(f"{target}, p = {name}(b, p, e, d + {nested})")
+            self.fail(slot)
             return
         if w.kind in ("record", "array", "map"):
-            if nested >= MAX_DEPTH:
-                self.add("raise too_deep()")
-            else:
-                self.add(f"if d >= {MAX_DEPTH - nested}: raise too_deep()")
-        getattr(self, f"_{w.kind}")(w, r, reads, target, nested)
+            if not is_body and (w.uses > 1 or r.uses > 1 or slot.nested >= _FLAT):
+                name = self.function(w, r, slot.reads)
+                self.add(f"{slot.target}, p = {name}(b, p, e, d + {slot.nested})")
+                return
+            self.add(f"if d >= {MAX_DEPTH - slot.nested}: raise too_deep()")
+        _WRITERS[w.kind](self, slot)
 
-    def fail(self, w: Node, r: Node, target: str) -> None:
+    def fail(self, slot: _Slot) -> None:
+        """Write the failure of what does not resolve; raise SchemaError if every value would fail."""
         if not self.optional:
-            raise SchemaError(f"{w.title} of the writer cannot be read as {r.title}")
-        self.add(f"raise unresolved({w.title!r}, {r.title!r})")
+            raise SchemaError(f"{slot.written.title} of the writer cannot be read as {slot.wanted.title}")
+        self.add(f"raise unresolved({slot.written.title!r}, {slot.wanted.title!r})")
 
-    def union(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        self.long(index := self.new())
+    def union(self, slot: _Slot) -> None:
+        w, r = slot.written, slot.wanted
+        self.number(index := self.new())
         self.optional += 1
         for number, branch in enumerate(w.inner):
             with self.block(f"{'el' if number else ''}if {index} == {number}:"):
-                self.value(branch, branch if r is w else r, reads, target, nested)
+                self.value(replace(slot, written=branch, wanted=branch if r is w else r))
         self.optional -= 1
         with self.block("else:"):
             self.add(f"raise bad_union({index}, {len(w.inner)})")
 
-    def long(self, target: str, kind: str = "long") -> None:
+    def number(self, target: str, kind: str = "long") -> None:
         self.add(f"{target} = b[p]; p += 1")
         self.add(f"if {target} < 128: {target} = ({target} >> 1) ^ -({target} & 1)")
-        self.add(f"else: {target}, p = {'int_' if kind == 'int' else 'long'}(b, p, {target})")
+        self.add(f"else: {target}, p = {kind}_(b, p, {target})")
 
     def length(self, target: str) -> str:
         """Write what reads the length of bytes; return the name of where they end."""
-        self.long(target)
+        self.number(target)
         end = self.new()
         self.add(f"{end} = p + {target}")
         self.add(f"if {target} < 0 or {end} > e: raise bad_length({target}, e - p)")
         return end
 
-    def converted(self, w: Node, r: Node, value: str, target: str) -> None:
-        """Write what gives `target` the JSON form of `value`, an integer or bytes."""
+    def converted(self, slot: _Slot, value: str) -> None:
+        """Write what gives the target the JSON form of `value`, an integer or bytes."""
+        w, r = slot.written, slot.wanted
         # What a number means is what its writer says; a reader may say it of a writer that does not.
-        of = w if w.logical or w.kind != r.kind else r
-        if not self.logical and of.logical:
-            of = Node(of.kind, size=of.size)
-        convert = converter(of, numbers=self.numbers)
+        convert = self.converter(w if w.logical or w.kind != r.kind else r)
         if convert is not None:
-            self.add(f"{target} = {self.constant(convert)}({value})")
-        elif value != target:
-            self.add(f"{target} = {value}")
+            self.add(f"{slot.target} = {self.constant(convert)}({value})")
+        elif value != slot.target:
+            self.add(f"{slot.target} = {value}")
+
+    def converter(self, node: Node) -> Callable[[Any], JSON] | None:
+        return converter(node if self.logical else Node(node.kind, size=node.size), numbers=self.numbers)
 
     # kinds of types
 
-    def _null(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        self.add(f"{target} = None")
+    def null(self, slot: _Slot) -> None:
+        self.add(f"{slot.target} = None")
 
-    def _boolean(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
+    def boolean(self, slot: _Slot) -> None:
+        target = slot.target
         self.add(f"{target} = b[p]; p += 1")
         self.add(f"if {target} > 1: raise bad_boolean({target})")
-        if reads is not None:
-            self.add(f"{target} = {target} == 1")
+        self.add(f"{target} = {target} == 1")
 
-    def _long(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        self.long(target, w.kind)
-        if reads is None:
+    def integer(self, slot: _Slot) -> None:
+        self.number(slot.target, slot.written.kind)
+        if slot.reads is None:
             return
-        if r.kind in ("float", "double"):
-            self.add(f"{target} = as_double({target})")
+        if slot.wanted.kind in ("float", "double"):
+            self.add(f"{slot.target} = as_double({slot.target})")
         else:
-            self.converted(w, r, target, target)
+            self.converted(slot, slot.target)
 
-    _int = _long
-
-    def _double(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        size = 8 if w.kind == "double" else 4
-        if reads is None:
+    def floating(self, slot: _Slot) -> None:
+        target, kind = slot.target, slot.written.kind
+        size = 8 if kind == "double" else 4
+        if slot.reads is None:
             self.add(f"p += {size}; {target} = None")
             return
-        self.add(f"{target}, = {'double' if size == 8 else 'float_'}(b, p); p += {size}")
+        self.add(f"{target}, = {kind}(b, p); p += {size}")
         if not self.non_finite:
             self.add(f"if {target} - {target}: raise bad_number({target})")
 
-    _float = _double
-
-    def _string(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        end = self.length(target)
-        if reads is None:
-            pass
-        elif r.kind == "string":
-            self.add(f"{target} = b[p:{end}].decode()")
-        elif w.kind == "bytes":
-            self.converted(w, r, f"b[p:{end}]", target)
-        else:
-            self.add(f"{target} = {self.constant(base64_text)}(b[p:{end}])")
+    def sequence(self, slot: _Slot) -> None:
+        end = self.length(slot.target)
+        content = f"b[p:{end}]"
+        if slot.reads is not None:
+            if slot.wanted.kind == "string":
+                self.add(f"{slot.target} = {content}.decode()")
+            elif slot.written.kind == "bytes":
+                self.converted(slot, content)
+            else:
+                self.add(f"{slot.target} = {self.constant(base64_text)}({content})")
         self.add(f"p = {end}")
 
-    _bytes = _string
-
-    def _fixed(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
+    def fixed(self, slot: _Slot) -> None:
         end = self.new()
-        self.add(f"{end} = p + {w.size}")
+        self.add(f"{end} = p + {slot.written.size}")
         self.add(f"if {end} > e: raise truncated()")
-        if reads is None:
-            self.add(f"{target} = None")
+        if slot.reads is None:
+            self.add(f"{slot.target} = None")
         else:
-            self.converted(w, r, f"b[p:{end}]", target)
+            self.converted(slot, f"b[p:{end}]")
         self.add(f"p = {end}")
 
-    def _enum(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        self.long(target)
+    def enum(self, slot: _Slot) -> None:
+        w, r, target = slot.written, slot.wanted, slot.target
+        self.number(target)
         total = len(w.symbols)
         self.add(f"if not 0 <= {target} < {total}: raise bad_symbol({target}, {total})")
-        if reads is None:
+        if slot.reads is None:
             return
         symbols = [each if r is w or each in r.symbols else r.default for each in w.symbols]
         self.add(f"{target} = {self.constant(tuple(symbols))}[{target}]")
         if None in symbols:
             self.add(f"if {target} is None: raise unresolved('another symbol', {r.title!r})")
 
-    def _record(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
+    def record(self, slot: _Slot) -> None:
+        w, r, reads = slot.written, slot.wanted, slot.reads
         members = {member.name: member for member in r.members}
         found: dict[str, str] = {}
         for member in w.members:
@@ -336,140 +349,94 @@ class _Emitter:
             inner = None if into is None or reads is None else _member_reads(reads, into.name)
             value = self.new()
             wanted = member.type if into is None else into.type
-            self.value(member.type, wanted, inner, value, nested + 1)
+            self.value(_Slot(member.type, wanted, inner, value, slot.nested + 1))
             if into is not None:
                 found[into.name] = value
-        if reads is None:
-            self.add(f"{target} = None")
-            return
-        parts = []
-        for name, into in members.items():
-            if name not in found:
-                if into.default is MISSING:
-                    if not self.optional:
-                        raise SchemaError(f"the writer has no {name!r}, and in the reader's {r.title} it has no default")
-                    self.add(f"raise unresolved('no {name}', 'it')")
-                    continue
-                if _member_reads(reads, name) is not None:
-                    found[name] = self.constant(self.default(into.type, into.default, {}))
-            if _member_reads(reads, name) is not None:
-                parts.append(f"{name!r}: {found[name]}")
-        self.add(f"{target} = {{{', '.join(parts)}}}")
+        for name in members.keys() - found.keys():
+            found[name] = self.missing(members[name], r)
+        parts = [f"{name!r}: {found[name]}" for name in members if reads and _member_reads(reads, name) is not None]
+        self.add(f"{slot.target} = {{{', '.join(parts)}}}")
+
+    def missing(self, member: Member, reader: Node) -> str:
+        """Return the name of the default of a field that the writer does not have."""
+        if member.default is not MISSING:
+            return self.constant(default_of(member.type, member.default, self.converter))
+        if not self.optional:
+            raise SchemaError(
+                f"the writer has no {member.name!r}, and it has no default in {reader.title} of the reader"
+            )
+        self.add(f"raise unresolved('no ' + {member.name!r}, 'it')")
+        return "None"
 
     @contextmanager
     def blocks(self) -> Iterator[None]:
         """Write the loops over the items of all blocks; what is written inside reads an item."""
-        number, size, end = self.new(), self.new(), self.new()
+        count, size, end = self.new(), self.new(), self.new()
         with self.block("while True:"):
-            self.long(number)
-            with self.block(f"if not {number}:"):
-                self.add("break")
+            self.number(count)
+            self.add(f"if not {count}: break")
             self.add(f"{end} = -1")
-            with self.block(f"if {number} < 0:"):
-                self.add(f"{number} = -{number}")
-                self.long(size)
+            with self.block(f"if {count} < 0:"):
+                self.add(f"{count} = -{count}")
+                self.number(size)
                 self.add(f"{end} = p + {size}")
                 self.add(f"if {size} < 0 or {end} > e: raise bad_length({size}, e - p)")
-            self.add(f"if {number} > e - p: raise bad_length({number}, e - p)")  # each takes a byte
-            with self.block(f"for _ in range({number}):"):
+            self.add(f"if {count} > e - p: raise bad_length({count}, e - p)")  # each takes a byte
+            with self.block(f"for _ in range({count}):"):
                 yield
             self.add(f"if {end} >= 0 and p != {end}: raise bad_block()")
 
-    def _array(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
-        items = None if reads is None else reads if reads.whole else reads.items
-        self.add(f"{target} = []")
-        item = self.new()
+    def array(self, slot: _Slot) -> None:
+        reads = slot.reads
+        items = reads if reads is None or reads.whole else reads.items
+        item = _Slot(slot.written.inner[0], slot.wanted.inner[0], items, self.new(), slot.nested + 1)
+        self.add(f"{slot.target} = []")
         with self.blocks():
-            self.value(w.inner[0], r.inner[0] if items is not None else w.inner[0], items, item, nested + 1)
+            self.value(item)
             if items is not None:
-                self.add(f"{target}.append({item})")
+                self.add(f"{slot.target}.append({item.target})")
 
-    def _map(self, w: Node, r: Node, reads: Reads | None, target: str, nested: int) -> None:
+    def map(self, slot: _Slot) -> None:
+        reads, target, key = slot.reads, slot.target, self.new()
+        keys = {} if reads is None else reads.keys
+        values = reads if reads is None or reads.whole else Reads.BARE.union(*keys.values())
+        item = _Slot(slot.written.inner[0], slot.wanted.inner[0], values, self.new(), slot.nested + 1)
         self.add(f"{target} = {{}}")
-        item, key = self.new(), self.new()
-        is_read = reads is not None and (reads.whole or bool(reads.keys))
         with self.blocks():
             end = self.length(key)
-            if is_read or self.strict:
+            if self.strict or keys or (reads and reads.whole):
                 self.add(f"{key} = b[p:{end}].decode()")
             self.add(f"p = {end}")
             if self.strict:
                 self.add(f"if {key} in {target}: raise duplicate_key({key})")
-            if reads is None or not is_read:
-                self.value(w.inner[0], w.inner[0], None, item, nested + 1)
-                if self.strict:
-                    self.add(f"{target}[{key}] = None")
-            elif reads.whole:
-                self.value(w.inner[0], r.inner[0], reads, item, nested + 1)
-                self.add(f"{target}[{key}] = {item}")
-            else:
-                with self.block(f"if {key} in {self.constant(frozenset(reads.keys))}:"):
-                    union = Reads.BARE.union(*reads.keys.values())
-                    self.value(w.inner[0], r.inner[0], union, item, nested + 1)
-                    self.add(f"{target}[{key}] = {item}")
+            if keys:
+                with self.block(f"if {key} in {self.constant(frozenset(keys))}:"):
+                    self.value(item)
                 with self.block("else:"):
-                    self.value(w.inner[0], w.inner[0], None, item, nested + 1)
-                    if self.strict:
-                        self.add(f"{target}[{key}] = None")
-
-    # defaults of a reader
-
-    def default(self, node: Node, value: Any, known: dict[tuple[int, int], JSON]) -> JSON:
-        """Return the JSON form of a default, as a schema writes it.  Raise SchemaError."""
-        key = (id(node), id(value))
-        if key not in known:
-            known[key] = self._default(node, value, known)
-        return known[key]
-
-    def _default(self, node: Node, value: Any, known: dict[tuple[int, int], JSON]) -> JSON:
-        kind = node.kind
-        if kind == "union":
-            for branch in node.inner:
-                try:
-                    return self.default(branch, value, known)
-                except SchemaError:
-                    pass
-        elif kind == "record" and isinstance(value, dict):
-            pairs = [(each, value.get(each.name, each.default)) for each in node.members]
-            if not any(given is MISSING for _, given in pairs):
-                return {each.name: self.default(each.type, given, known) for each, given in pairs}
-        elif kind == "map" and isinstance(value, dict):
-            return {name: self.default(node.inner[0], each, known) for name, each in value.items()}
-        elif kind == "array" and isinstance(value, list):
-            return [self.default(node.inner[0], each, known) for each in value]
-        elif kind in ("bytes", "fixed") and isinstance(value, str):
-            try:
-                raw = value.encode("latin-1")
-                if kind == "bytes" or len(raw) == node.size:
-                    return self.form(node, raw)
-            except (UnicodeEncodeError, DecodeError):
-                pass
-        elif (kind == "enum" and value in node.symbols) or type(value) in _DEFAULTS.get(kind, ()):
-            if kind in ("float", "double"):
-                return float(value)
-            if kind not in ("int", "long"):
-                result: JSON = value
-                return result
-            try:
-                return self.form(node, value)
-            except DecodeError:
-                pass
-        raise SchemaError(f"the default {str(value)[:40]!r} is no {node.title}")
-
-    def form(self, node: Node, value: Any) -> JSON:
-        of = node if self.logical else Node(node.kind, size=node.size)
-        convert = converter(of, numbers=self.numbers)
-        return value if convert is None else convert(value)  # type: ignore[no-any-return]
+                    self.value(replace(item, reads=None))
+            else:
+                self.value(item if reads and reads.whole else replace(item, reads=None))
+            # A value that is not read may stand in the map: what is not named is not looked at.
+            if self.strict or (reads and reads.whole):
+                self.add(f"{target}[{key}] = {item.target}")
+            elif keys:
+                self.add(f"if {key} in {self.constant(frozenset(keys))}: {target}[{key}] = {item.target}")
 
 
-_DEFAULTS: Final[Mapping[str, tuple[type, ...]]] = {
-    "null": (type(None),),
-    "boolean": (bool,),
-    "int": (int,),
-    "long": (int,),
-    "float": (int, float),
-    "double": (int, float),
-    "string": (str,),
+_WRITERS: Final[Mapping[str, Callable[[_Emitter, _Slot], None]]] = {
+    "null": _Emitter.null,
+    "boolean": _Emitter.boolean,
+    "int": _Emitter.integer,
+    "long": _Emitter.integer,
+    "float": _Emitter.floating,
+    "double": _Emitter.floating,
+    "bytes": _Emitter.sequence,
+    "string": _Emitter.sequence,
+    "fixed": _Emitter.fixed,
+    "enum": _Emitter.enum,
+    "record": _Emitter.record,
+    "array": _Emitter.array,
+    "map": _Emitter.map,
 }
 
 
@@ -495,4 +462,3 @@ def _fits(w: Node, r: Node) -> bool:
     if w.kind not in NAMED:
         return True
     return (w.last_name == r.last_name or w.name in r.aliases) and w.size == r.size
-

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from iggyflux.payloads.format import MAX_DEPTH
 from iggyflux.records import JSON
@@ -119,34 +119,34 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise SchemaError(f"its types are nested more than {MAX_DEPTH} deep")
         if isinstance(tree, str):
-            if tree in PRIMITIVES:
-                return Node(tree)
-            known = self.names.get(tree if "." in tree or not space else f"{space}.{tree}")
-            if known is None:
-                raise _at(place, f"unknown type {tree[:60]!r}")
-            known.uses += 1
-            return known
+            return self.known(tree, space, place)
         if isinstance(tree, list):
             return self.union(tree, space, place, depth)
         if not isinstance(tree, dict):
             raise _at(place, "expected the name of a type, an object or a list")
         kind = tree.get("type")
-        if isinstance(kind, dict | list):
-            return self.type(kind, space, place, depth + 1)
-        if kind == "error":
-            kind = "record"
-        if kind in PRIMITIVES:
+        if isinstance(kind, str) and kind in PRIMITIVES:
             return _with_logical(Node(str(kind)), tree)
-        if kind in NAMED:
-            return self.named(str(kind), tree, space, place, depth)
+        if kind in ("record", "error", "enum", "fixed"):
+            return self.named("record" if kind == "error" else str(kind), tree, space, place, depth)
         if kind in ("array", "map"):
             key = "items" if kind == "array" else "values"
             if key not in tree:
                 raise _at(place, f"missing `{key}`")
             return Node(str(kind), inner=(self.type(tree[key], space, f"{place}.{key}", depth + 1),))
-        if isinstance(kind, str):
-            return self.type(kind, space, place, depth + 1)
-        raise _at(place, "missing `type`")
+        if kind is None:
+            raise _at(place, "missing `type`")
+        return self.type(kind, space, place, depth + 1)
+
+    def known(self, name: str, space: str, place: str) -> Node:
+        """Return the type that a name stands for."""
+        if name in PRIMITIVES:
+            return Node(name)
+        known = self.names.get(name if "." in name or not space else f"{space}.{name}")
+        if known is None:
+            raise _at(place, f"unknown type {name[:60]!r}")
+        known.uses += 1
+        return known
 
     def union(self, tree: list[JSON], space: str, place: str, depth: int) -> Node:
         branches = tuple(self.type(each, space, f"{place}[{i}]", depth + 1) for i, each in enumerate(tree))
@@ -286,12 +286,11 @@ def canonical(text: str) -> str:
     return _canonical(json.loads(text), "")
 
 
-def _canonical(tree: JSON, space: str) -> str:
+def _canonical(tree: Any, space: str) -> str:
     if isinstance(tree, str):
         return json.dumps(tree if tree in PRIMITIVES or "." in tree or not space else f"{space}.{tree}")
     if isinstance(tree, list):
         return "[" + ",".join(_canonical(each, space) for each in tree) + "]"
-    assert isinstance(tree, dict)
     kind = tree["type"]
     if kind not in NAMED and kind not in ("array", "map", "error"):
         return _canonical(kind, space)
@@ -305,11 +304,13 @@ def _canonical(tree: JSON, space: str) -> str:
     if kind in ("record", "error"):
         fields = [
             f'{{"name":{json.dumps(each["name"], ensure_ascii=False)},"type":{_canonical(each["type"], space)}}}'
-            for each in tree["fields"]  # type: ignore[union-attr]
-        ]  # type: ignore[index]
+            for each in tree["fields"]
+        ]
         parts.append(f'"fields":[{",".join(fields)}]')
     elif kind == "enum":
-        parts.append(f'"symbols":{json.dumps(list(_texts(tree, "symbols")), separators=(",", ":"), ensure_ascii=False)}')
+        parts.append(
+            f'"symbols":{json.dumps(list(_texts(tree, "symbols")), separators=(",", ":"), ensure_ascii=False)}'
+        )
     elif kind == "fixed":
         parts.append(f'"size":{tree["size"]}')
     else:

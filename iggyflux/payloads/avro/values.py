@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
@@ -38,7 +38,7 @@ def converter(node: Node, *, numbers: bool = False) -> Callable[[Any], JSON] | N
         return lambda value: _clock(value * UNITS[unit])
     if logical == "decimal":
         return _decimal_number(node) if numbers else _decimal_text(node)
-    return {"date": _date, "uuid": _uuid, "duration": _duration}[logical]
+    return _CONVERTERS[logical]
 
 
 def base64_text(value: bytes) -> str:
@@ -56,7 +56,7 @@ def _date(value: int) -> str:
 def _clock(nanoseconds: int) -> str:
     if not 0 <= nanoseconds < 86_400_000_000_000:
         raise foreign("a time of day outside 00:00 to 24:00")
-    return time_text(0 + nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)[11:-1]
+    return time_text(nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)[11:-1]
 
 
 def _uuid(value: bytes) -> str:
@@ -66,6 +66,9 @@ def _uuid(value: bytes) -> str:
 def _duration(value: bytes) -> JSON:
     months, days, milliseconds = (int.from_bytes(value[at : at + 4], "little") for at in (0, 4, 8))
     return {"months": months, "days": days, "milliseconds": milliseconds}
+
+
+_CONVERTERS: Final[Mapping[str, Callable[[Any], JSON]]] = {"date": _date, "uuid": _uuid, "duration": _duration}
 
 
 def _unscaled(node: Node) -> Callable[[bytes], int]:

@@ -7,7 +7,7 @@ no other member.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -50,45 +50,59 @@ def long(value: int) -> bytes:
 
 def _parts(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes]:
     kind = node.kind
+    if kind in ("int", "long", "bytes", "fixed"):
+        return _stored(node, unconverted(node if logical else Node(kind), value))
+    if kind in _NESTED:
+        return _nested(node, value, logical, depth)
     match kind:
-        case "union":
-            return _branch(node, value, logical, depth)
         case "null" if value is None:
             return ()
         case "boolean" if type(value) is bool:
             return (b"\1" if value else b"\0",)
-        case "int" | "long" if type(value) is not bool:
-            number = unconverted(node if logical else Node(kind), value)
-            if type(number) is int and -(1 << _BITS[kind]) <= number < 1 << _BITS[kind]:
-                return (long(number),)
-        case "float" | "double" if type(value) is float or (type(value) is int and value == float(value)):
-            packed = struct.pack("<d" if kind == "double" else "<f", value)
-            if kind == "double" or struct.unpack("<f", packed)[0] == value or not isfinite(value):
+        case "double" if type(value) is float or (type(value) is int and value == float(value)):
+            return (struct.pack("<d", value),)
+        case "float" if type(value) in (int, float):
+            packed = struct.pack("<f", value)
+            if struct.unpack("<f", packed)[0] == value or not isfinite(value):
                 return (packed,)
         case "string" if type(value) is str:
             text = value.encode()
             return (long(len(text)), text)
-        case "bytes":
-            raw = unconverted(node if logical else Node(kind), value)
-            return (long(len(raw)), raw)
-        case "fixed":
-            raw = unconverted(node if logical else Node(kind), value)
-            if len(raw) == node.size:
-                return (raw,)
         case "enum" if value in node.symbols:
             return (long(node.symbols.index(value)),)
-        case "array" if type(value) is list:
-            items = [write(node.inner[0], each, logical=logical, depth=depth + 1) for each in value]
-            return (*((long(len(items)), *items) if items else ()), b"\0")
-        case "map" if type(value) is dict:
-            pairs = []
-            for name, each in value.items():
-                key = name.encode()
-                pairs += [long(len(key)), key, write(node.inner[0], each, logical=logical, depth=depth + 1)]
-            return (*((long(len(value)), *pairs) if pairs else ()), b"\0")
-        case "record" if type(value) is dict:
-            return _record(node, value, logical, depth)
     raise Misfit(f"expected {node.title}")
+
+
+def _stored(node: Node, value: Any) -> Iterable[bytes]:
+    """Return the parts of an integer or of bytes."""
+    if node.kind in _BITS and type(value) is int and -(1 << _BITS[node.kind]) <= value < 1 << _BITS[node.kind]:
+        return (long(value),)
+    if node.kind == "bytes" and type(value) is bytes:
+        return (long(len(value)), value)
+    if node.kind == "fixed" and type(value) is bytes and len(value) == node.size:
+        return (value,)
+    raise Misfit(f"expected {node.title}")
+
+
+_NESTED = ("union", "record", "array", "map")
+_PYTHON: Mapping[str, Any] = {"record": dict, "array": list, "map": dict}
+
+
+def _nested(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes]:
+    if node.kind == "union":
+        return _branch(node, value, logical, depth)
+    if type(value) is not _PYTHON[node.kind]:
+        raise Misfit(f"expected {node.title}")
+    if node.kind == "record":
+        return _record(node, value, logical, depth)
+    of = node.inner[0]
+    if node.kind == "array":
+        items = [write(of, each, logical=logical, depth=depth + 1) for each in value]
+    else:
+        keys = [name.encode() for name in value]
+        pairs = zip(keys, value.values(), strict=True)
+        items = [long(len(key)) + key + write(of, each, logical=logical, depth=depth + 1) for key, each in pairs]
+    return (*((long(len(value)), *items) if items else ()), b"\0")
 
 
 def _record(node: Node, value: dict[str, Any], logical: bool, depth: int) -> Iterable[bytes]:
@@ -111,4 +125,6 @@ def _branch(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes
             return (long(index), write(branch, value, logical=logical, depth=depth + 1))
         except Misfit as error:
             reasons.append(str(error))
-    raise Misfit(reasons[-1] if len(reasons) == 2 else f"no branch fits of {', '.join(each.title for each in node.inner)}")
+    raise Misfit(
+        reasons[-1] if len(reasons) == 2 else f"no branch fits of {', '.join(each.title for each in node.inner)}"
+    )
