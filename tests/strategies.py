@@ -19,7 +19,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from iggyflux import Message
-from iggyflux.errors import PointError
+from iggyflux.errors import PointError, RecordError
+from iggyflux.payloads import FORMATS as PAYLOADS
 from iggyflux.plan import columns
 from iggyflux.plan.tags import check_tag
 from tests.binary_payloads import WRITERS, from_json
@@ -200,7 +201,7 @@ def good_object(draw: Any, words: Words, spoiled: bool = False) -> str:
 @st.composite
 def payloads(draw: Any, words: Words, form: str = "json") -> bytes:
     """Return the bytes of a message in the format `form`."""
-    if form not in ("json", "msgpack", "cbor"):
+    if form not in ("json", "msgpack", "cbor", "avro"):
         payload = draw(OTHER_PAYLOADS[form](words))
         return payload[: draw(st.integers(0, len(payload)))] if draw(st.integers(0, 15)) == 0 else payload
     kind = draw(st.sampled_from("ggggggssssssssoootuj"))
@@ -210,6 +211,8 @@ def payloads(draw: Any, words: Words, form: str = "json") -> bytes:
         text = draw(json_text(words) if kind == "j" else json_object(words))
     if form == "json":
         payload = text.encode("utf-8", "surrogatepass")
+    elif form == "avro":
+        payload = _avro(text, words)
     else:
         payload = WRITERS[form](from_json(text), draw(st.randoms(use_true_random=False)))
     if kind == "t":
@@ -218,6 +221,30 @@ def payloads(draw: Any, words: Words, form: str = "json") -> bytes:
         place = draw(st.integers(0, len(payload)))
         return payload[:place] + draw(st.sampled_from([b"\xff", b"\xc3", b"\x00", b"\\", b'"'])) + payload[place:]
     return payload
+
+
+def avro_schema(words: Words) -> Any:
+    """Return a schema of an object of the vocabulary as a record, and of other objects as a map."""
+
+    def anything(depth: int) -> list[Any]:
+        scalars = ["null", "boolean", "long", "double", "string"]
+        deeper = anything(depth - 1) if depth else scalars
+        return [*scalars, {"type": "array", "items": deeper}, {"type": "map", "values": deeper}]
+
+    end: Any = anything(1)
+    for number, name in enumerate(reversed(words.deep[1:])):
+        end = ["null", {"type": "record", "name": f"Deep{number}", "fields": [{"name": name, "type": end}]}]
+    types = {**dict.fromkeys(words.roles, anything(0)), words["xs"]: anything(1), words.deep[0]: end}
+    members = [{"name": name, "type": kind, "default": None} for name, kind in types.items() if name]
+    return [{"type": "record", "name": "Law", "fields": members}, {"type": "map", "values": anything(1)}, "null"]
+
+
+def _avro(text: str, words: Words) -> bytes:
+    """Return a JSON text in Avro; as it is, if the schema has no room for it."""
+    try:
+        return PAYLOADS["avro"].encode(json.loads(text), {"schema": avro_schema(words)})
+    except (ValueError, RecordError):
+        return text.encode("utf-8", "surrogatepass")
 
 
 _CELLS = st.one_of(NUMBERS, TEXTS).filter(lambda text: not set(text) & set(',"\n\\'))
@@ -325,7 +352,8 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
     if draw(st.integers(0, 4)) == 0:
         document["from"]["on_bad_value"] = "omit"
     if form != "json" or draw(st.integers(0, 9)) == 0:
-        document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **OPTIONS.get(form, {})}]))
+        options = {"schema": avro_schema(words)} if form == "avro" else OPTIONS.get(form, {})
+        document["from"]["payload"] = {"format": form, **options} if form == "avro" or draw(st.booleans()) else form
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
     depth = 0
@@ -491,7 +519,7 @@ def as_yaml(document: dict[str, Any]) -> str:
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
-FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw"]
+FORMATS = ["json"] * 12 + ["msgpack", "cbor", "avro"] * 3 + ["csv", "influx", "text", "raw"]
 OPTIONS = {"text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"}, "influx": {"precision": "ms"}}
 # The names that a format itself gives to its members.
 OWN_NAMES = {

@@ -67,7 +67,7 @@ def decode(
 ) -> JSON:
     """Return the record of a payload, or the list of records of a container."""
     if reads is None or reads.whole:
-        return _whole(json.dumps(options, sort_keys=True), strict, non_finite)(payload)
+        return _whole(json.dumps(dict(options), sort_keys=True), strict, non_finite)(payload)
     return bind(options, reads, strict, non_finite)(payload)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from iggyflux.payloads.format import MAX_DEPTH
 from iggyflux.records import JSON
 
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 10_000
 """A schema of an archive or a registry is a stranger's: compiling one of so many types takes a second."""
 MAX_PRECISION: Final = 1000
 
