@@ -150,9 +150,14 @@ def by_fastavro(schema: Any, value: Any) -> bytes:
     return file.getvalue()
 
 
-def decode(payload: bytes, reads: Reads | None = None, strict: bool = False, **options: Any) -> Any:
+def bound(options: Mapping[str, Any], files: Mapping[str, str] | None = None) -> Mapping[str, Any]:
+    """Return the options as a plan gets them."""
     AVRO.check(options)
-    return AVRO.decode(payload, options, reads, strict)
+    return AVRO.bind(options, lambda name, _: (files or {})[name].encode())
+
+
+def decode(payload: bytes, reads: Reads | None = None, strict: bool = False, **options: Any) -> Any:
+    return AVRO.decode(payload, bound(options), reads, strict)
 
 
 def refusal(payload: bytes, **options: Any) -> DecodeError:
@@ -310,7 +315,7 @@ def test_nesting_is_counted_as_in_json(depth: int) -> None:
         assert decode(b"\2" * 128 + b"\2" + b"\0" * 128, schema=schema) is not None
     else:
         with pytest.raises(OptionError, match="nested more than 128"):
-            AVRO.check({"schema": schema})
+            bound({"schema": schema})
 
 
 def test_memory_is_bounded_by_the_payload() -> None:
@@ -529,7 +534,7 @@ def plain_of(value: Any) -> Any:
 )
 def test_schemas_that_never_resolve_are_an_error_of_the_document(writer: Any, reader: Any) -> None:
     with pytest.raises(OptionError) as refused:
-        AVRO.check({"schema": writer, "reader_schema": reader})
+        bound({"schema": writer, "reader_schema": reader})
 
     assert (refused.value.option, refused.value.code) == ("reader_schema", "IFX172")
 
@@ -567,7 +572,7 @@ def test_a_promotion_never_changes_a_number() -> None:
 )
 def test_a_schema_that_cannot_be_used_is_an_error_with_its_place(schema: Any, reason: str) -> None:
     with pytest.raises(OptionError) as refused:
-        AVRO.check({"schema": schema})
+        bound({"schema": schema})
 
     assert (refused.value.option, refused.value.code) == ("schema", "IFX171")
     assert reason in refused.value.reason
@@ -591,7 +596,7 @@ def test_a_schema_that_cannot_be_used_is_an_error_with_its_place(schema: Any, re
 def test_anything_in_the_place_of_a_schema_is_one_or_an_error(tree: Any) -> None:
     text = json.dumps(tree)
     try:
-        AVRO.check({"schema": text, "reader_schema": text})
+        bound({"schema": "a file", "reader_schema": "a file"}, {"a file": text})
     except OptionError as error:
         refused = error
     else:
@@ -728,7 +733,7 @@ def test_a_container_with_a_schema_or_codec_that_cannot_be_used_fails() -> None:
 )
 def test_an_encoding_without_its_schemas_is_an_error_of_the_document(options: Any, option: str) -> None:
     with pytest.raises(OptionError) as refused:
-        AVRO.check(options)
+        bound(options)
 
     assert refused.value.option == option
 

@@ -140,22 +140,16 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
     if options and not any(pointer.startswith("/from/payload") for pointer in reading.reported):
         from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
 
-        unread: list[str] = []
-
-        def read(file: JSON, pointer: str) -> bytes | None:
-            content = reading.file(file, f"/from/payload/{pointer}")
-            if content is None:
-                unread.append(pointer)
-            return content
+        def read(file: str, option: str) -> bytes | None:
+            return reading.file(file, f"/from/payload/{option}")
 
         try:
             if name in FORMATS:
-                options = dict(FORMATS[name].load(options, read))
-                if not unread:
-                    FORMATS[name].check(options)
+                FORMATS[name].check(options)
+                options = dict(FORMATS[name].bind(options, read))
         except OptionError as error:
             pointer = f"/from/payload/{error.option}" if error.option else "/from/payload"
-            reading.report(error.code, pointer, error.reason)
+            reading.report(error.code, pointer, error.reason, hint=error.hint)
     return Payload(name, options)
 
 

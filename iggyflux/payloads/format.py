@@ -36,8 +36,8 @@ Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 
 
 ReadPayload: TypeAlias = Callable[[bytes], JSON]
-ReadFile: TypeAlias = Callable[[JSON, str], bytes | None]
-"""Returns the content of the file that a document names at a pointer from the options; None for none: reported."""
+ReadFile: TypeAlias = Callable[[str, str], bytes | None]
+"""The type of a function from the name of a file and the option that names it to its content; None: it is reported."""
 
 
 class OptionError(ValueError):
@@ -46,10 +46,13 @@ class OptionError(ValueError):
     `option` is its name, or a pointer from the options to a part of it (None: the options together).
     """
 
-    def __init__(self, reason: str, option: str | None = None, code: str = "IFX118") -> None:
+    def __init__(
+        self, reason: str, option: str | None = None, *, code: str = "IFX118", hint: str | None = None
+    ) -> None:
         self.reason = reason
         self.option = option
         self.code = code
+        self.hint = hint
         super().__init__(reason)
 
 
@@ -61,9 +64,9 @@ class Format:
     duplicate keys the last wins; `strict` rejects them.  `decode_non_finite` does the same, but NaN and infinities are
     floats instead of failures; None for a format without them.  `encode(value, options)` raises `RecordError` for a
     value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called
-    when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.  `load(options, read)` comes
-    before: it puts the content of files in the place of their names.  `bind(options, reads, strict, non_finite)`
-    returns what decodes many payloads, where a format has something to prepare.
+    when a document is compiled and raises `OptionError`; then `bind(options, read)` returns the options with what it
+    made of files that they name, or raises it, too.  `decode` and `encode` rely on both.  `prepare(options, reads,
+    strict, non_finite)` returns what decodes many payloads, where a format has something to prepare.
     """
 
     decode: Decode
@@ -71,13 +74,13 @@ class Format:
     binary: bool = False
     decode_non_finite: Decode | None = None
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
-    load: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no files)
-    bind: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+    bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
+    prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
 
     def bound(self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False) -> ReadPayload:
         """Return `decode`, or `decode_non_finite` if that is wanted and there is one, for these arguments."""
-        if self.bind is not None:
-            return self.bind(options, reads, strict, non_finite)
+        if self.prepare is not None:
+            return self.prepare(options, reads, strict, non_finite)
         decode = (self.decode_non_finite if non_finite else None) or self.decode
         return lambda payload: decode(payload, options, reads, strict)
 

@@ -37,7 +37,7 @@ _SINGLE: Final = b"\xc3\x01"
 _Compile = Callable[[str], Read]
 
 
-def bind(options: Options, reads: Reads | None, strict: bool, non_finite: bool) -> ReadPayload:
+def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: bool) -> ReadPayload:
     """Return what decodes payloads."""
     reader = _text(options.get("reader_schema"))
     logical = options.get("logical_types") is not False
@@ -59,7 +59,7 @@ def bind(options: Options, reads: Reads | None, strict: bool, non_finite: bool) 
 
 @lru_cache(maxsize=32)
 def _whole(options: str, strict: bool, non_finite: bool) -> ReadPayload:
-    return bind(json.loads(options), None, strict, non_finite)
+    return prepare(json.loads(options), None, strict, non_finite)
 
 
 def decode(
@@ -68,7 +68,7 @@ def decode(
     """Return the record of a payload, or the list of records of a container."""
     if reads is None or reads.whole:
         return _whole(json.dumps(dict(options), sort_keys=True), strict, non_finite)(payload)
-    return bind(options, reads, strict, non_finite)(payload)
+    return prepare(options, reads, strict, non_finite)(payload)
 
 
 def encoding_of(options: Options) -> str:
@@ -170,31 +170,6 @@ _BINDERS: Final[Mapping[str, Callable[[Options, _Compile, Reads | None], ReadPay
 
 # options
 
-
-def load(options: Options, read: ReadFile) -> Options:
-    """Return the options with each schema as a JSON text; a string of the document is the name of a file."""
-
-    def loaded(value: JSON, pointer: str) -> JSON:
-        if not isinstance(value, str):
-            return _text(value)
-        content = read(value, pointer)
-        try:
-            return "" if content is None else content.decode()
-        except UnicodeDecodeError:
-            raise OptionError(f"{value!r} is not a schema: it is not UTF-8", pointer, _UNUSABLE) from None
-
-    made = dict(options)
-    for key in ("schema", "reader_schema"):
-        if key in made:
-            made[key] = loaded(made[key], key)
-    schemas = made.get("schemas")
-    if isinstance(schemas, dict):
-        made["schemas"] = {number: loaded(each, f"schemas/{number}") for number, each in schemas.items()}
-    elif isinstance(schemas, list):
-        made["schemas"] = [loaded(each, f"schemas/{index}") for index, each in enumerate(schemas)]
-    return made
-
-
 _NEEDED: Final = {
     "raw": ("schema", "the schema that payloads are written with"),
     "confluent": ("schemas", "the schemas by their ids"),
@@ -202,39 +177,61 @@ _NEEDED: Final = {
 
 
 def check(options: Options) -> None:
-    """Raise OptionError unless the encoding has the schemas it needs, and all of them can be used together."""
+    """Raise OptionError unless the encoding has the schemas it needs."""
     encoding = encoding_of(options)
     needed, what = _NEEDED.get(encoding, ("", ""))
     if needed and needed not in options:
         raise OptionError(f"the encoding {encoding} needs `{needed}`: {what}", "encoding")
-    if encoding == "single_object" and not _listed(options):
+    if encoding == "single_object" and not options.keys() & {"schema", "schemas"}:
         raise OptionError("the encoding single_object needs `schema` or `schemas`", "encoding")
     if encoding == "confluent" and "schema" in options:
         raise OptionError("the encoding confluent has its schemas by their ids, in `schemas`", "schema")
-    schemas = options.get("schemas")
-    if "schemas" in options and isinstance(schemas, dict) is not (encoding == "confluent"):
+    if "schemas" in options and isinstance(options["schemas"], dict) is not (encoding == "confluent"):
         wanted = "an object of ids and schemas" if encoding == "confluent" else "a list"
         raise OptionError(f"for the encoding {encoding}, `schemas` is {wanted}", "schemas")
-    reader = _checked(options, "reader_schema")
-    for pointer, text in _all(options):
-        writer = _parsed(text, pointer)
-        if reader is not None:
+
+
+def bind(options: Options, read: ReadFile) -> Options:
+    """Return the options with each schema as a JSON text; a string of the document is the name of a file.
+
+    Raise OptionError unless all schemas can be used, and together.
+    """
+    missing: list[str] = []
+
+    def loaded(value: JSON, pointer: str) -> str:
+        content: bytes | None = read(value, pointer) if isinstance(value, str) else json.dumps(value).encode()
+        if content is None:
+            missing.append(pointer)
+            return '"null"'
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise OptionError("this schema cannot be used: it is not UTF-8", pointer, code=_UNUSABLE) from None
+        _parsed(text, pointer)
+        return text
+
+    made = {key: loaded(value, key) if key in ("schema", "reader_schema") else value for key, value in options.items()}
+    schemas = made.get("schemas")
+    if isinstance(schemas, dict):
+        made["schemas"] = {number: loaded(each, f"schemas/{number}") for number, each in schemas.items()}
+    elif isinstance(schemas, list):
+        made["schemas"] = [loaded(each, f"schemas/{index}") for index, each in enumerate(schemas)]
+    reader = made.get("reader_schema")
+    if isinstance(reader, str) and not missing:
+        for _, text in _all(made):
             try:
-                compile_reader(writer, reader)
+                compile_reader(parse(text), parse(reader))
             except SchemaError as error:
-                raise OptionError(f"the two schemas do not resolve: {error}", "reader_schema", _UNRESOLVED) from None
-
-
-def _checked(options: Options, key: str) -> Node | None:
-    text = _text(options.get(key))
-    return None if text is None else _parsed(text, key)
+                reason = f"the two schemas do not resolve: {error}"
+                raise OptionError(reason, "reader_schema", code=_UNRESOLVED) from None
+    return made
 
 
 def _parsed(text: str, pointer: str) -> Node:
     try:
         return parse(text)
     except SchemaError as error:
-        raise OptionError(f"this schema cannot be used: {error}", pointer, _UNUSABLE) from None
+        raise OptionError(f"this schema cannot be used: {error}", pointer, code=_UNUSABLE) from None
 
 
 def _text(schema: JSON) -> str | None:
@@ -301,6 +298,6 @@ FORMAT = Format(
     binary=True,
     decode_non_finite=lambda payload, options, reads, strict: decode(payload, options, reads, strict, non_finite=True),
     check=check,
-    load=load,
     bind=bind,
+    prepare=prepare,
 )
