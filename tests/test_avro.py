@@ -252,7 +252,7 @@ def assert_plain_or_refused(payload: bytes, parts: Reads | None, strict: bool, s
         ("long", b"\xff" * 20 + b"\1", "more than ten bytes"),
         ("long", b"\xff" * 9 + b"\x03", "more than 64 bits"),
         ("long", b"\xff", "ends in the middle"),
-        ("int", long(2**31), "2147483648 is no int"),
+        ("int", long(2**31), "2147483648 is not an int"),
         ("boolean", b"\2", "found 2"),
         ("string", long(-2) + b"abc", "the length -2 is negative"),
         ("string", long(2**62) + b"abc", "3 bytes are left"),
@@ -499,7 +499,7 @@ def test_a_record_of_another_schema_is_resolved_as_fastavro_does(writer: Any, re
 
 
 def test_a_default_of_the_reader_is_what_a_written_value_would_be() -> None:
-    """fastavro leaves the text of bytes, and records without their own defaults, as they stand in the schema."""
+    """fastavro leaves the text of bytes, and records without their own defaults, as the schema has them."""
     reader = record(
         a_field("r", record(a_field("i", "int", default=3), a_field("j", "int"), name="In"), default={"j": 4}),
         a_field("b", "bytes", default="\xff\0"),

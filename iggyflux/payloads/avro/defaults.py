@@ -30,7 +30,7 @@ class _Defaults:
             try:
                 self.known[key] = _FORMS[node.kind](self, node, value)
             except (_NoFit, DecodeError, UnicodeEncodeError):
-                raise SchemaError(f"the default {str(value)[:40]!r} is no {node.title}") from None
+                raise SchemaError(f"the default {str(value)[:40]!r} is not a value of {node.title}") from None
         return self.known[key]
 
     def scalar(self, node: Node, value: Any) -> JSON:

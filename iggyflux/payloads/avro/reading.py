@@ -26,7 +26,7 @@ Read = Callable[[bytes, int], tuple[Any, int]]
 """Returns the value that begins at an index, and the index of what follows."""
 
 _FLAT: Final = 4
-"""So many lists stand in one another in one function; Python bounds the loops of a function."""
+"""So many lists are nested in one function; Python bounds the loops of a function."""
 _PROMOTIONS: Final = {
     ("int", "long"), ("int", "float"), ("int", "double"), ("long", "float"), ("long", "double"), ("float", "double"),
     ("string", "bytes"), ("bytes", "string"),
@@ -105,7 +105,7 @@ def _long(payload: bytes, at: int, first: int) -> tuple[int, int]:
 def _int(payload: bytes, at: int, first: int) -> tuple[int, int]:
     number, at = _long(payload, at, first)
     if not -0x8000_0000 <= number <= 0x7FFF_FFFF:
-        raise DecodeError(MALFORMED, f"not Avro of this schema: {number} is no int of 32 bits")
+        raise DecodeError(MALFORMED, f"not Avro of this schema: {number} is not an int of 32 bits")
     return number, at
 
 
@@ -416,7 +416,6 @@ class _Emitter:
                     self.value(replace(item, reads=None))
             else:
                 self.value(item if reads and reads.whole else replace(item, reads=None))
-            # A value that is not read may stand in the map: what is not named is not looked at.
             if self.strict or (reads and reads.whole):
                 self.add(f"{target}[{key}] = {item.target}")
             elif keys:

@@ -139,7 +139,7 @@ class _Reader:
         return self.type(kind, space, place, depth + 1)
 
     def known(self, name: str, space: str, place: str) -> Node:
-        """Return the type that a name stands for."""
+        """Return the type with a name."""
         if name in PRIMITIVES:
             return Node(name)
         known = self.names.get(name if "." in name or not space else f"{space}.{name}")
@@ -261,7 +261,7 @@ def _takes_no_bytes(node: Node, known: dict[int, bool]) -> bool:
 
 
 def fingerprint(text: str) -> bytes:
-    """Return the CRC-64-AVRO of a schema, as it stands in a single object: of the parsing canonical form."""
+    """Return the CRC-64-AVRO of the parsing canonical form of a schema, as a single object begins with it."""
     code = _EMPTY
     for byte in canonical(text).encode():
         code = (code >> 8) ^ _CRC[(code ^ byte) & 0xFF]
