@@ -729,6 +729,10 @@ def test_a_container_with_a_schema_or_codec_that_cannot_be_used_fails() -> None:
         ({"schemas": [READING]}, "schemas"),
         ({"encoding": "confluent", "schemas": {"7": READING}, "schema": READING}, "schema"),
         ({"schemas": {"7": {"type": "x"}}}, "schemas/7"),
+        *[
+            ({"schemas": {number: READING}}, "schemas")
+            for number in ("", "x", "07", "-1", "²", "4294967296", "9" * 5000)
+        ],
     ],
 )
 def test_an_encoding_without_its_schemas_is_an_error_of_the_document(options: Any, option: str) -> None:

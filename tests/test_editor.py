@@ -72,7 +72,7 @@ def proposed(text: str, samples: list[Message] = SAMPLES) -> dict[str, Completio
         ('    timestamp: {expr: "root().at", format: unix_s}\n', "    tim|\n", ["timestamp", "for_each", "where"]),
         ('"lambda"', "\"meta('|')\"", ["stream", "topic", "partition", "offset", "timestamp", "origin_timestamp", "id"]),
         ('{device: "root().device.id"}', "[|]", ["lambda"]),
-        ("topic: t", "topic: t, payload: |", ["json", "msgpack", "cbor", "csv", "text", "raw", "influx"]),
+        ("topic: t", "topic: t, payload: |", ["json", "msgpack", "cbor", "csv", "text", "raw", "influx", "avro"]),
         ("kind: writer", "kind: |", ["writer", "reader"]),
     ],
 )  # fmt: skip

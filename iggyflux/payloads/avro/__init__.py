@@ -186,9 +186,13 @@ def check(options: Options) -> None:
         raise OptionError("the encoding single_object needs `schema` or `schemas`", "encoding")
     if encoding == "confluent" and "schema" in options:
         raise OptionError("the encoding confluent has its schemas by their ids, in `schemas`", "schema")
-    if "schemas" in options and isinstance(options["schemas"], dict) is not (encoding == "confluent"):
+    schemas = options.get("schemas")
+    if "schemas" in options and isinstance(schemas, dict) is not (encoding == "confluent"):
         wanted = "an object of ids and schemas" if encoding == "confluent" else "a list"
         raise OptionError(f"for the encoding {encoding}, `schemas` is {wanted}", "schemas")
+    for number in schemas if isinstance(schemas, dict) else ():
+        if not (number.isascii() and number.isdigit() and str(int(number[:11])) == number and int(number) < 2**32):
+            raise OptionError(f"expected the id of a schema, a number of 32 bits, found {number[:20]!r}", "schemas")
 
 
 def bind(options: Options, read: ReadFile) -> Options:
