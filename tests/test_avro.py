@@ -22,10 +22,12 @@ import cramjam
 import fastavro
 import fastavro.schema
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from iggyflux import Message, load_mapping, parse_mapping
+from iggyflux.cli import command_line
 from iggyflux.codes import CODES
 from iggyflux.errors import DecodeError, MappingError, RecordError
 from iggyflux.payloads import FORMATS, OptionError
@@ -807,6 +809,39 @@ def test_a_container_without_for_each_is_warned_of() -> None:
     mapping = parse_mapping(DOCUMENT.format(payload="avro"))
 
     assert "IFX153" in [problem.code for problem in mapping.warnings]
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(command_line, arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_mapping_is_inferred_of_a_container(tmp_path: Path) -> None:
+    (tmp_path / "rows.avro").write_bytes(container("deflate", ROWS[:40]))
+    mapping = tmp_path / "m.yaml"
+
+    run("infer", str(tmp_path / "rows.avro"), "--output", str(mapping))
+
+    text = mapping.read_text()
+    assert "payload: avro" in text
+    assert "for_each: '@'" in text
+    assert "1 passed" in run("test", str(mapping))
+    assert len(run("dry-run", str(mapping), "--whole", str(tmp_path / "rows.avro")).splitlines()) >= 40
+
+
+def test_messages_are_generated_of_the_examples(tmp_path: Path) -> None:
+    mapping = tmp_path / "m.yaml"
+    examples = (
+        "examples: [{message: {device: d1, celsius: 21.5}, points: ['env,device=d1 celsius=21.5 946684800000000000']}]"
+    )
+    mapping.write_text(DOCUMENT.format(payload=f"{{format: avro, schema: {json.dumps(READING)}}}") + examples)
+    assert "1 passed" in run("test", str(mapping))
+
+    run("log", "generate", str(mapping), "--into", str(tmp_path / "log"), "--count", "10")
+
+    lines = run("dry-run", str(mapping), f"log:{tmp_path / 'log'}").splitlines()
+    assert len([line for line in lines if line.startswith("env,device=")]) == 10
 
 
 # --- writing ---

@@ -48,6 +48,8 @@ LOOKS = {
     "cbor": (cbor2.dumps(OBJECT), "json", "CBOR"),
     "line protocol": (b"class,if=x for=1i 5\n", "json", "line protocol"),
     "csv": (b"for,if\n1,2\n", "json", "CSV"),
+    "avro container": (b"Obj\1\0" + bytes(16), "json", "Avro container"),
+    "avro single object": (b"\xc3\1" + bytes(9), "json", "single object of Avro"),
     "JSON for msgpack": (TEXT.encode(), "msgpack", "JSON"),
     "JSON for cbor": (TEXT.encode(), "cbor", "JSON"),
     "JSON for influx": (TEXT.encode(), "influx", "JSON"),

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import cbor, json_, msgpack
+from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.format import MALFORMED, NOT_UTF8, Options, single_byte_encoding
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -70,6 +71,10 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
             yield f"it looks like {encoding}", "let the producer send UTF-8"
     if payload[:1] == b"\0" and _JSON.match(payload, 5):
         yield "it looks like JSON after the 5 bytes of a schema registry", "let the producer send plain JSON"
+    if is_container(payload) and declared != "avro":
+        yield "it looks like an Avro container", "declare `payload: avro`, and `for_each: '@'`"
+    if payload[:2] == b"\xc3\x01" and declared != "avro":
+        yield "it looks like a single object of Avro", "declare `payload: {format: avro, encoding: single_object, …}`"
     if len(payload) > _MOST_BYTES:
         return
     if _BASE64.fullmatch(payload):

@@ -16,6 +16,7 @@ from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import FORMATS
+from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON
 
@@ -149,12 +150,14 @@ def _json(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | Non
 
 
 def _binary(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
-    """MessagePack or CBOR; a single byte or a text would be valid in both, so only objects and lists count."""
+    """MessagePack, CBOR or Avro; a single byte or a text would be valid in both, so only objects and lists count."""
     for form, name in (("msgpack", "MessagePack"), ("cbor", "CBOR")):
         trees = _trees(form, payloads, {}) if all(each[0] >= 0x80 for each in payloads) else None
         if trees is not None and all(isinstance(tree, (dict, list)) for tree in trees):
             return Recognized(form, list(payloads), trees, list(numbers), name)
-    return None
+    # Of Avro only a container has its schema with it.
+    trees = _trees("avro", payloads, {}) if all(map(is_container, payloads)) else None
+    return None if trees is None else Recognized("avro", list(payloads), trees, list(numbers), "Avro containers")
 
 
 def _line_protocol(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:

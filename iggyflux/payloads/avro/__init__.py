@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from iggyflux.errors import DecodeError
-from iggyflux.payloads.avro.container import MAGIC, blocks, read_header, write_container
+from iggyflux.payloads.avro.container import blocks, read_header, write_container
 from iggyflux.payloads.avro.reading import Read, compile_reader
 from iggyflux.payloads.avro.schema import Node, SchemaError, fingerprint, parse
 from iggyflux.payloads.avro.writing import Misfit, write
@@ -289,11 +289,6 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
     if encoding == "confluent":
         return b"\0" + int(pointer.rpartition("/")[2]).to_bytes(4, "big") + written(value)
     return written(value)
-
-
-def is_container(payload: bytes) -> bool:
-    """Return whether a payload begins as a container does."""
-    return payload.startswith(MAGIC)
 
 
 FORMAT = Format(

@@ -23,12 +23,17 @@ BAD_CODEC: Final = "IFX433"
 MAX_SCHEMA_BYTES: Final = 1_000_000
 
 
+def is_container(payload: bytes) -> bool:
+    """Return whether a payload begins as a container does."""
+    return payload.startswith(MAGIC)
+
+
 def read_header(payload: bytes) -> tuple[str, str, bytes, int]:
     """Return the text of the schema, the codec, the sync marker and where the first block begins.
 
     Raise DecodeError.
     """
-    if not payload.startswith(MAGIC):
+    if not is_container(payload):
         raise DecodeError(MALFORMED, "not an Avro container: it does not begin with 'Obj' and 1")
     found: dict[bytes, bytes] = {}
     at = len(MAGIC)
