@@ -34,6 +34,7 @@ from iggyflux.runner.settled_ledger import read_ledgers
 from iggyflux.runner.setup import WriterSetup
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.envelopes import EnvelopeError
+from iggyflux.transports.schemas import AskingPlan, looking_up
 
 _TALK_EVERY_SECONDS: Final = 5.0
 _LABELS: Final = {
@@ -131,7 +132,10 @@ async def _audit(
     store = StoredPoints(setup.influxdb, precision.divisor)
     audit = Audit(
         source,
-        lambda dialect: setup.mapping.plan(dialect=dialect, precision=precision.value, tags=tags),
+        lambda dialect: AskingPlan(
+            looking_up(setup.mapping, route.registry).plan(dialect=dialect, precision=precision.value, tags=tags),
+            route.registry,
+        ),
         store,
         LetterIndex([letter async for letter in _letters(setup, prepared)]),
         unit_ns=precision.divisor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice, repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,7 +15,7 @@ from iggyflux.authoring.series import beyond_limit, count_series
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.failures import show_failure
-from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping
+from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping, open_pipeline
 from iggyflux.cli.logs import open_log
 from iggyflux.cli.output import (
     ExitCode,
@@ -43,6 +43,10 @@ from iggyflux.payloads import FORMATS
 from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.schemas import AskingPlan, looking_up, registry_of
+
+if TYPE_CHECKING:
+    from iggyflux.transports.registry import SchemaRegistry
 
 _CHUNK: Final = 500
 _SHOWN_FAILURES: Final = 50
@@ -130,7 +134,8 @@ def command(
                 return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
             return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
         tags = {} if pipeline is None else tags_for(mapping, pipeline)
-        run = SampleRun(document, plan, dialect, precision, form, tags)
+        registry = registry_of(document, None if pipeline is None else open_pipeline(pipeline))
+        run = SampleRun(document, plan, dialect, precision, form, tags, registry)
         if origin is not None:
             from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
 
@@ -266,10 +271,18 @@ class SampleRun:
     """Renders samples in chunks and prints each chunk at once."""
 
     def __init__(
-        self, mapping: WriterMapping, plan: str, dialect: str, precision: str, form: str, tags: dict[str, str]
+        self,
+        mapping: WriterMapping,
+        plan: str,
+        dialect: str,
+        precision: str,
+        form: str,
+        tags: dict[str, str],
+        registry: SchemaRegistry | None = None,
     ) -> None:
         self.mapping = mapping
-        self.plan = mapping.plan(plan, dialect=dialect, precision=precision, tags=tags)  # type: ignore[arg-type]
+        made = looking_up(mapping, registry).plan(plan, dialect=dialect, precision=precision, tags=tags)  # type: ignore[arg-type]
+        self.plan, self.precision = AskingPlan(made, registry), made.precision
         self.form = form
         self.tally: Tally = Tally(series=count_series(mapping))
         self.looked_at: list[Message] = []
@@ -372,7 +385,7 @@ class SampleRun:
             return
         if self.shown > _SHOWN_FAILURES:
             talk(f"… and {plural(self.shown - _SHOWN_FAILURES, 'more failure')}")
-        for line in summary_lines(self.tally, self.mapping, self.plan.precision):
+        for line in summary_lines(self.tally, self.mapping, self.precision):
             talk(line)
         self._show_limit()
         for problem in check_samples(self.mapping, self.looked_at):

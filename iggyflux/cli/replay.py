@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -41,6 +41,10 @@ from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import Worker
+from iggyflux.transports.schemas import AskingPlan, looking_up
+
+if TYPE_CHECKING:
+    from iggyflux.transports.registry import SchemaRegistry
 
 _BATCH: Final = 1000
 _HERE: Final = Partition("dead-letters", "replay", 0)
@@ -126,12 +130,18 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
     assert pipeline is not None  # noqa: S101
     routes_of_letters, code = _routes_of(letters, pipeline, letters.chosen.route)
     for each in routes_of_letters:
-        code = max(code, _render(each.mapping, letters.of(each.origins), each.route.tags))
+        code = max(code, _render(each.mapping, letters.of(each.origins), each.route.tags, each.route.registry))
     return code
 
 
-def _render(mapping: WriterMapping, letters: Iterator[KeptLetter], tags: Mapping[str, str]) -> int:
-    plan, printed, messages, lines, failures, failed = mapping.plan(tags=tags), PrintedLines(), 0, 0, 0, 0
+def _render(
+    mapping: WriterMapping,
+    letters: Iterator[KeptLetter],
+    tags: Mapping[str, str],
+    registry: SchemaRegistry | None = None,
+) -> int:
+    plan = AskingPlan(looking_up(mapping, registry).plan(tags=tags), registry)
+    printed, messages, lines, failures, failed = PrintedLines(), 0, 0, 0, 0
     while chunk := [kept.letter.message for kept in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)
         result(printed.text(zip(rendered.buckets or repeat(None), rendered.lines, strict=False)))

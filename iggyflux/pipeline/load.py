@@ -29,6 +29,7 @@ from iggyflux.pipeline.types import (
     IggySettings,
     InfluxSettings,
     Pipeline,
+    RegistrySettings,
     Retention,
     RouteSettings,
     Start,
@@ -132,6 +133,9 @@ class _Reading:
             iggy = self.iggy(tree["iggy"])
         if "influxdb" in tree and self.is_sound("/influxdb"):
             influxdb = self.influxdb([(tree["influxdb"], "/influxdb")])
+        registry = None
+        if "schema_registry" in tree and self.is_sound("/schema_registry"):
+            registry = self.registry(tree["schema_registry"])
         routes = [
             self.route(cast(Tree, item), f"/run/{index}", tree)
             for index, item in enumerate(cast("list[JSON]", tree.get("run", [])))
@@ -148,6 +152,7 @@ class _Reading:
             routes=tuple(routes),
             iggy=iggy,
             influxdb=influxdb,
+            schema_registry=registry,
             state=state,
             names_state="state" in tree,
             telemetry=telemetry,
@@ -199,6 +204,16 @@ class _Reading:
             with suppress(ValueError):  # an invalid address is reported
                 host = urlsplit(settings.url).hostname or ""
                 self.warn_of_plain_text(what, host, f"{section}/url", section, "use https://")
+        return settings
+
+    def registry(self, section: JSON) -> RegistrySettings:
+        layers = [(section, "/schema_registry")]
+        settings = cast(RegistrySettings, self.settings(RegistrySettings, _REGISTRY, layers))
+        if settings.url.startswith("http:") and not settings.allow_unencrypted:
+            what = "token" if settings.token else "password" if settings.password else None
+            with suppress(ValueError):  # an invalid address is reported
+                host = urlsplit(settings.url).hostname or ""
+                self.warn_of_plain_text(what, host, "/schema_registry/url", "/schema_registry", "use https://")
         return settings
 
     def telemetry(self, section: JSON) -> TelemetrySettings:
@@ -571,6 +586,7 @@ _SHARED: dict[str, tuple[str, Convert]] = {
     "batch_bytes": ("batch_bytes", _bytes),
 }
 _IGGY: dict[str, tuple[str, Convert]] = _SHARED
+_REGISTRY: dict[str, tuple[str, Convert]] = {**_SHARED, "url": ("url", _url)}
 _TELEMETRY: dict[str, tuple[str, Convert]] = {
     "token": ("token", _secret),
     "max_behind": ("max_behind_seconds", _seconds),

@@ -136,6 +136,19 @@ class InfluxSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """The `schema_registry` section: who is asked for the schemas of ids."""
+
+    url: str = "http://127.0.0.1:8081"
+    username: str | None = None
+    password: Secret | None = None
+    token: Secret | None = None
+    ca_file: Path | None = None
+    timeout_seconds: float = 10.0
+    allow_unencrypted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """The `telemetry` section: where a run answers requests for metrics and health, who may ask, and traces."""
 
@@ -181,6 +194,7 @@ class Pipeline:
     routes: tuple[RouteSettings, ...]
     iggy: IggySettings | None = None
     influxdb: InfluxSettings | None = None
+    schema_registry: RegistrySettings | None = None
     state: Path | TopicAddress = Path(".iggyflux")
     names_state: bool = False
     """Whether the file has `state`; else it is the default."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from iggyflux.delivery.retry import Policy
 from iggyflux.delivery.windows import WindowRules
@@ -27,6 +28,10 @@ from iggyflux.runner.factories import (
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
 from iggyflux.runner.setup import ReaderSetup, WriterSetup
 from iggyflux.transports.base import LineSink, RowSource
+from iggyflux.transports.schemas import learn, looking_up, registry_of
+
+if TYPE_CHECKING:
+    from iggyflux.transports.registry import SchemaRegistry
 
 MOST_WINDOW_BYTES = 2**30
 """The largest answer to a reader's query; what is larger is queried in parts."""
@@ -36,10 +41,11 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
     """Return a writer's route."""
     settings = setup.influxdb
     line_sink = LINE_SINKS[sink.kind](setup, sink)
+    registry = registry_of(setup.mapping, setup.pipeline)
     return Route(
         name=setup.name,
         source=SOURCES[source.kind](setup, source),
-        plan=SinkPlan(setup.mapping, line_sink, settings.precision, dict(setup.item.tags)),
+        plan=SinkPlan(setup.mapping, line_sink, settings.precision, dict(setup.item.tags), registry),
         sink=line_sink,
         dead_letters=make_dead_letters(setup, source),
         mapping=setup.mapping.name,
@@ -57,20 +63,33 @@ def build_writer(setup: WriterSetup, source: Endpoint, sink: Endpoint) -> Route:
         usual_bucket=settings.database or settings.bucket or "",
         buckets=settings.buckets,
         ledger=make_ledger(setup, source),
+        registry=registry,
     )
 
 
 def changed_writer(setup: WriterSetup, route: Route) -> Route:
     """Return a running route with the mapping of another setup."""
-    plan = SinkPlan(setup.mapping, route.sink, setup.influxdb.precision, dict(setup.item.tags))
-    return replace(route, plan=plan, on_error=setup.writer.on_error)
+    registry = registry_of(setup.mapping, setup.pipeline, route.registry)
+    plan = SinkPlan(setup.mapping, route.sink, setup.influxdb.precision, dict(setup.item.tags), registry)
+    return replace(route, plan=plan, on_error=setup.writer.on_error, registry=registry or route.registry)
 
 
 class SinkPlan(WriterPlan):
-    """The plan of a mapping, compiled when the sink is connected and its dialect is known."""
+    """The plan of a mapping, compiled when the sink is connected and its dialect is known.
 
-    def __init__(self, mapping: WriterMapping, sink: LineSink, precision: str, tags: Mapping[str, str]) -> None:
-        self._mapping = mapping
+    Schemas that it lacks are asked for in the thread that renders.
+    """
+
+    def __init__(
+        self,
+        mapping: WriterMapping,
+        sink: LineSink,
+        precision: str,
+        tags: Mapping[str, str],
+        registry: SchemaRegistry | None = None,
+    ) -> None:
+        self._mapping = looking_up(mapping, registry)
+        self._registry = registry
         self._tags = tags
         self._sink = sink
         self._precision = precision
@@ -90,6 +109,7 @@ class SinkPlan(WriterPlan):
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
+        learn(self._registry, messages)
         return self._compiled().render(messages)
 
     def may_take_long(self, messages: Sequence[Message]) -> bool:
@@ -98,7 +118,16 @@ class SinkPlan(WriterPlan):
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
         """Return what the plan renders, in parts."""
-        return self._compiled().render_parts(messages)
+        parts = self._compiled().render_parts(messages)
+        if self._registry is None:
+            return parts
+        return self._after_learning(self._registry, messages, parts)
+
+    def _after_learning(
+        self, registry: SchemaRegistry, messages: Sequence[Message], parts: Iterator[tuple[int, Rendered]]
+    ) -> Iterator[tuple[int, Rendered]]:
+        learn(registry, messages)
+        yield from parts
 
     def _compiled(self) -> CompiledPlan | ReferencePlan:
         if self._plan is None:

@@ -10,6 +10,7 @@ from iggyflux.pipeline import Endpoint, EndpointKind, TopicAddress
 from iggyflux.plan import precision_problems
 from iggyflux.runner.factories import LINE_SINKS, MESSAGE_SINKS, SOURCES
 from iggyflux.runner.setup import AnySetup, ReaderSetup, RouteSetup
+from iggyflux.transports.schemas import asks_registry
 
 _KNOWN: dict[tuple[str, str], tuple[str, ...]] = {
     ("writer", "from"): tuple(SOURCES),
@@ -59,6 +60,9 @@ def _find_end(setup: AnySetup, key: str, problems: list[Problem]) -> Endpoint | 
 
 def _end_problems(setup: AnySetup, key: str, given: Endpoint) -> Iterator[Problem]:
     pipeline, item = setup.pipeline, setup.item
+    if key == "from" and setup.kind == "writer" and asks_registry(setup.writer) and not pipeline.schema_registry:
+        hint = "add `schema_registry: {url: …}` to the pipeline file"
+        yield pipeline.problem("IFX807", item, f"{setup.name!r} asks a schema registry, and there is none", hint=hint)
     has_messages = (key == "from") == (setup.kind == "writer")
     if has_messages and isinstance(item.dead_letters, TopicAddress) and given.kind not in ("log", "iggy"):
         message = f"dead letters cannot go to a topic: {given} has no topics"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from iggyflux.cursors import CursorStore
 from iggyflux.delivery.retry import Policy
@@ -14,6 +14,9 @@ from iggyflux.records import Message, Rendered, RenderedMessages, Row
 from iggyflux.runner.series_guard import SeriesGuard
 from iggyflux.runner.settled_ledger import SettledLedger
 from iggyflux.transports.base import DeadLetterSink, LineSink, MessageSink, RowSource, Source
+
+if TYPE_CHECKING:
+    from iggyflux.transports.registry import SchemaRegistry
 
 
 class WriterPlan(Protocol):
@@ -32,7 +35,10 @@ class WriterPlan(Protocol):
         return False
 
     def render(self, messages: Sequence[Message]) -> Rendered:
-        """Return the lines of `messages`; pure."""
+        """Return the lines of `messages`; pure, but for schemas that are asked for once.
+
+        Raise `NotConnected` if what it needs is not there, and `Stopped` if the operator has to act.
+        """
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
         """Yield the same in parts, each with its number of messages: none of them takes long, if it can be helped."""
@@ -85,6 +91,8 @@ class Route:
     """The limit of series, if the mapping has one."""
     ledger: SettledLedger | None = None
     """Where settled offsets are written down, if the pipeline has a folder for them."""
+    registry: SchemaRegistry | None = None
+    """Whom the plan asks for schemas, if the mapping needs them."""
 
     @property
     def plan_identity(self) -> str:

@@ -18,6 +18,9 @@ Everything that can happen, and what the route then does:
 |              | records fail, on_error dead_letter  | sends the other lines; the messages become dead letters        |
 |              | … skip                              | sends the other lines; counts the messages as dropped          |
 |              | … fail                              | stops                                                          |
+| rendering    | a schema is not known, the registry | abandons what is in flight, and connects again, which asks the |
+|              | does not answer: NotConnected       | registry first: nothing is read before it answers              |
+|              | … refuses: Stopped                  | stops                                                          |
 | delivering   | every line accepted                 | settles the batches whose lines are all settled                |
 |              | lines refused                       | treats them as failed records: `on_error` decides              |
 |              | … every line, none of them named    | holds them until another line is accepted (`delivery.held`),   |
@@ -141,7 +144,8 @@ class WriterRun:
     async def run(self) -> None:
         """Connect and transfer everything, reconnect as often as needed; close the transports in any case."""
         route = self.route
-        closes = [self._renderer.abandon, route.source.close, self._places.close, route.dead_letters.close]
+        closes = [self._renderer.abandon, self._close_registry, route.source.close, self._places.close]
+        closes += [route.dead_letters.close]
         closes += [each.close for each in (route.series, route.ledger) if each is not None]
         async with closing_all(*closes):
             try:
@@ -184,10 +188,14 @@ class WriterRun:
             )
 
     async def _connect(self) -> None:
-        own = [each.connect for each in (self.route.series, self.route.ledger) if each is not None]
+        own = [each.connect for each in (self.route.series, self.route.ledger, self.route.registry) if each is not None]
         await connect_all(*own, self.route.dead_letters.connect, self._connect_sink, self._connect_source)
         self.take_change()  # nothing is in flight
         self.status.show_plan(self.route.plan_identity)
+
+    async def _close_registry(self) -> None:
+        if self.route.registry is not None:  # a changed mapping may have brought it
+            self.route.registry.close()
 
     async def _connect_source(self) -> None:
         """Connect the source, unless it was connected while the sink was unavailable."""

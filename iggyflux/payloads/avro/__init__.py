@@ -4,7 +4,7 @@
 |---|---|---|
 | `raw` | nothing | `schema` |
 | `single_object` | C3 01 and a fingerprint | that one of `schema` and `schemas` |
-| `confluent` | 0 and an id of four bytes | that of `schemas` |
+| `confluent` | 0 and an id of four bytes | that of `schemas`, or of the registry of the pipeline |
 | `container` | a header, then blocks of many records | in the header |
 
 `reader_schema` is what the mapping reads: records of other schemas are resolved to it.
@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.container import blocks, read_header, write_container
+from iggyflux.payloads.avro.known import Refused, Schema
 from iggyflux.payloads.avro.reading import Read, compile_reader
 from iggyflux.payloads.avro.schema import Node, SchemaError, fingerprint, parse
 from iggyflux.payloads.avro.writing import Misfit, write
@@ -76,7 +77,8 @@ def encoding_of(options: Options) -> str:
     encoding = options.get("encoding")
     if isinstance(encoding, str):
         return encoding
-    return "raw" if "schema" in options else "confluent" if "schemas" in options else "container"
+    by_id = options.keys() & {"schemas", "schema_registry"}
+    return "raw" if "schema" in options else "confluent" if by_id else "container"
 
 
 # encodings
@@ -116,8 +118,21 @@ def _single_object(options: Options, compiled: _Compile, _reads: Reads | None) -
 
 
 def _confluent(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayload:
-    schemas = {int(number): text for number, text in _by_id(options).items()}
+    schemas: dict[int, Schema] = {int(number): text for number, text in _by_id(options).items()}
+    registry: Mapping[int, Schema] = options.get("known") or {}  # type: ignore[assignment]
     readers: dict[int, Read] = {}
+    asks = options.get("schema_registry") is True
+
+    def reader_of(number: int, schema: Schema | None) -> Read:
+        if schema is None or isinstance(schema, Refused):
+            if schema is None:
+                hint = "no schema registry was asked: name a pipeline file with one" if asks else None
+                raise DecodeError(UNKNOWN_SCHEMA, f"no schema of the mapping has the id {number}", hint=hint)
+            raise DecodeError(UNKNOWN_SCHEMA if schema.is_unknown else BAD_SCHEMA, schema.reason)
+        try:
+            return compiled(schema)
+        except SchemaError as error:
+            raise DecodeError(BAD_SCHEMA, f"the schema {number} of the registry cannot be used: {error}") from None
 
     def decode_confluent(payload: bytes) -> JSON:
         if not payload.startswith(b"\0") or len(payload) < 5:
@@ -125,9 +140,7 @@ def _confluent(options: Options, compiled: _Compile, _reads: Reads | None) -> Re
         number = int.from_bytes(payload[1:5], "big")
         read = readers.get(number)
         if read is None:
-            if number not in schemas:
-                raise DecodeError(UNKNOWN_SCHEMA, f"no schema of the mapping has the id {number}")
-            read = readers[number] = compiled(schemas[number])
+            read = readers[number] = reader_of(number, schemas.get(number) or registry.get(number))
         return _whole_value(payload, read, 5)
 
     return decode_confluent
@@ -172,7 +185,7 @@ _BINDERS: Final[Mapping[str, Callable[[Options, _Compile, Reads | None], ReadPay
 
 _NEEDED: Final = {
     "raw": ("schema", "the schema that payloads are written with"),
-    "confluent": ("schemas", "the schemas by their ids"),
+    "confluent": ("schemas", "the schemas by their ids, or `schema_registry: true`"),
 }
 
 
@@ -180,7 +193,9 @@ def check(options: Options) -> None:
     """Raise OptionError unless the encoding has the schemas it needs."""
     encoding = encoding_of(options)
     needed, what = _NEEDED.get(encoding, ("", ""))
-    if needed and needed not in options:
+    if options.get("schema_registry") and encoding != "confluent":
+        raise OptionError(f"the encoding {encoding} asks no schema registry", "schema_registry")
+    if needed and needed not in options and not options.get("schema_registry"):
         raise OptionError(f"the encoding {encoding} needs `{needed}`: {what}", "encoding")
     if encoding == "single_object" and not options.keys() & {"schema", "schemas"}:
         raise OptionError("the encoding single_object needs `schema` or `schemas`", "encoding")

@@ -1,0 +1,176 @@
+"""A schema registry (Confluent's API): asked once for each id, since an id never gets another schema.
+
+| the registry answers                     | messages with the id         | the id is asked for again |
+|------------------------------------------|------------------------------|---------------------------|
+| 200 with a schema of Avro                | are decoded                  | never                     |
+| … of another type, or with references    | fail (`IFX430`)              | never                     |
+| 404, and says that it has no such schema | fail (`IFX431`)              | after a minute            |
+| 401, 403, a redirect; a bad certificate  | wait: the route stops        | by the next run           |
+| nothing, or anything else (429, 500, a   | wait: `NotConnected`, so the | after the backoff         |
+| web page, half a body)                   | route connects again         |                           |
+
+A redirect is not followed: it could lead the credentials to another host.  It blocks, and sends one request at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from iggyflux import __version__
+from iggyflux.delivery.answers import Answer, parse_retry_after
+from iggyflux.delivery.verdicts import Impossible
+from iggyflux.errors import NotConnected, Stopped
+from iggyflux.payloads.avro.known import Refused, Schema
+from iggyflux.pipeline import RegistrySettings
+from iggyflux.secrets import Scrubber
+from iggyflux.transports.certificates import CertificateFault, Tls
+from iggyflux.transports.influxdb.http import HttpClient
+from iggyflux.transports.urls import AddressError, parse_address
+
+ASK_AGAIN_SECONDS: Final = 60.0
+MOST_REFUSED: Final = 10_000
+"""So many ids without a schema are remembered: bytes that are not framed name any."""
+MOST_SCHEMA_BYTES: Final = 4_000_000
+REFUSES: Final = "IFX434"
+
+
+class SchemaRegistry:
+    """One registry.  `known` has what is known of ids; it is shared with the plans that read it.  Thread-safe."""
+
+    def __init__(self, settings: RegistrySettings, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Open nothing."""
+        self.known: dict[int, Schema] = {}
+        self.wanted: frozenset[int] = frozenset()
+        """The ids that were asked for in vain, since the registry was not there."""
+        self._settings = settings
+        self._now = now
+        self._refused_at: dict[int, float] = {}
+        self._client: HttpClient | None = None
+        self._asking = threading.Lock()
+        authorization = _authorization(settings)
+        self._headers = {"accept": "application/vnd.schemaregistry.v1+json", "user-agent": f"iggyflux/{__version__}"}
+        if authorization:
+            self._headers["authorization"] = authorization
+        secrets = [each.reveal() for each in (settings.token, settings.password) if each is not None]
+        self._scrub = Scrubber([*secrets, *([authorization.partition(" ")[2]] if authorization else [])])
+
+    @property
+    def server(self) -> str:
+        """The address, without credentials."""
+        return self._settings.url
+
+    def learn(self, ids: Iterable[int]) -> None:
+        """Ask for each of `ids` that is not known.
+
+        Raise `NotConnected` if the registry is not there, and `Stopped` if the operator has to act.
+        """
+        unknown = [each for each in sorted(ids) if each not in self.known or self._may_be_there_now(each)]
+        if not unknown:
+            return
+        with self._asking:
+            for position, each in enumerate(unknown):
+                if each in self.known and not self._may_be_there_now(each):
+                    continue  # another thread asked meanwhile
+                self.wanted = frozenset(unknown[position:])
+                self._keep(each, self._ask(each))
+            self.wanted = frozenset()
+
+    async def connect(self) -> None:
+        """Ask again for what was not answered.  Raise as `learn`."""
+        if self.wanted:
+            await asyncio.to_thread(self.learn, self.wanted)
+
+    def close(self) -> None:
+        """Close the connection, and end a request in progress."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _may_be_there_now(self, number: int) -> bool:
+        since = self._refused_at.get(number)
+        return since is not None and self._now() - since >= ASK_AGAIN_SECONDS
+
+    def _keep(self, number: int, found: Schema) -> None:
+        self._refused_at.pop(number, None)
+        if isinstance(found, Refused) and found.is_unknown:
+            while len(self._refused_at) >= MOST_REFUSED:
+                oldest = next(iter(self._refused_at))
+                del self._refused_at[oldest], self.known[oldest]
+            self._refused_at[number] = self._now()
+        self.known[number] = found
+
+    def _ask(self, number: int) -> Schema:
+        answer = self._http().exchange("GET", f"/schemas/ids/{number}", self._headers)
+        if isinstance(answer, Impossible):
+            raise Stopped(f"the schema registry {self.server}: {self._scrub(answer.reason)}", answer.hint, REFUSES)
+        if not isinstance(answer, Answer):
+            raise self._away(getattr(answer, "reason", "it did not answer"))
+        if answer.status in (401, 403):
+            reason = f"the schema registry {self.server} refuses the credentials (it answered {answer.status})"
+            raise Stopped(reason, "correct `username` and `password`, or `token`, of `schema_registry`", REFUSES)
+        if 300 <= answer.status < 400:
+            place = self._scrub(answer.headers.get("location", "another address"))[:200]
+            reason = f"the schema registry {self.server} redirects to {place}"
+            raise Stopped(reason, "name the address of the registry itself in `url` of `schema_registry`", REFUSES)
+        tree = _tree(answer)
+        if answer.status == 404 and str(tree.get("error_code", "")).startswith("404"):
+            return Refused(f"the schema registry has no schema {number}", is_unknown=True)
+        if answer.status != 200 or not isinstance(tree.get("schema"), str):
+            seconds = parse_retry_after(answer.headers.get("retry-after"), time.time())
+            what = "without a schema" if answer.status == 200 else ""
+            raise self._away(f"it answered {answer.status} {what}".rstrip(), seconds)
+        return _schema(number, tree)
+
+    def _away(self, reason: str, retry_after_seconds: float | None = None) -> NotConnected:
+        error = NotConnected(f"the schema registry: {self._scrub(reason)}", retry_after_seconds=retry_after_seconds)
+        error.server = self.server
+        return error
+
+    def _http(self) -> HttpClient:
+        if self._client is None:
+            try:
+                self._client = HttpClient(
+                    parse_address(self._settings.url)[0],
+                    tls=Tls(self._settings.ca_file),
+                    timeout_seconds=self._settings.timeout_seconds,
+                    scrub=self._scrub,
+                    connections=1,
+                )
+            except (AddressError, CertificateFault) as error:
+                raise Stopped(self._scrub(str(error)), getattr(error, "hint", None), REFUSES) from None
+        return self._client
+
+
+def _authorization(settings: RegistrySettings) -> str | None:
+    if settings.token is not None:
+        return f"Bearer {settings.token.reveal()}"
+    if settings.username is None:
+        return None
+    password = "" if settings.password is None else settings.password.reveal()
+    return "Basic " + base64.b64encode(f"{settings.username}:{password}".encode()).decode("ascii")
+
+
+def _tree(answer: Answer) -> Mapping[str, object]:
+    """Return the body as a JSON object; empty if it is not one, is not whole, or is too large."""
+    if not answer.whole or len(answer.body) > MOST_SCHEMA_BYTES:
+        return {}
+    try:
+        tree = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _schema(number: int, tree: Mapping[str, object]) -> Schema:
+    kind = tree.get("schemaType", "AVRO")
+    if kind != "AVRO":
+        return Refused(f"the schema {number} of the registry is {str(kind)[:40]!r}, not of Avro")
+    if tree.get("references"):
+        return Refused(f"the schema {number} of the registry refers to other schemas, which are not read")
+    return str(tree["schema"])
