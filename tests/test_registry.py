@@ -266,7 +266,7 @@ def test_an_unknown_id_is_asked_for_again_after_a_minute(fake: FakeRegistry) -> 
 
 
 def test_ids_without_a_schema_do_not_fill_the_memory(fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may write to the topic can name any id."""
+    """Any producer of the topic can name any id."""
     monkeypatch.setattr(registry_module, "MOST_REFUSED", 5)
     fake.answers[3] = [says(200, KNOWN)]
     registry = asking(fake)
