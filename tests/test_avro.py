@@ -541,6 +541,14 @@ def test_schemas_that_never_resolve_are_an_error_of_the_document(writer: Any, re
     assert (refused.value.option, refused.value.code) == ("reader_schema", "IFX172")
 
 
+def test_what_is_written_says_what_a_number_means() -> None:
+    """Where the reader says nothing, or something else."""
+    millis, micros = logical("long", "timestamp-millis"), logical("long", "timestamp-micros")
+
+    for writer, reader in ((millis, {"type": "long"}), ({"type": "long"}, millis), (millis, micros)):
+        assert decode(long(1), schema=writer, reader_schema=reader) == "1970-01-01T00:00:00.001000000Z"
+
+
 def test_a_promotion_never_changes_a_number() -> None:
     options = {"schema": {"type": "long"}, "reader_schema": {"type": "double"}}
 
@@ -683,8 +691,8 @@ def _snappy_bomb() -> bytes:
 
 
 def _deflated() -> bytes:
-    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return stream.compress(ZEROS) + stream.flush()
+    stream = zlib.compressobj(1, zlib.DEFLATED, -15)
+    return b"".join([stream.compress(ZEROS) for _ in range(4)]) + stream.flush()
 
 
 @pytest.mark.parametrize(
@@ -708,6 +716,14 @@ def test_a_bomb_is_a_failed_message(codec: str, bomb: Any) -> None:
         assert tracemalloc.get_traced_memory()[1] < 200_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_length_that_snappy_declares_is_not_believed() -> None:
+    data = b"\xff\xff\xff\xff\x0f" + b"\0" * 10
+    payload = container("snappy", [])
+
+    assert refusal(payload + long(1) + long(len(data)) + data + payload[-16:]).code == "IFX401"
+    assert refusal(payload + long(1) + long(2**40)).code == "IFX404"
 
 
 def test_a_container_with_a_schema_or_codec_that_cannot_be_used_fails() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -248,6 +249,22 @@ def test_a_redirect_is_not_followed(fake: FakeRegistry) -> None:
     assert CANARY not in f"{stopped.value} {stopped.value.hint}"
 
 
+def test_connecting_asks_for_what_was_not_answered(fake: FakeRegistry) -> None:
+    fake.answers[7] = [says(500, ""), says(500, ""), says(200, KNOWN)]
+    registry = asking(fake)
+    asyncio.run(registry.connect())
+    assert fake.asked == []
+    with pytest.raises(NotConnected):
+        registry.learn({7, 9})
+
+    with pytest.raises(NotConnected):
+        asyncio.run(registry.connect())
+    asyncio.run(registry.connect())
+
+    assert fake.asked == [7, 7, 7, 9]
+    registry.close()
+
+
 def test_an_unknown_id_is_asked_for_again_after_a_minute(fake: FakeRegistry) -> None:
     clock = [100.0]
     registry = SchemaRegistry(RegistrySettings(url=fake.url), now=lambda: clock[0])
@@ -346,6 +363,7 @@ def test_a_route_waits_for_the_registry_and_loses_nothing(fake: FakeRegistry, fo
     assert "30 acknowledged" in outcome.err
     assert "the schema registry: it answered 500" in outcome.err
     assert fake.asked == [7, 7, 7]
+    assert outcome.err.count("route.connected") == 2  # nothing is read before the registry answers
     assert CANARY not in outcome.err + outcome.out
     assert not any(CANARY in path.read_text("latin-1") for path in folder.rglob("*") if path.is_file())
 
