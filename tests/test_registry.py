@@ -416,6 +416,27 @@ def test_a_dry_run_asks_the_registry_of_its_pipeline(fake: FakeRegistry, folder:
     assert "the schema registry: it answered 500" in away.err
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (says(404, '{"error_code": 40403}'), 0, "answers"),
+        (says(401, CANARY), 1, "refuses the credentials"),
+        (says(502, CANARY), 1, "it answered 502"),
+    ],
+)
+def test_check_asks_the_registry(fake: FakeRegistry, folder: Path, answer: Answer, code: int, words: str) -> None:
+    fake.answers[0] = [answer]
+    fill(payload(7))
+
+    outcome = iggyflux("check", "pipeline.yaml")
+    local = iggyflux("check", "pipeline.yaml", "--local")
+
+    assert (outcome.code, local.code) == (code, 0)
+    assert words in outcome.out
+    assert CANARY not in outcome.out + outcome.err
+    assert fake.asked == [0]
+
+
 def test_a_pipeline_without_a_registry_is_refused(folder: Path) -> None:
     (folder / "pipeline.yaml").write_text("iggyflux: 1\nfrom: log:data\nto: file:points.lp\nrun: [{mapping: m.yaml}]\n")
 

@@ -40,6 +40,7 @@ from iggyflux.transports.iggy.member import find_starving, in_words, suspicion
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
 from iggyflux.transports.local.log import Log
+from iggyflux.transports.schemas import registry_of
 from iggyflux.values import FieldType
 
 
@@ -97,6 +98,9 @@ async def _check(pipeline: Pipeline, only: tuple[str, ...], status_file: Path | 
         if (fault := _find_fault(setup.mapping)) is not None:
             _show("plan", setup.item.mapping, fault)
             faults += 1
+        if not local and (finding := await _find_registry(setup)) is not None:
+            _show("schemas", "schema_registry", finding)
+            faults += finding.ok is False
         ends = [("from", route.source), ("to", route.sink)]
         if setup.kind == "reader" and isinstance(pipeline.state, TopicAddress):
             ends.append(("state", Endpoint("iggy")))
@@ -189,6 +193,22 @@ async def _find(key: str, end: End) -> AsyncIterator[CheckResult]:
         if error.retry_after_seconds:
             hint = f"the server asks to wait {error.retry_after_seconds:g} s; then try again"
         yield CheckResult(False, str(error), hint)
+
+
+async def _find_registry(setup: AnySetup) -> CheckResult | None:
+    """Return whether the schema registry answers, if the route asks one; it knows no schema with the id 0."""
+    registry = registry_of(setup.mapping, setup.pipeline) if isinstance(setup, WriterSetup) else None
+    if registry is None:
+        return None
+    try:
+        await asyncio.to_thread(registry.learn, {0})
+    except Stopped as error:
+        return CheckResult(False, error.reason, error.hint, error.code)
+    except NotConnected as error:
+        return CheckResult(False, error.named, "check `url` of `schema_registry`, and that the registry is running")
+    finally:
+        registry.close()
+    return CheckResult(True, f"{registry.server} answers")
 
 
 _MARKS = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("?   ", "yellow")}
