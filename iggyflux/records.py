@@ -58,12 +58,15 @@ class LazyMessages(Sequence[Message]):
             return self._made[index]
         if isinstance(index, int):
             return self._make(range(len(self.payloads))[index])
-        return self.chosen(range(len(self.payloads))[index])
+        return self._of(self.payloads[index], range(len(self.payloads))[index])
 
     def chosen(self, indices: Sequence[int]) -> Sequence[Message]:
         """Return the messages with these indices, which are not built for it."""
-        make, payloads = self._make, self.payloads
-        return LazyMessages([payloads[index] for index in indices], lambda number: make(indices[number]))
+        return self._of([self.payloads[index] for index in indices], indices)
+
+    def _of(self, payloads: list[bytes], indices: Sequence[int]) -> Sequence[Message]:
+        make = self._make
+        return LazyMessages(payloads, lambda number: make(indices[number]))
 
     def __iter__(self) -> Iterator[Message]:
         if self._made is None:
