@@ -26,7 +26,7 @@ from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
-from iggyflux.records import Failure, LazyMessages, Message, Rendered
+from iggyflux.records import Failure, LazyMessages, Message, Rendered, payload_bytes
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
@@ -134,9 +134,9 @@ class CompiledPlan:
             return True
         if len(messages) > _LIGHT_MESSAGES:
             return True
-        sizes = map(len, _payloads(messages))
-        # Under `for_each`, each element may make a line of the whole payload.
-        total = sum([size * size // 8 for size in sizes]) if self._repeats else sum(sizes)
+        total = payload_bytes(messages)
+        if self._repeats:  # each element may make a line of the whole payload
+            total = sum([size * size // 8 for size in map(len, _payloads(messages))])
         return total * len(self.reference.writer.points) > _LIGHT_BYTES
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
