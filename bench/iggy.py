@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bench.table import Figure, show
 from iggyflux.records import OutgoingMessage, Partition
@@ -60,16 +61,44 @@ async def main():
         loop.call_later(2, lambda: settled.append(time.process_time()))
         loop.call_later(2 + seconds, lambda: (settled.append(time.process_time()), stop.request()))
     return await run_pipeline(pipeline, until_end=not seconds, stop=stop)
-wall, cpu = time.perf_counter(), time.process_time()
+wall, cpu, began = time.perf_counter(), time.process_time(), time.thread_time()
 summary = asyncio.run(main())
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 rss = int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 route = summary.routes[0]
 found = {"read": route.acknowledged, "wall": wall, "cpu": cpu, "rss": rss, "sent_bytes": route.sent_bytes}
+parts = {part: sum(times) for part, times in globals().get("spent", {}).items()}
+if parts:
+    parts["reading, in the thread of the SDK"] = cpu - time.thread_time() + began - parts[
+        "joining, gzip and HTTP, in threads of the sink"]
+found["parts"] = parts
 found["idle"] = (settled[1] - settled[0]) / seconds if seconds else 0.0
 print(json.dumps(found), flush=True)
 os._exit(summary.exit_code)
 """
+
+PARTS = """\
+import functools, time
+from iggyflux.plan.compiled import CompiledPlan
+from iggyflux.runner.footprint import Footprint
+from iggyflux.transports.influxdb.write.sink import InfluxLineSink
+spent = {}
+def measure(part, owner, name):
+    function, found = getattr(owner, name), spent.setdefault(part, [])
+    @functools.wraps(function)
+    def call(*args, **named):
+        since = time.thread_time()
+        try:
+            return function(*args, **named)
+        finally:
+            found.append(time.thread_time() - since)
+    setattr(owner, name, call)
+measure("rendering", CompiledPlan, "_render_in_chunks")
+measure("finding points that overwrite each other", Footprint, "__init__")
+measure("finding points that overwrite each other", Footprint, "overlaps")
+measure("joining, gzip and HTTP, in threads of the sink", InfluxLineSink, "_write")
+"""
+"""Put before `RUN`, it measures parts by the clocks of their threads; reading beside them is the SDK's own thread."""
 
 
 def payload(number: int) -> bytes:
@@ -105,19 +134,21 @@ class Bench:
         self.server, self.folder, self.port = server, folder, port
         (folder / "env.yaml").write_text(MAPPING)
 
-    def start(self, group: str, *, gzip: str = "auto", seconds: float = 0) -> subprocess.Popen[bytes]:
+    def start(self, group: str, *, gzip: str = "auto", seconds: float = 0, before: str = "") -> subprocess.Popen[bytes]:
         path = self.folder / f"{group}.yaml"
         path.write_text(PIPELINE.format(tcp=self.server.tcp, port=self.port, group=group, gzip=gzip))
-        command = [sys.executable, "-c", RUN, str(path), str(seconds)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "IGGY_PASSWORD": "iggy"})
+        command = [sys.executable, "-c", before + RUN, str(path), str(seconds)]
+        environ = {**os.environ, "IGGY_PASSWORD": "iggy"}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as for a user
+        return subprocess.Popen(command, stdout=subprocess.PIPE, env=environ)
 
-    def run(self, group: str, **more: object) -> dict[str, float]:
+    def run(self, group: str, **more: object) -> dict[str, Any]:
         return finish(self.start(group, **more))  # type: ignore[arg-type]
 
 
-def finish(process: subprocess.Popen[bytes]) -> dict[str, float]:
+def finish(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     output, _ = process.communicate()
-    found: dict[str, float] = json.loads(output)
+    found: dict[str, Any] = json.loads(output)
     return found
 
 
@@ -138,6 +169,18 @@ def throughput(bench: Bench) -> list[Figure]:
             Figure(f"{name}: memory", best["rss"], "MiB"),
         ]
     return figures
+
+
+def parts(bench: Bench) -> list[Figure]:
+    """Return where the time of the cheapest of three runs went."""
+    best = min((bench.run(f"parts-{turn}", before=PARTS) for turn in range(3)), key=lambda found: found["cpu"])
+    nothing = bench.run("parts-0")
+    found = best["parts"] | {"starting and ending": nothing["cpu"]}
+    found["the rest: payloads, requests, the event loop"] = best["cpu"] - sum(found.values())
+    return [
+        Figure(f"parts of {best['cpu'] / best['read'] * 1e6:.2f} µs: {part}", seconds / best["read"] * 1e6, "µs/msg")
+        for part, seconds in found.items()
+    ]
 
 
 def two_processes(bench: Bench) -> list[Figure]:
@@ -192,7 +235,7 @@ def run_on(server: IggyServer, folder: Path) -> Sequence[Figure]:
     assert null.stdout is not None
     try:
         bench = Bench(server, folder, int(null.stdout.readline()))
-        return [*asyncio.run(commits(server)), *throughput(bench), *two_processes(bench), *idling(bench)]
+        return [*asyncio.run(commits(server)), *throughput(bench), *parts(bench), *two_processes(bench), *idling(bench)]
     finally:
         null.terminate()
         null.communicate()
