@@ -254,7 +254,7 @@ class CompiledPlan:
         """Return what the generated code made, in the order of messages; the reference plan renders `fallback`."""
         lines, records, times = made[0] if len(made) == 1 else _in_order(made)
         if type(positions) is range and type(origins) is range and type(records) is range:
-            indices = list(kept)  # each has one line
+            indices = kept  # each has one line
         else:
             indices = [kept[positions[origins[record]]] for record in records]
         skips = [kept[position] for position in skipped]
@@ -282,7 +282,7 @@ class CompiledPlan:
         lines: list[str],
         times: Sequence[int],
         buckets: list[str] | None,
-        indices: list[int],
+        indices: Sequence[int],
         skips: list[int],
         none: list[int],
         fallback: set[int],

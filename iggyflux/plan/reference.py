@@ -588,7 +588,7 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     times = [part.times for _, part in kept if part.times is not None]
     return Rendered(
         list(chain.from_iterable(part.lines for _, part in kept)),
-        [start + origin for start, part in placed for origin in part.origins],
+        _joined_origins(kept) or [start + origin for start, part in placed for origin in part.origins],
         [replace(failure, index=start + failure.index) for start, part in placed for failure in part.failures],
         [start + index for start, part in placed for index in part.skipped],
         [start + index for start, part in placed for index in part.empty],
@@ -597,6 +597,13 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
         list(chain.from_iterable(times)) if len(times) == len(kept) else None,
         _joined_buckets([part for _, part in placed]),
     )
+
+
+def _joined_origins(parts: Sequence[tuple[int, Rendered]]) -> range | None:
+    """Return the origins of all lines if each message has one line; None if not."""
+    if all(part.origins == range(count) for count, part in parts):
+        return range(sum(count for count, _ in parts))
+    return None
 
 
 def _joined_buckets(parts: Sequence[Rendered]) -> list[str] | None:
