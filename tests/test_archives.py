@@ -347,6 +347,37 @@ async def _all_with(one: ArchiveSource) -> None:
         await one.close()
 
 
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".zst"])
+def test_a_file_that_cannot_be_read_on_does_not_stop_the_others(folder: Path, packed: str) -> None:
+    """All that is before the damage, and all of the other files, is stored; the exit code is that of a stop."""
+    data = (folder / "a.ndjson").read_bytes()
+    (folder / f"b.ndjson{packed}").write_bytes(PACK[packed](random.Random(1).randbytes(90_000).hex().encode())[:-9])
+    (folder / "d.ndjson").write_bytes(data.replace(b"Ulm", b"Hof").replace(b'"x"', b"7"))
+    args = ("load", "klima.yaml", f"b.ndjson{packed}", "d.ndjson", "a.ndjson", "--pipeline", "pipeline.yaml")
+
+    first, second = iggyflux(*args), iggyflux(*args)
+
+    assert (first.code, second.code) == (3, 3), first.err
+    assert len(set(stored(folder))) == 19
+    assert f"error[IFX504]: {folder}/b.ndjson{packed}:1: the " in first.err
+    assert "2 files were loaded before" in second.err
+
+
+def test_each_file_that_was_left_is_named(folder: Path) -> None:
+    """In the log as it is left, and their number at the end."""
+    for name in ("b", "c"):
+        (folder / f"{name}.ndjson.gz").write_bytes(b"no gzip")
+
+    outcome = iggyflux("load", "klima.yaml", "*.gz", "a.ndjson", "--pipeline", "pipeline.yaml")
+
+    assert outcome.code == 3
+    assert [outcome.err.count(f'archive.left code=IFX504 reason="{folder}/{name}.ndjson.gz:1') for name in "bc"] == [
+        1,
+        1,
+    ]
+    assert "2 of 3 files were not read to their ends; the first: " in outcome.err
+
+
 @pytest.mark.slow
 def test_a_line_of_a_gigabyte_is_one_failed_record(tmp_path: Path) -> None:
     """A small file that expands to a line without an end does not fill the memory."""
@@ -428,6 +459,32 @@ def test_a_file_that_grows_while_it_is_read_is_not_complete(tmp_path: Path) -> N
 
     with pytest.raises(Stopped, match="changed while it was read"):
         drive(main())
+
+
+@pytest.mark.parametrize("order", [["a", "b.gz"], ["b.gz", "a"], ["b.gz", "c.gz", "a"]])
+def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -> None:
+    """A compressed file is as much as a plain one of the same content; nothing is forgotten, and the end is 1."""
+    draw = random.Random(3)
+    data = b"".join(b'{"wert": %d, "ort": "Halle %d"}\n' % (draw.randrange(9999), n % 7) for n in range(40_000))
+    for name in order:
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    size = 40_000 * len(order)
+
+    async def main() -> None:
+        one = source([tmp_path / name for name in order], tmp_path / "state", batch_size=2000)
+        await one.connect()
+        count = 0
+        try:
+            while (batch := await one.read()) is not None:
+                count += len(batch.messages)
+                now = one.progress
+                assert now.done / now.total == pytest.approx(count / size, abs=0.25)
+        except EndOfInput:
+            assert (one.progress.done, one.progress.total) == (len(order) * len(data),) * 2
+        finally:
+            await one.close()
+
+    drive(main())
 
 
 # --- object stores ---

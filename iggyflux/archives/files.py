@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from iggyflux.archives.extent import EXPANDS
 from iggyflux.authoring.sample_bytes import plain_name
 from iggyflux.disk import remedy
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
@@ -65,6 +66,11 @@ class Archive:
     def is_compressed(self) -> bool:
         """Whether its content has to be expanded, so that no place in it can be sought."""
         return plain_name(self.name) != self.name
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes its content has."""
+        return self.size * (EXPANDS if self.is_compressed else 1)
 
     @property
     def key(self) -> str:

@@ -35,17 +35,12 @@ from iggyflux.transports.share import Share
 def share_of(archives: Sequence[Archive], share: Share) -> list[Archive]:
     """Return the files that a worker loads: the largest go first, each to the worker that has least."""
     sizes, found = [0] * share.workers, list[Archive]()
-    for archive in sorted(archives, key=lambda each: (-_weight(each), each.name)):
+    for archive in sorted(archives, key=lambda each: (-each.weight, each.name)):
         least = sizes.index(min(sizes))
-        sizes[least] += _weight(archive) + 1
+        sizes[least] += archive.weight + 1
         if least == share.worker:
             found.append(archive)
     return found
-
-
-def _weight(archive: Archive) -> int:
-    """Return about how many bytes a file has when it is expanded: text shrinks to a tenth."""
-    return archive.size * (10 if archive.is_compressed else 1)
 
 
 @dataclass(slots=True)
