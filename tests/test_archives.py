@@ -599,6 +599,9 @@ def test_a_load_names_what_failed_and_replay_sends_it_again(folder: Path) -> Non
         f"klima,ort=Ulm grad={number}.0 {SINCE + number}000000000" for number in range(10) if number != 4
     ]
     assert "a.ndjson:5  unknown  klima  IFX340" in iggyflux("dead-letters", "list", "dead-letters/klima").out
+    for place, code in (("a.ndjson:5", 0), ("./a.ndjson:5", 0), (f"{folder}/a.ndjson:5", 0), ("a.ndjson:6", 1)):
+        shown = iggyflux("dead-letters", "show", "dead-letters/klima", place)
+        assert (shown.code, shown.out.startswith("a.ndjson:5\n")) == (code, not code)
 
     (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "grad: 'length(grad)'"), "utf-8")
     again = iggyflux("replay", "dead-letters/klima", "--pipeline", "pipeline.yaml")
@@ -619,6 +622,18 @@ def test_a_letter_of_an_archive_is_not_replayed_with_a_time_that_it_does_not_hav
 
     assert (again.code, again.out, stored(folder)) == (1, "", before)
     assert "1 of 1 letter of mapping 'klima' have no time of arrival" in again.err
+
+
+def test_events_name_file_and_line(folder: Path) -> None:
+    """Offsets count from 0 in each file."""
+    (folder / "klima.yaml").write_text(
+        DOCUMENT.replace("messung}", "messung, on_bad_value: omit}").replace("{grad:", "{n: zeit, grad:"), "utf-8"
+    )
+    (folder / "b.ndjson").write_text('{"ort": "Ulm", "grad": 1, "zeit": 1}\n\n{"ort": "x", "grad": "y", "zeit": 1}\n')
+
+    outcome = iggyflux("load", "klima.yaml", "b.ndjson", "--pipeline", "pipeline.yaml", "--log-format", "text")
+
+    assert f"value.omitted route=klima at={folder}/b.ndjson:3 " in outcome.err
 
 
 def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
