@@ -30,7 +30,7 @@ from iggyflux.archives.files import Archive, find_archives, name_of
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, position_state
 from iggyflux.authoring import sample_bytes
-from iggyflux.cli.load_spread import share_of
+from iggyflux.cli.load_spread import shares_of
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
@@ -39,7 +39,6 @@ from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
-from iggyflux.transports.share import Share
 from tests.transports.contract import SourceContract, drive
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -636,6 +635,27 @@ def test_events_name_file_and_line(folder: Path) -> None:
     assert f"value.omitted route=klima at={folder}/b.ndjson:3 " in outcome.err
 
 
+def test_a_file_with_several_names_is_loaded_once_and_told(folder: Path) -> None:
+    """By glob and path, by a link, by another way to it."""
+    (folder / "link.ndjson").symlink_to("a.ndjson")
+
+    outcome = iggyflux("load", "klima.yaml", "./a.ndjson", "*.ndjson", "--pipeline", "pipeline.yaml")
+
+    assert len(stored(folder)) == 9
+    assert f"2 names are of files that are named before and loaded once: {folder}/a.ndjson, …" in outcome.err
+
+
+def test_a_forgotten_mapping_is_told(folder: Path) -> None:
+    """The first file is not described as a wrong document."""
+    (folder / "big.csv").write_bytes(b"x" * 2_000_000)
+    for args in (["a.ndjson", "--pipeline", "pipeline.yaml"], ["big.csv", "a.ndjson", "--pipeline", "pipeline.yaml"]):
+        outcome = iggyflux("load", *args)
+        assert (outcome.code, f"{args[0]} is no mapping" in outcome.err) == (2, True), outcome.err
+    assert "a.ndjson is no pipeline" in iggyflux("run", "a.ndjson").err
+    outcome = iggyflux("load", "klima.yaml", "--pipeline", "pipeline.yaml")
+    assert (outcome.code, "Missing argument 'PATH...'" in outcome.err) == (2, True)
+
+
 def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
     assert iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml").code == 1
     (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "celsius: grad"), "utf-8")
@@ -812,12 +832,13 @@ def test_two_loads_of_one_file_at_once_are_refused(folder: Path) -> None:
 @given(sizes=st.lists(st.integers(0, 50), max_size=12), workers=st.integers(1, 5))
 def test_workers_share_all_files(sizes: list[int], workers: int) -> None:
     """Each file has one worker, and none has more than another and the largest file."""
-    archives = [Archive(f"/{number}", size, "") for number, size in enumerate(sizes)]
+    archives = [Archive(f"/{number}", 77, "") for number, _ in enumerate(sizes)]
+    left = {f"/{number}": size for number, size in enumerate(sizes)}
 
-    shares = [share_of(archives, Share(number, workers)) for number in range(workers)]
+    shares = shares_of(archives, workers, left)
 
-    assert sorted(each.name for share in shares for each in share) == sorted(each.name for each in archives)
-    loads = [sum(each.size + 1 for each in share) for share in shares]
+    assert sorted(name for share in shares for name in share) == sorted(left)
+    loads = [sum(left[name] + 1 for name in share) for share in shares]
     assert max(loads) - min(loads) <= max(sizes, default=-1) + 1
 
 
@@ -864,6 +885,24 @@ def test_a_worker_that_is_killed_is_started_again_and_goes_on(folder: Path) -> N
     ]
     assert len(stored_there) == len(wanted)
     assert "signal=SIGKILL" in "".join(lines)
+
+
+def test_a_file_that_is_loaded_takes_no_worker(folder: Path) -> None:
+    """Two files are left, so there are two processes, each with one of them."""
+    row = '{"ort": "Ulm", "grad": 1, "zeit": 1700000000}\n'
+    (folder / "a.ndjson").write_text(row * 90, "utf-8")
+    with SimServer(1, database="werk") as server:
+        text = f"iggyflux: 1\ninfluxdb: {{url: '{server.url}', database: werk}}\nrun: [{{mapping: klima.yaml}}]\n"
+        (folder / "pipeline.yaml").write_text(text, "utf-8")
+        assert iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml").code == 0
+        for name in ("b", "c"):
+            (folder / f"{name}.ndjson").write_text(row.replace("Ulm", name), "utf-8")
+        outcome = iggyflux("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--workers", "3")
+
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("worker.started") == 2
+    assert len(re.findall(r"route\.done .*read=1 ", outcome.err)) == 2
+    assert "note: 1 file was loaded before" in outcome.err
 
 
 def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:

@@ -61,6 +61,8 @@ class Archive:
     """The URL that it was found by; None on this machine."""
     path: Secret | None = None
     """Its path in the file system of the URL."""
+    file: tuple[int, int] | None = None
+    """What is the same for all names of a file on this machine: device and inode."""
 
     @property
     def is_compressed(self) -> bool:
@@ -133,15 +135,19 @@ class ArchiveFile(io.RawIOBase):
         return reading(self._archive.name, self._archive.url)
 
 
-def find_archives(patterns: Sequence[str]) -> list[Archive]:
+def find_archives(patterns: Sequence[str], again: list[str] | None = None) -> list[Archive]:
     """Return the files that paths, globs and URLs name, in their order, those of a glob sorted, each once.
+
+    What names a file once more, also by another path or a link, is appended to `again`.
 
     Raise `NotFound` or `NoFsspec` with the pattern, `Stopped` or `NotConnected`.
     """
-    found: dict[str, Archive] = {}
+    found: dict[object, Archive] = {}
     for pattern in patterns:
         each = _remote(pattern) if _URL.match(pattern) else _local(pattern)
-        found.update((archive.name, archive) for archive in each if archive.name not in found)
+        for archive in each:
+            if found.setdefault(archive.file or archive.name, archive) is not archive and again is not None:
+                again.append(archive.name)
     return list(found.values())
 
 
@@ -160,7 +166,7 @@ def _local(pattern: str) -> Iterator[Archive]:
         if not stat.S_ISREG(found.st_mode):
             hint = f"name its files: '{path.rstrip('/')}/*'" if stat.S_ISDIR(found.st_mode) else "expected a file"
             raise NotFound(f"{path} is not a file ({hint})")
-        yield Archive(name, found.st_size, str(found.st_mtime_ns))
+        yield Archive(name, found.st_size, str(found.st_mtime_ns), file=(found.st_dev, found.st_ino))
 
 
 def _remote(pattern: str) -> Iterator[Archive]:

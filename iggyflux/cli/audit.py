@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import re
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +23,7 @@ from iggyflux.audit.stored import StoredPoints
 from iggyflux.audit.window import Class
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, note, plural, result, result_line, show_stop, talk
+from iggyflux.cli.progress import telling
 from iggyflux.cli.send_again import ReportedFailures, bounds, send_again
 from iggyflux.delivery.settled import count_of_others
 from iggyflux.errors import Stopped
@@ -161,7 +161,7 @@ async def _audit(
     )
     sent: _Sent | None = None
     try:
-        async with _progress(audit.report):
+        async with telling(lambda: _tell(audit.report), _TALK_EVERY_SECONDS):
             await audit.run()
         _check_range(audit.report, limits)
         if resend:
@@ -245,25 +245,12 @@ def _of_other_plans(setup: WriterSetup, audit: Audit) -> int:
     return sum(count_of_others(found, plan, *run) for run in audit.numbers.runs())
 
 
-@asynccontextmanager
-async def _progress(report: Report) -> Any:
-    """Say every few seconds how far it is."""
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(_TALK_EVERY_SECONDS)
-            if report.compared:
-                talk(f"{report.compared:,} of {plural(report.rendered, 'point')} compared")
-            else:
-                talk(f"{report.messages:,} of {plural(max(report.total, report.messages), 'message')} read")
-
-    telling = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
+def _tell(report: Report) -> None:
+    """Say how far it is."""
+    if report.compared:
+        talk(f"{report.compared:,} of {plural(report.rendered, 'point')} compared")
+    else:
+        talk(f"{report.messages:,} of {plural(max(report.total, report.messages), 'message')} read")
 
 
 def _lines(name: str, report: Report, sent: _Sent | None, others: int) -> Iterator[Line]:

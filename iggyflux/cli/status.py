@@ -183,6 +183,10 @@ def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
         yield Styled("  gap", "yellow"), f" in {_place(gap)}: offsets {_span(gap)}"
     if (more := len(ledger["gaps"]) - _MOST_GAPS) > 0:
         yield (f"  … and {plural(more, 'more gap')}",)
+    if ledger["gaps"]:
+        yield (
+            "  a gap was settled just before a kill of its process, or by another one, or is kept no more; see `audit`",
+        )
     if not all(each["is_plan_of_today"] for each in ledger["intervals"]):
         yield ("  * settled by another plan: the mapping has changed since",)
     if ledger["forgotten"]:
