@@ -29,6 +29,8 @@ from iggyflux.secrets import Scrubber, Secret
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BEGIN_BYTES: Final = 4096
+_BLOCK_BYTES: Final = 4 << 20
+"""How much is read of a store at once; s3fs reads, and keeps in memory, 50 MB by itself."""
 _UNREADABLE: Final = "IFX710"
 _ENVIRONMENT: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -85,7 +87,7 @@ class Archive:
             if self.url is None or self.path is None:
                 return ArchiveFile(self, Path(self.name).open("rb", buffering=0))
             filesystem, _ = _filesystem(self.url.reveal())
-            return ArchiveFile(self, filesystem.open(self.path.reveal(), "rb"))
+            return ArchiveFile(self, filesystem.open(self.path.reveal(), "rb", block_size=_BLOCK_BYTES))
 
 
 class ArchiveFile(io.RawIOBase):
@@ -229,7 +231,8 @@ def reading(name: str, url: Secret | None) -> Iterator[None]:
         raise
     except OSError as error:
         if url is None or isinstance(error, FileNotFoundError | PermissionError):
-            reason = error.strerror or type(error).__name__
+            missing = "No such file" if isinstance(error, FileNotFoundError) else "Permission denied"
+            reason = error.strerror or missing  # libraries leave it out
             raise Stopped(f"cannot read {name}: {reason}", remedy(error), _UNREADABLE) from error
         raise NotConnected(f"cannot read {name}: {_scrubbed(error, url)}") from error
     except Exception as error:  # libraries of object stores raise what they like

@@ -29,7 +29,7 @@ from iggyflux.cli.progress import show_run, summary_lines, telling
 from iggyflux.cli.run import Count, OneOf
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
-from iggyflux.errors import Stopped
+from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import Pipeline, RouteSettings
 from iggyflux.plan.reads import reads_arrival
@@ -220,6 +220,11 @@ def _find(paths: Sequence[str], *, notes: bool) -> list[Archive]:
     except NoFsspec as error:
         extra = "iggyflux[s3]" if str(error) == "s3" else "fsspec"
         raise click.UsageError(f"{error}:// needs a package: pip install '{extra}'") from error
+    except NotConnected as error:
+        hint = (
+            "check the login, the region and the address of the store, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
+        )
+        raise Stopped(error.named, hint, "IFX611") from error
     if again and notes:
         note(
             f"{plural(len(again), 'name is', 'names are')} of files that are named before and loaded once: {again[0]}"
