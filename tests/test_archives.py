@@ -20,11 +20,10 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
-from iggyflux.archives import FILE_HEADER, LINE_HEADER
 from iggyflux.archives import source as source_module
 from iggyflux.archives.files import Archive, find_archives, name_of
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
@@ -36,7 +35,7 @@ from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.plan.reads import reads_arrival
-from iggyflux.records import Batch, Message
+from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
 from tests.transports.contract import SourceContract, drive
@@ -104,6 +103,7 @@ def test_json_is_split_as_the_standard_library_reads_it(
 CELLS = st.text(alphabet='ab,;"\n\r \t=ß', max_size=6)
 
 
+@example(rows=[["", "\r\n"], ["a", "b"]], has_header=False, sizes=[], end="\r\n")
 @given(
     rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=8),
     has_header=st.booleans(),
@@ -679,6 +679,8 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert "note: 1 file was loaded before (--restart loads them again)" in second.err
     assert "klima  done: 11 messages, 10 points written" in third.err
     assert sorted(set(stored(folder))) == sorted(stored(folder)[:10])
+    status = iggyflux("status", "pipeline.yaml").out
+    assert "  2 files loaded, 11 records" in status
     shown = iggyflux("state", "show", ".iggyflux").out
     assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
 
