@@ -35,7 +35,6 @@ from typing import Any, Final
 
 import msgspec
 
-from iggyflux.archives import FILE_HEADER, LINE_HEADER
 from iggyflux.archives.extent import Extent, Part
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
@@ -43,7 +42,7 @@ from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
 from iggyflux.payloads import Options
-from iggyflux.records import Batch, LazyMessages, Message, Partition, Position, Scalar
+from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, LazyMessages, Message, Partition, Position, Scalar
 from iggyflux.runner.events import emit
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
@@ -116,9 +115,14 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Identity(self.size, self.written, self.begin)
 
 
+def archive_positions(folder: Path, route: str) -> Path:
+    """Return the folder with the positions of a route in files."""
+    return folder / "archives" / file_name(route)
+
+
 def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
     """Return the state of the position of a route in a file."""
-    path = folder / "archives" / file_name(route) / f"{archive.key}{SUFFIX}"
+    path = archive_positions(folder, route) / f"{archive.key}{SUFFIX}"
     return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
 
 

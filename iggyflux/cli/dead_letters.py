@@ -15,7 +15,6 @@ from typing import Final
 
 import click
 
-from iggyflux.archives import place_in_file
 from iggyflux.cli.export_letters import command as export
 from iggyflux.cli.letters import KeptLetter, LetterFilter, Letters, letter_options, selected_letters
 from iggyflux.cli.output import ExitCode, Styled, json_text, plural, result, result_line, talk
@@ -23,7 +22,7 @@ from iggyflux.cli.prune_letters import command as prune
 from iggyflux.cli.send_again import message_name
 from iggyflux.codes import CODES
 from iggyflux.escapes import escaped
-from iggyflux.records import JSON, Reason
+from iggyflux.records import JSON, Reason, place_in_file
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import letter_tree
 

@@ -12,10 +12,9 @@ from typing import Final
 
 import click
 
-from iggyflux.archives import place_in_file
 from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.cli.progress import show_progress
-from iggyflux.records import DeadLetter, Message
+from iggyflux.records import DeadLetter, Message, place_in_file
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Final
 
-from iggyflux.archives import place_in_file
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.records import Batch, Message, Partition, Position, Rendered, place_in_file
 from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import Pipeline
+from iggyflux.records import Partition
 from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.documents import fixed_identity
 from iggyflux.runner.events import emit
@@ -130,6 +132,18 @@ async def run_workers(
     return replace(summary, interrupted=unfinished or any(each.state == "interrupted" for each in status.routes))
 
 
+def _partitions_of(routes: Sequence[RouteStatus]) -> list[str]:
+    """Return the partitions that a process reads: those of its groups, else those that it has settled something of."""
+    groups = {
+        Partition(group.stream, group.topic, number)
+        for route in routes
+        for group in route.groups
+        for number in group.partitions
+    }
+    settled = {place for route in routes if not route.groups for place in route.offsets.copy()}
+    return [str(place) for place in sorted(groups | settled, key=attrgetter("stream", "topic", "partition"))]
+
+
 async def _warn_of_idle(prepared: Sequence[PreparedRoute], workers: int) -> None:
     """Warn where there are more workers than partitions now; more partitions may come."""
     count = await count_partitions(prepared)
@@ -229,6 +243,8 @@ class _Merging:
             worker.resident_bytes,
             worker.past_cpu_seconds + worker.cpu_seconds,
             {name: part.now.state for name, part in self._parts[worker.number].items()},
+            sum(life.read for part in self._parts[worker.number].values() for life in (part.now, part.past) if life),
+            _partitions_of([part.now for part in self._parts[worker.number].values()]),
         )
 
     def reload(self, supervisor: Supervisor, manager: ServiceManager) -> None:
