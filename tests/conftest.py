@@ -7,7 +7,9 @@ Nothing skips silently: what did not run is named at the end, with its reason.
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -92,6 +94,27 @@ def _open_files() -> Iterator[None]:
     if OPEN_FILES.is_dir():
         files = [str(each.readlink()) for each in OPEN_FILES.iterdir() if each.is_symlink()]
         assert len(files) < MOST_OPEN_FILES, Counter(files).most_common(5)
+
+
+OF_SESSIONS = ("iggyflux-sim", "iggyflux-deadlines", "iggyflux-influxdb")
+"""Threads of servers and clients that many files of tests share."""
+MOST_SECONDS_OF_THREADS = 30
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads() -> Iterator[None]:
+    """What a thread that outlives its tests draws of `random` makes a drawn test of another file fail."""
+    yield
+    until = time.monotonic() + MOST_SECONDS_OF_THREADS
+    while alive := _foreign_threads():
+        assert time.monotonic() < until, alive
+        gc.collect()  # an executor ends its threads when it is forgotten
+        time.sleep(0.05)
+
+
+def _foreign_threads() -> list[str]:
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return [name for name in others if not name.startswith((*OF_SESSIONS, "pytest", "asyncio"))]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Final
 _TOKEN: Final = re.compile(
     r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)
     |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<number>-?[0-9]++(?:\.[0-9]++)?+(?![A-Za-z0-9_]))
+    |(?P<number>-?[0-9]++(?:\.[0-9]++|(?!\.[0-9]))(?![A-Za-z0-9_]))
     |(?P<sign>[=!]==|<=>|<>|[=!<>]=|=~|!~|&&|\|\||\[\?|[0-9]++|['"`].*|\S)""",
     re.VERBOSE | re.DOTALL,  # a quote that is not closed takes the rest
 )
