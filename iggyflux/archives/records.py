@@ -54,6 +54,8 @@ class ArchiveLines:
         """What ended the last line."""
         self._again: deque[_Held] = deque()
         self._size = 0
+        self._unread = b""
+        """What was read of a line that is not taken yet."""
 
     def take(self) -> bytes | None:
         """Return the next line; None at the end."""
@@ -70,6 +72,22 @@ class ArchiveLines:
         self._size = size
         return line
 
+    def records(self) -> Iterator[Record]:
+        """Yield the lines that are not blank with their numbers: as `take`, at half of the cost."""
+        while (line := self.take()) is not None:  # the first one, and each that is long
+            if line.strip():
+                yield self.number, line
+            readline, most = self._file.readline, self._limit + 2
+            while line := readline(most):
+                if not line.endswith(b"\n"):
+                    self._unread = line
+                    break
+                self.position += len(line)
+                self.number += 1
+                line = line[: -2 if line.endswith(b"\r\n") else -1]
+                if line and not line.isspace():
+                    yield self.number, line
+
     def take_more(self, held: list[_Held]) -> bytes | None:
         """Return the next line and keep it in `held`, for `give_back`; None at the end."""
         line = self.take()
@@ -85,7 +103,7 @@ class ArchiveLines:
 
     def _read(self) -> tuple[bytes, int]:
         """Return a line and the number of bytes that it takes."""
-        line = self._file.readline(self._limit + 2)
+        line, self._unread = self._unread or self._file.readline(self._limit + 2), b""
         if not self.position and is_utf16(line):
             self.is_utf16 = True
             self._file = utf8_of(line, self._file)
@@ -109,9 +127,7 @@ Splitter: TypeAlias = Callable[[ArchiveLines, Options, bytes], Iterator[Record]]
 
 
 def _lines(lines: ArchiveLines, _options: Options, _header: bytes) -> Iterator[Record]:
-    while (line := lines.take()) is not None:
-        if line.strip():
-            yield lines.number, line
+    return lines.records()
 
 
 def _documents(lines: ArchiveLines, _options: Options, _header: bytes) -> Iterator[Record]:
