@@ -623,6 +623,17 @@ def test_a_letter_of_an_archive_is_not_replayed_with_a_time_that_it_does_not_hav
     assert "1 of 1 letter of mapping 'klima' have no time of arrival" in again.err
 
 
+@pytest.mark.parametrize("word", ["NaN", " -Infinity"])
+def test_a_line_that_is_no_number_is_called_so(folder: Path, word: str) -> None:
+    """Also where `on_bad_value: omit` takes such words for null: it is not a missing tag of an object."""
+    text = DOCUMENT.replace("[ort]", "{ort: {expr: ort, required: true}}")
+    (folder / "a.ndjson").write_text(f"{word}\n", "utf-8")
+    for each in (text, text.replace("messung}", "messung, on_bad_value: omit}")):
+        (folder / "klima.yaml").write_text(each, "utf-8")
+        outcome = iggyflux("load", "klima.yaml", "a.ndjson", "--dry-run")
+        assert f"error[IFX404]: the payload is {word.strip()}, which JSON does not allow" in outcome.err
+
+
 def test_events_name_file_and_line(folder: Path) -> None:
     """Offsets count from 0 in each file."""
     (folder / "klima.yaml").write_text(
