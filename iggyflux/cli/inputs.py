@@ -122,7 +122,7 @@ def open_pipeline(path: Path) -> Pipeline:
 
 
 def _refuse_data(path: Path, kind: str) -> None:
-    """Raise UsageError for a file that is no document and not named like one: an argument is missing."""
+    """Raise UsageError for a file that is not a document, by its content and its name: an argument is missing."""
     if path.is_file() and path.suffix and path.suffix.lower() not in _SUFFIXES and not kind_of_file(path):
         expected = f"expected the file of a {kind} (YAML or TOML); is it missing before {path.name}?"
         raise click.UsageError(f"{path} is no {kind}; {expected}") from None

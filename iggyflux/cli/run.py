@@ -23,6 +23,7 @@ from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
 from iggyflux.cli.progress import show_run, summary_lines
+from iggyflux.cli.sdk_threads import run_sdk_on_one_thread
 from iggyflux.errors import Problem
 from iggyflux.pipeline import Pipeline, load_pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
@@ -148,6 +149,7 @@ def command(
         running = _supervise(loaded, command, workers, until_end, only, log_format, status_file, listen, quiet)
     else:
         keep_freed_memory()
+        run_sdk_on_one_thread()
         running = _run(loaded, until_end, only, log_format, status_file, listen, watch, quiet)
     summary, was_stopped = asyncio.run(running)
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
@@ -208,6 +210,7 @@ def _work(
         raise click.UsageError(f"{pipeline}, or a mapping, has changed what needs a restart of the run (IFX830)")
     loaded = replace(loaded, telemetry=replace(loaded.telemetry, listen=None))
     keep_freed_memory()
+    run_sdk_on_one_thread()
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, "json", None, None, watch, quiet, share, hangups))
     if was_stopped:
         leave_at_once(summary.exit_code)

@@ -67,7 +67,7 @@ def decode(
         _raw.decode(payload)
     except msgspec.DecodeError as exc:
         tree = _parse_leniently(payload, non_finite)
-        if tree is None or isinstance(tree, float):  # NaN alone is no value that a mapping could omit
+        if tree is None or isinstance(tree, float):  # a mapping cannot omit the whole payload
             raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
     if strict and (key := find_duplicate_key(payload)) is not None:
         raise duplicate_key(key)

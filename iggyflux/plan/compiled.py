@@ -26,7 +26,7 @@ from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
-from iggyflux.records import Failure, LazyMessages, Message, Rendered
+from iggyflux.records import Failure, LazyMessages, Message, Rendered, payload_bytes
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
@@ -134,9 +134,9 @@ class CompiledPlan:
             return True
         if len(messages) > _LIGHT_MESSAGES:
             return True
-        sizes = map(len, _payloads(messages))
-        # Under `for_each`, each element may make a line of the whole payload.
-        total = sum([size * size // 8 for size in sizes]) if self._repeats else sum(sizes)
+        total = payload_bytes(messages)
+        if self._repeats:  # each element may make a line of the whole payload
+            total = sum([size * size // 8 for size in map(len, _payloads(messages))])
         return total * len(self.reference.writer.points) > _LIGHT_BYTES
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
@@ -176,9 +176,9 @@ class CompiledPlan:
 
     def _render_in_chunks(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
         work, total = Work(), len(messages)
-        if total <= _CHUNK:
-            return self._render(run, messages, work)
-        chunks = [messages[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
+        chunks = (
+            [messages[start : start + _CHUNK] for start in range(0, total, _CHUNK)] if total > _CHUNK else [messages]
+        )
         return joined((len(chunk), self._render(run, chunk, work)) for chunk in chunks)
 
     def _render(self, run: Callable[..., Any], messages: Sequence[Message], work: Work) -> Rendered:
@@ -252,7 +252,7 @@ class CompiledPlan:
         identical = type(kept) is range and type(positions) is range
         lines, records, times = made[0] if len(made) == 1 else _in_order(made)
         if identical and type(origins) is range and type(records) is range:
-            indices: list[int] = list(range(len(lines)))
+            indices: Sequence[int] = range(len(lines))
         else:
             indices = [kept[positions[origins[record]]] for record in records]
         skips = [kept[position] for position in skipped]
@@ -280,7 +280,7 @@ class CompiledPlan:
         lines: list[str],
         times: Sequence[int],
         buckets: list[str] | None,
-        indices: list[int],
+        indices: Sequence[int],
         skips: list[int],
         none: list[int],
         fallback: set[int],
