@@ -588,7 +588,7 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     times = [part.times for _, part in kept if part.times is not None]
     return Rendered(
         list(chain.from_iterable(part.lines for _, part in kept)),
-        list(chain.from_iterable(_moved(part.origins, start) for start, part in placed)),
+        _joined_origins(kept) or [start + origin for start, part in placed for origin in part.origins],
         [replace(failure, index=start + failure.index) for start, part in placed for failure in part.failures],
         [start + index for start, part in placed for index in part.skipped],
         [start + index for start, part in placed for index in part.empty],
@@ -599,11 +599,11 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     )
 
 
-def _moved(origins: Sequence[int], start: int) -> Sequence[int]:
-    """Return `origins` counted from `start` messages before them."""
-    if type(origins) is range:  # a line of each message
-        return range(start + origins.start, start + origins.stop)
-    return [start + origin for origin in origins]
+def _joined_origins(parts: Sequence[tuple[int, Rendered]]) -> range | None:
+    """Return the origins of all lines if each message has one line; None if not."""
+    if all(part.origins == range(count) for count, part in parts):
+        return range(sum(count for count, _ in parts))
+    return None
 
 
 def _joined_buckets(parts: Sequence[Rendered]) -> list[str] | None:

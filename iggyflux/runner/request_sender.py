@@ -134,7 +134,7 @@ class RequestSender:
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         pace.held_up(self._clock.monotonic() - ready)
-        if before := [task for task, other in self._in_flight.items() if footprint.overlaps(other)]:
+        if before := footprint.overlapping(self._in_flight):
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint
