@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, overload
+from typing import Final, TypeAlias, overload
 
 import msgspec
 
@@ -31,6 +31,18 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     origin_timestamp_us: int = 0
     id: int = 0
     headers: Mapping[str, Scalar | bytes] = {}
+
+
+FILE_HEADER: Final = "iggyflux-file"
+"""The header of a message that names the archive that it was read of."""
+LINE_HEADER: Final = "iggyflux-line"
+"""The header of a message with the number of its first line there, from 1."""
+
+
+def place_in_file(message: Message) -> str | None:
+    """Return `FILE:LINE` of a message that was read of an archive."""
+    file = message.headers.get(FILE_HEADER)
+    return None if file is None else f"{file!s}:{message.headers.get(LINE_HEADER, '')!s}"
 
 
 class LazyMessages(Sequence[Message]):
