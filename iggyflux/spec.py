@@ -26,6 +26,8 @@ class Const:
 
 Source: TypeAlias = Expression | Const
 
+Compression: TypeAlias = Literal["none", "auto", "gzip", "zlib", "zstd", "lz4", "snappy"]
+
 
 class OnError(Enum):
     """What the runner does with a failed record (LANGUAGE 21)."""
@@ -167,10 +169,14 @@ class PointSpec:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """`from.payload`: the name of the format and its own options (csv header, text pattern …), already checked."""
+    """`from.payload`: the name of the format and its own options (csv header, text pattern …), already checked.
+
+    `compression` is how payloads are compressed.
+    """
 
     format: str
     options: MappingABC[str, JSON] = field(default_factory=dict)
+    compression: Compression = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from iggyflux import Message
 from iggyflux.errors import PointError
+from iggyflux.payloads.compression import COMPRESSIONS, compress
 from iggyflux.plan import columns
 from iggyflux.plan.tags import check_tag
 from tests.binary_payloads import WRITERS, from_json
@@ -324,6 +326,8 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
         document["from"]["strict"] = True
     if draw(st.integers(0, 4)) == 0:
         document["from"]["on_bad_value"] = "omit"
+    if draw(st.integers(0, 9)) == 0:
+        document["from"]["compression"] = draw(st.sampled_from(["auto", "gzip", "zlib", "zstd", "lz4", "snappy"]))
     if form != "json" or draw(st.integers(0, 9)) == 0:
         document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **OPTIONS.get(form, {})}]))
     if draw(st.integers(0, 4)) == 0:
@@ -507,7 +511,20 @@ def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], li
     vocabulary = draw(words())
     if form in OWN_NAMES:
         vocabulary = Words(OWN_NAMES[form], vocabulary.deep)
-    return draw(documents(vocabulary, form)), draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
+    document = draw(documents(vocabulary, form))
+    batches = draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
+    way = document["from"].get("compression")
+    return document, batches if way is None else [[draw(compressed(each, way)) for each in batch] for batch in batches]
+
+
+@st.composite
+def compressed(draw: Any, message: Message, way: str) -> Message:
+    """Return the message with its payload compressed, in three of four cases as `way` has it."""
+    way = way if draw(st.integers(0, 3)) and way != "auto" else draw(st.sampled_from(["none", *COMPRESSIONS]))
+    payload = compress(message.payload, way)
+    if draw(st.integers(0, 7)) == 0:
+        payload = draw(st.sampled_from([payload[: len(payload) // 2], payload * 2, payload + b"{}", b"{}" + payload]))
+    return msgspec.structs.replace(message, payload=payload)
 
 
 @st.composite

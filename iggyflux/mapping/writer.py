@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import cast, get_args
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import PointError, RecordError
@@ -23,6 +23,7 @@ from iggyflux.mapping.times import read_timestamp
 from iggyflux.records import JSON, Scalar
 from iggyflux.spec import (
     Collisions,
+    Compression,
     Const,
     Destination,
     Field,
@@ -119,7 +120,7 @@ def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
     return From(
         stream=str(tree.get("stream", "")),
         topics=topics,
-        payload=_read_payload(reading, tree.get("payload", "json")),
+        payload=replace(_read_payload(reading, tree.get("payload", "json")), compression=_compression(reading, tree)),
         strict=tree.get("strict") is True,
         on_bad_value=_on_bad_value(reading, tree),
     )
@@ -142,6 +143,18 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
             pointer = join_pointer("/from/payload", error.option) if error.option else "/from/payload"
             reading.report("IFX118", pointer, error.reason)
     return Payload(name, options)
+
+
+def _compression(reading: Reading, tree: Mapping[str, JSON]) -> Compression:
+    chosen: Compression = reading.choice(tree, "compression", get_args(Compression))
+    if chosen not in ("none", "auto"):
+        from iggyflux.payloads.compression import INSTALL, is_missing
+
+        if is_missing(chosen):
+            reading.report(
+                "IFX180", "/from/compression", f"the package that expands {chosen} is not installed", hint=INSTALL
+            )
+    return chosen
 
 
 def _item(pointer: str, items: JSON, item: str) -> str:

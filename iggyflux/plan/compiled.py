@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from iggyflux.errors import RecordError
+from iggyflux.errors import DecodeError, RecordError
 from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
@@ -60,6 +60,7 @@ class CompiledPlan:
         self._decode: Decode
         self._fault: str | None = None
         self._is_json = writer.source.payload.format == "json"
+        self._compression = writer.source.payload.compression
         self._strict = writer.source.strict
         self._is_bounded_by_size = False
         self.interpreted: tuple[tuple[Expression, Interpreted], ...] = ()
@@ -90,12 +91,16 @@ class CompiledPlan:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
         self._namespace = namespace
-        self._is_bounded_by_size = self._is_json and generated.is_static and not generated.interpreted
+        is_plain = self._is_json and self._compression == "none"
+        self._is_bounded_by_size = is_plain and generated.is_static and not generated.interpreted
         self.interpreted = generated.interpreted
 
     def decode(self, messages: Sequence[Message]) -> list[Any]:
         """Return the decoded payloads of good messages: what is read of them, nothing checked.  For measurements."""
-        return list(map(self._decode, _payloads(messages)))
+        payloads = _payloads(messages)
+        if self._compression != "none":
+            payloads = [expand(payload, self._compression) for payload in payloads]
+        return list(map(self._decode, payloads))
 
     @contextmanager
     def timing(self, seconds: Callable[[], float]) -> Iterator[dict[Interpreted, float]]:
@@ -185,6 +190,8 @@ class CompiledPlan:
         payloads = _payloads(messages)
         fallback: set[int] = set()
         decode = self._decode
+        if self._compression != "none":
+            payloads = self._expand(payloads, fallback)
         self._find_fallback(payloads, fallback)
         kept: Sequence[int] = range(len(messages))
         messages_kept = messages
@@ -204,6 +211,22 @@ class CompiledPlan:
         check_characters(work.characters, MAX_LINE_CHARACTERS)
         fallback.update(kept[position] for position in inner_fallback)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback, work)
+
+    def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
+        """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
+        expanded: list[bytes] = []
+        size = 0
+        for index, payload in enumerate(payloads):
+            try:
+                whole = expand(payload, self._compression)
+            except DecodeError:
+                fallback.add(index)
+                whole = b""
+            size += len(whole)
+            if size > MAX_BYTES_AT_ONCE and len(payloads) > 1:
+                raise MayBeTooMuch
+            expanded.append(whole)
+        return expanded
 
     def _find_fallback(self, payloads: list[bytes], fallback: set[int]) -> None:
         """Add the payloads to `fallback` that only the reference plan can judge.

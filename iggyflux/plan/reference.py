@@ -16,6 +16,8 @@ from functools import cache
 from itertools import accumulate, chain
 from types import MappingProxyType
 
+import msgspec
+
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
 from iggyflux.expressions import Budget, Expression, truth
 from iggyflux.expressions.lowering import static_path
@@ -30,7 +32,7 @@ from iggyflux.lineprotocol import (
     replace_invalid,
     shorten,
 )
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.binary import is_plain
 from iggyflux.payloads.recognition import explained
 from iggyflux.plan.bounds import (
@@ -227,6 +229,16 @@ class ReferencePlan:
             work.add(budget, len(rendered.lines) + sum(failure.count for failure in rendered.failures))
         return rendered
 
+    def _expand(self, message: Message) -> Message:
+        """Return the message with what its payload expands to."""
+        compression = self.writer.source.payload.compression
+        if compression == "none":
+            return message
+        try:
+            return msgspec.structs.replace(message, payload=expand(message.payload, compression))
+        except DecodeError as error:
+            raise error.at("/from/compression") from None
+
     def _decode(self, index: int, message: Message, failures: Failures) -> JSON:
         """Return the payload; what of it could not be decoded is added to `failures`."""
         source = self.writer.source
@@ -244,6 +256,7 @@ class ReferencePlan:
         return root
 
     def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
+        message = self._expand(message)
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
         numbers = root if self._decode_payload is self._format.decode or is_plain(root) else finite(root)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from iggyflux.authoring.inference.logfmt import logfmt_captures, logfmt_pattern, logfmt_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads.compression import recognized
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON
 
@@ -44,6 +45,7 @@ class Recognized:
     options: dict[str, JSON] = field(default_factory=dict)
     captures: dict[str, str] = field(default_factory=dict)
     has_non_finite: bool = False
+    compression: str = "none"
 
 
 def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
@@ -71,10 +73,26 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     if not kept:
         raise SampleError(NOTHING, "there are no messages", 0, "give messages: one a line, or one document")
     numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
+    if set(ways := [recognized(payload) for payload in payloads]) != {"none"}:
+        return _compressed(payloads, numbers, ways)
     for recognize in (_json, _binary, _line_protocol, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
     raise _unrecognized(payloads, numbers)
+
+
+def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequence[str]) -> Recognized:
+    """Return the format of what payloads expand to, which some compress: all by one way, or each by its own."""
+    expanded = []
+    for payload, number, name in zip(payloads, numbers, found, strict=True):
+        try:
+            expanded.append(expand(payload, name))
+        except DecodeError as error:
+            raise SampleError(UNKNOWN, error.reason, number, error.hint or "remove it, or correct it") from error
+    inside = recognize_payloads(expanded, numbers)
+    way = found[0] if len(set(found)) == 1 else "auto"
+    how = f"{inside.how}, {'some of it compressed' if way == 'auto' else f'compressed by {way}'}"
+    return replace(inside, payloads=list(payloads), how=how, compression=way)
 
 
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
