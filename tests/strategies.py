@@ -232,7 +232,8 @@ _LINES = st.sampled_from(
 
 
 def _csv(words: Words) -> Any:
-    row = st.lists(_CELLS, min_size=len(_ROLES) - 1, max_size=len(_ROLES)).map(",".join)
+    cells = _CELLS | st.sampled_from(['"1,5"', '"-0,25e1"', '"9007199254740993,0"', ' "x" ', "#", "1.5"])
+    row = st.lists(cells, min_size=len(_ROLES) - 1, max_size=len(_ROLES)).map(",".join)
     header = st.just(",".join(json.dumps(name, ensure_ascii=False).replace('\\"', '""') for name in words.roles))
     return st.builds(lambda first, rows: "\n".join([first, *rows]).encode(), header, st.lists(row, max_size=3))
 
@@ -329,7 +330,8 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
     if draw(st.integers(0, 9)) == 0:
         document["from"]["compression"] = draw(st.sampled_from(["auto", "gzip", "zlib", "zstd", "lz4", "snappy"]))
     if form != "json" or draw(st.integers(0, 9)) == 0:
-        document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **OPTIONS.get(form, {})}]))
+        options = draw(st.sampled_from(CSV_OPTIONS)) if form == "csv" else OPTIONS.get(form, {})
+        document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **options}]))
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
     depth = 0
@@ -496,6 +498,9 @@ def as_yaml(document: dict[str, Any]) -> str:
 
 
 FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw"]
+CSV_OPTIONS: list[dict[str, Any]] = [
+    {}, {"trim": True}, {"comment": "#"}, {"skip": 1, "trim": True}, {"units_row": True}, {"decimal": ","},
+]  # fmt: skip
 OPTIONS = {"text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"}, "influx": {"precision": "ms"}}
 # The names that a format itself gives to its members.
 OWN_NAMES = {

@@ -207,12 +207,14 @@ def test_what_is_missing_without_the_package_is_said(way: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "cramjam", None)
     monkeypatch.setattr(compression, "find_spec", lambda name: None)
     compression._cramjam.cache_clear()
+    compression._into.cache_clear()
     try:
         failure = writer("auto").plan().render([Message(packed)]).failures[0]
         with pytest.raises(MappingError) as refused:
             writer(way)
     finally:
         compression._cramjam.cache_clear()
+        compression._into.cache_clear()
 
     assert (failure.code, failure.hint) == ("IFX451", "pip install 'iggyflux[compression]'")
     assert [(each.code, each.location.pointer) for each in refused.value.problems][:1] == [

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
-from iggyflux.errors import DecodeError, RecordError
+from iggyflux.errors import DecodeError, PartlyDecoded, RecordError
 from iggyflux.payloads import (
     FORMATS,
     MAX_PAYLOAD_BYTES,
@@ -866,13 +866,29 @@ def test_floats_of_msgpack_and_cbor_are_exact() -> None:
         ('1|"2', {"header": ["a", "b"], "delimiter": "|", "quote": ""}, [{"a": "1", "b": '"2'}]),
         ("1^2", {"header": ["a", "b"], "delimiter": "^"}, [{"a": "1", "b": "2"}]),
         ('""', {"header": ["a"]}, [{"a": ""}]),
+        (' a ;"b" \n 1\t; " 2" \n', {"delimiter": ";", "trim": True}, [{"a": "1", "b": " 2"}]),
+        ("a\t b\n1 \t2\n", {"delimiter": "\t", "trim": True}, [{"a": "1", "b": "2"}]),
+        ("a,b\n  \n1,2\n\t", {"trim": True}, [{"a": "1", "b": "2"}]),
+        ("#x\na,b\r\n#,,\r\n1,#2\n#", {"comment": "#"}, [{"a": "1", "b": "#2"}]),
+        ("  // x\n a\n1\n", {"comment": "//", "trim": True}, [{"a": "1"}]),
+        ('a,b\n"#1",2\n', {"comment": "#"}, [{"a": "#1", "b": "2"}]),
+        ('Plant "7"\r\n\r\na,b\n1,2\n', {"skip": 2}, [{"a": "1", "b": "2"}]),
+        ("x\n", {"skip": 3}, None),
+        ("a,b\n°C,%\n1,2\n", {"units_row": True}, [{"a": "1", "b": "2"}]),
+        ("°C,%\n1,2\n", {"units_row": True, "header": ["a", "b"]}, [{"a": "1", "b": "2"}]),
+        ("#\n\n x\na\n\n#y\n kWh \n1\n", {"units_row": True, "comment": "#", "skip": 3}, [{"a": "1"}]),
     ],
 )
 def test_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, Any], rows: Any) -> None:
     """Rule 27."""
     FORMATS["csv"].check(options)
+    if rows is None:
+        assert refusal("csv", text.encode(), **options).reason == "missing header row"
+        return
 
     assert decode("csv", text.encode(), **options) == rows
+    if rows:
+        assert decode("csv", FORMATS["csv"].encode(rows, options), **options) == rows
 
 
 @pytest.mark.parametrize(
@@ -906,13 +922,46 @@ def test_columns_with_duplicate_names_fail_where_they_are_read() -> None:
     assert refusal("csv", b"a,z,z\n1,2,3", reads=wanted, strict=True).code == "IFX405"
 
 
+@given(st.lists(st.sampled_from(["1,2", "1", "1,2,3", "", '"x\ny",2'])), st.booleans())
+def test_ragged_rows_fail_alone(lines: list[str], is_closed: bool) -> None:
+    """Rule 20.  What a row lacks does not take its neighbours; after a quote that is open nothing is certain."""
+    text = "\n".join(["a,b", *lines, *([] if is_closed else ['"', "3,4"])])
+    ragged = sum(line in ("1", "1,2,3") for line in lines)
+    good = [line for line in lines if line in ("1,2", '"x\ny",2')]
+    rows = [{"a": "1" if line == "1,2" else "x\ny", "b": "2"} for line in good]
+    if not ragged and is_closed:
+        assert decode("csv", text.encode()) == rows
+        return
+    with pytest.raises(PartlyDecoded) as refused:
+        decode("csv", text.encode())
+
+    assert refused.value.value == rows
+    assert len(refused.value.errors) == ragged + (not is_closed)
+    assert {each.code for each in refused.value.errors} == {"IFX410"}
+
+
+def test_many_ragged_rows_are_counted() -> None:
+    with pytest.raises(PartlyDecoded) as refused:
+        decode("csv", b"a,b\n1,2\n" + b"1\n" * 5000)
+
+    assert (len(refused.value.errors), refused.value.value) == (101, [{"a": "1", "b": "2"}])
+    assert refused.value.errors[-1].reason == "4,900 more rows without a cell for each column"
+
+
 cells = st.text(st.sampled_from("a1é,;\"'\r\n |\t") | st.characters(codec="utf-8"), max_size=5)
 
 
 @settings(max_examples=150)
-@given(st.lists(st.lists(cells, min_size=2, max_size=2), max_size=4), st.sampled_from(",;\t|^"), st.sampled_from("\"'"))
-def test_csv_reads_every_cell_that_it_wrote(rows: list[list[str]], delimiter: str, quote: str) -> None:
-    options = {"header": ["a", "b"], "delimiter": delimiter, "quote": quote}
+@given(
+    st.lists(st.lists(cells, min_size=2, max_size=2), max_size=4),
+    st.sampled_from(",;\t|^"),
+    st.sampled_from("\"'"),
+    st.sampled_from([{}, {"trim": True}, {"comment": "1"}, {"skip": 2, "units_row": True}]),
+)
+def test_csv_reads_every_cell_that_it_wrote(
+    rows: list[list[str]], delimiter: str, quote: str, more: dict[str, Any]
+) -> None:
+    options = {"header": ["a", "b"], "delimiter": delimiter, "quote": quote, **more}
     table = [dict(zip("ab", row, strict=True)) for row in rows]
 
     assert decode("csv", FORMATS["csv"].encode(table, options), **options) == table  # type: ignore[arg-type]
@@ -959,6 +1008,9 @@ def test_patterns_of_text_run_in_linear_time() -> None:
         ("csv", {"delimiter": "\n"}, "delimiter"),
         ("csv", {"quote": "''"}, "quote"),
         ("csv", {"quote": ","}, "quote"),
+        ("csv", {"comment": ",x"}, "comment"),
+        ("csv", {"comment": '"'}, "comment"),
+        ("csv", {"comment": "#\n"}, "comment"),
         ("csv", {"header": []}, "header"),
         ("csv", {"header": ["a", "a"]}, "header"),
     ],

@@ -38,7 +38,7 @@ from iggyflux.spec import (
     Tag,
     Writer,
 )
-from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, tag_text
+from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, tag_text, with_comma
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")
@@ -347,15 +347,16 @@ class _Point:
         return Field(name, source, kind, cast, default, required, pointer, self.on_bad_value(options))
 
     def cast(self, options: Mapping[str, JSON], kind: FieldType, pointer: str) -> Cast:
+        comma = object_of(object_of(self.reading.tree.get("from")).get("payload")).get("decimal") == ","
         cast = options.get("cast")
         if cast != "numbers":
-            return cast is True
+            return with_comma(cast is True) if comma else cast is True
         if kind is not FieldType.AUTO:
             hint = "write `cast: true`, or declare `type: auto`"
             self.reading.report(
                 "IFX125", join_pointer(pointer, "cast"), "`cast: numbers` is for `type: auto`", hint=hint
             )
-        return "numbers"
+        return with_comma("numbers") if comma else "numbers"
 
     def on_bad_value(self, options: Mapping[str, JSON]) -> OnBadValue:
         """Return what a field does with a bad value; `from` says it for all fields."""

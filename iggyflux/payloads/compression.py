@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
+from zlib import decompressobj
 
 from iggyflux.errors import DecodeError
-from iggyflux.payloads.format import MAX_PAYLOAD_BYTES, TOO_LARGE, check_size
+from iggyflux.payloads.format import MAX_PAYLOAD_BYTES, TOO_LARGE
 
 DAMAGED: Final = "IFX450"
 NO_PACKAGE: Final = "IFX451"
@@ -39,12 +40,7 @@ def expand(payload: bytes, compression: str) -> bytes:
 
     Raise DecodeError if it is damaged, or larger than a payload can be.
     """
-    if compression == "auto":
-        compression = recognized(payload)
-    if compression == "none":
-        return payload
-    check_size(payload)
-    return _EXPANDED_BY[compression](payload)
+    return EXPANDED_BY[compression](payload)
 
 
 def compress(payload: bytes, compression: str) -> bytes:
@@ -54,9 +50,8 @@ def compress(payload: bytes, compression: str) -> bytes:
 
 def recognized(payload: bytes) -> str:
     """Return the compression that the first bytes of `payload` tell; `none` if they tell none."""
-    if payload[:1] == b"x":
-        return "zlib" if payload[:2] in _ZLIB else "none"
-    return next((name for magic, name in _MAGIC.items() if payload.startswith(magic)), "none")
+    found = _BEGINNINGS.get(payload[:2])
+    return found[1] if found is not None and payload.startswith(found[0]) else "none"
 
 
 def is_missing(compression: str) -> bool:
@@ -64,55 +59,83 @@ def is_missing(compression: str) -> bool:
     return compression in _NEED_CRAMJAM and find_spec("cramjam") is None
 
 
-def _inflated(payload: bytes, *, wbits: int, name: str) -> bytes:
-    """Return what zlib makes of one stream of zlib, or of one or more members of gzip."""
+def _unpacked(payload: bytes) -> bytes:
+    """Return what a payload expands to by its first bytes, or the payload."""
+    found = _BEGINNINGS.get(payload[:2])
+    return EXPANDED_BY[found[1]](payload) if found is not None and payload.startswith(found[0]) else payload
+
+
+def _ungzipped(payload: bytes) -> bytes:
+    stream = decompressobj(31)
+    try:
+        whole = stream.decompress(payload, MAX_PAYLOAD_BYTES)
+    except zlib.error as error:
+        raise DecodeError(DAMAGED, _reason("gzip", payload, _words(error))) from None
+    return whole if stream.eof and not stream.unused_data else _members(payload)
+
+
+def _members(payload: bytes) -> bytes:
+    """Return what one or more members of gzip expand to, one after the other."""
     view = memoryview(payload)
-    at, left, parts, members = 0, MAX_PAYLOAD_BYTES, [], 0
-    while at < len(payload) or not members:
-        if members == (_MOST_MEMBERS if name == "gzip" else 1):
-            reason = f"more than {_MOST_MEMBERS:,} members of gzip" if name == "gzip" else "data after the stream"
-            raise DecodeError(DAMAGED, f"damaged {name}: {reason}")
-        members += 1
-        stream = zlib.decompressobj(wbits)
+    at, left, parts = 0, MAX_PAYLOAD_BYTES, []
+    for _ in range(_MOST_MEMBERS):
+        stream = decompressobj(31)
         while not stream.eof:
             piece = view[at : at + _STEP]
             if not piece:
-                raise DecodeError(DAMAGED, f"damaged {name}: it ends early")
+                raise DecodeError(DAMAGED, "damaged gzip: it ends early")
             try:
                 part = stream.decompress(piece, left + 1)
             except zlib.error as error:
-                raise DecodeError(DAMAGED, _reason(name, payload, _words(error))) from None
+                raise DecodeError(DAMAGED, _reason("gzip", payload, _words(error))) from None
             at += len(piece) - len(stream.unused_data) - len(stream.unconsumed_tail)
             left -= len(part)
             if left < 0:
                 raise _too_large()
             parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        if at == len(payload):
+            return b"".join(parts)
+    raise DecodeError(DAMAGED, f"damaged gzip: more than {_MOST_MEMBERS:,} members")
 
 
-def _buffered(payload: bytes, *, name: str) -> bytes:
+def _inflated(payload: bytes) -> bytes:
+    stream = decompressobj()
+    try:
+        whole = stream.decompress(payload, MAX_PAYLOAD_BYTES + 1)
+    except zlib.error as error:
+        raise DecodeError(DAMAGED, _reason("zlib", payload, _words(error))) from None
+    if len(whole) > MAX_PAYLOAD_BYTES:
+        raise _too_large()
+    if not stream.eof or stream.unused_data:
+        what = "data after the stream" if stream.eof else "it ends early"
+        raise DecodeError(DAMAGED, f"damaged zlib: {what}")
+    return whole
+
+
+def _buffered(name: str, payload: bytes) -> bytes:
     """Return what cramjam makes of frames, in a buffer that grows up to the bound."""
-    cramjam = _cramjam(name)
-    into = getattr(cramjam, name).decompress_into
-    size = min(MAX_PAYLOAD_BYTES, max(_FIRST_BUFFER, _GROWTH * len(payload)))
+    into = _into(name)
+    size = _FIRST_BUFFER + _GROWTH * len(payload)
+    if size > MAX_PAYLOAD_BYTES:
+        size = MAX_PAYLOAD_BYTES
     while True:
         buffer = bytearray(size)
         try:
             count = into(payload, buffer)
-        except cramjam.DecompressionError as error:
+        except _cramjam(name).DecompressionError as error:
             if _IS_FULL not in str(error):
                 raise DecodeError(DAMAGED, _reason(name, payload, str(error))) from None
             if size == MAX_PAYLOAD_BYTES:
                 raise _too_large() from None
             size = min(MAX_PAYLOAD_BYTES, _GROWTH * size)
         else:
-            return bytes(memoryview(buffer)[:count])
+            return bytes(buffer[:count])
 
 
 def _unsnapped(payload: bytes) -> bytes:
     """Return what frames of snappy expand to, or without their mark one block, which begins with its size."""
     if payload.startswith(_SNAPPY_FRAMES):
-        return _buffered(payload, name="snappy")
+        return _buffered("snappy", payload)
     cramjam = _cramjam("snappy")
     snappy = cramjam.snappy
     try:
@@ -138,6 +161,12 @@ def _cramjam(name: str) -> Any:
     return cramjam
 
 
+@cache
+def _into(name: str) -> Callable[[bytes, bytearray], int]:
+    into: Callable[[bytes, bytearray], int] = getattr(_cramjam(name), name).decompress_into
+    return into
+
+
 def _reason(name: str, payload: bytes, words: str) -> str:
     found = recognized(payload)
     if found == "none" and name != "snappy":
@@ -159,27 +188,35 @@ def _deflated(payload: bytes, *, wbits: int) -> bytes:
 
 
 def _packed(payload: bytes, *, name: str) -> bytes:
-    return bytes(getattr(_cramjam(name), name).compress(payload))
+    packed = bytes(getattr(_cramjam(name), name).compress(payload))
+    return packed or _SNAPPY_FRAMES  # of an empty text, snappy makes nothing
 
 
-_ZLIB: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _MAGIC: Final = {
     b"\x1f\x8b\x08": "gzip",
+    b"\x78\x01": "zlib",
+    b"\x78\x5e": "zlib",
+    b"\x78\x9c": "zlib",
+    b"\x78\xda": "zlib",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
     _SNAPPY_FRAMES: "snappy",
 }
+_BEGINNINGS: Final = {magic[:2]: (magic, name) for magic, name in _MAGIC.items()}
 _NEED_CRAMJAM: Final = ("zstd", "lz4", "snappy")
-_EXPANDED_BY: Final[dict[str, Conversion]] = {
-    "gzip": partial(_inflated, wbits=31, name="gzip"),
-    "zlib": partial(_inflated, wbits=15, name="zlib"),
-    "zstd": partial(_buffered, name="zstd"),
-    "lz4": partial(_buffered, name="lz4"),
+EXPANDED_BY: Final[dict[str, Conversion]] = {
+    "none": lambda payload: payload,
+    "auto": _unpacked,
+    "gzip": _ungzipped,
+    "zlib": _inflated,
+    "zstd": partial(_buffered, "zstd"),
+    "lz4": partial(_buffered, "lz4"),
     "snappy": _unsnapped,
 }
+"""What expands a payload, as `expand`, by what `from.compression` can be."""
+COMPRESSIONS: Final = tuple(EXPANDED_BY)[2:]
 _COMPRESSED_BY: Final[dict[str, Conversion]] = {
     "gzip": partial(_deflated, wbits=31),
     "zlib": partial(_deflated, wbits=15),
     **{name: partial(_packed, name=name) for name in _NEED_CRAMJAM},
 }
-COMPRESSIONS: Final = tuple(_EXPANDED_BY)

@@ -19,6 +19,7 @@ from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads.compression import EXPANDED_BY
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
@@ -215,10 +216,11 @@ class CompiledPlan:
     def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
         """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
         expanded: list[bytes] = []
+        expand = EXPANDED_BY[self._compression]
         size = 0
         for index, payload in enumerate(payloads):
             try:
-                whole = expand(payload, self._compression)
+                whole = expand(payload)
             except DecodeError:
                 fallback.add(index)
                 whole = b""
