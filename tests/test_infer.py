@@ -511,3 +511,26 @@ def test_a_mapping_of_known_shapes_is_clean_and_names_every_scalar(key: Key) -> 
     assert findings(proposal, messages) == []
     if samples.format in ("json", "csv"):
         assert unnamed(proposal, samples.trees) == set()
+
+
+@pytest.mark.parametrize("decimals", [",", "."])
+@pytest.mark.parametrize("blanks", ["", " "])
+@pytest.mark.parametrize("comment", ["", "# pump 3 was cleaned\n"])
+def test_a_table_as_it_is_found_is_read_by_options_of_csv(decimals: str, blanks: str, comment: str) -> None:
+    rows = [
+        f"2026-03-13T10:{n}:00Z{blanks};{blanks}{n}{decimals}5;{blanks}{['nord', 'syd'][n % 2]}\n"
+        for n in range(10, 22)
+    ]
+    text = f"{comment}ts{blanks};{blanks}djup;{blanks}brunn\n{comment.join(rows)}"
+    samples = recognize_file(text.encode())
+    expected = {"delimiter": ";", "decimal": ",", "trim": True, "comment": "#"}
+    unused = [
+        name
+        for name, is_unused in (("decimal", decimals == "."), ("trim", not blanks), ("comment", not comment))
+        if is_unused
+    ]
+
+    assert samples.options == {name: value for name, value in expected.items() if name not in unused}
+    mapping = proved(infer(samples, Wishes("s", "t")), samples, "yaml")
+    lines = mapping.plan().render([bare_message(samples.payloads[0], 0)]).lines
+    assert [parse_lines(line)[0].fields["djup"] for line in lines] == [n + 0.5 for n in range(10, 22)]

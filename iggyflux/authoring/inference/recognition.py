@@ -232,16 +232,14 @@ def _in_any_order(texts: Sequence[str], payloads: Sequence[bytes], numbers: Sequ
 
 def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     """CSV: the delimiter that gives the most columns, the same number in all rows."""
-    best: tuple[str, str, list[list[str]]] | None = None
-    for delimiter in DELIMITERS:
-        for quote in ('"', "'", ""):
-            rows = _rows(payloads, delimiter, quote)
-            if rows and (best is None or len(rows[0]) > len(best[2][0])):
-                best = delimiter, quote, rows
+    best = _widest(payloads)
     if best is None:
-        return None
+        return _table_with_comments(payloads, numbers)
     delimiter, quote, rows = best
     options: dict[str, JSON] = {}
+    if any(cell != cell.strip() for cell in rows[0]):
+        options["trim"] = True
+        rows = [[cell.strip() for cell in row] for row in rows]
     if delimiter != ",":
         options["delimiter"] = delimiter
     if quote != '"':
@@ -256,11 +254,52 @@ def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | No
         trees = _without_unnamed(payloads, options, rows[0])
     if trees is None or not any(trees):
         return None
+    if delimiter != "," and _has_decimal_comma(rows):
+        options["decimal"] = ","
+        trees = [_with_points(tree) for tree in trees]
     shown = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
     how = f"CSV with {shown}, {'its header in the first line' if has_header else 'without a header'}"
     if len(payloads) == 1:
         how += "; the file is one message (dry-run: --whole)"
     return Recognized("csv", list(payloads), trees, list(numbers), how, options)
+
+
+def _widest(payloads: Sequence[bytes]) -> tuple[str, str, list[list[str]]] | None:
+    """Return delimiter, quote and rows of the table with the most columns."""
+    best: tuple[str, str, list[list[str]]] | None = None
+    for delimiter in DELIMITERS:
+        for quote in ('"', "'", ""):
+            rows = _rows(payloads, delimiter, quote)
+            if rows and (best is None or len(rows[0]) > len(best[2][0])):
+                best = delimiter, quote, rows
+    return best
+
+
+def _table_with_comments(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """CSV among lines that begin with #."""
+    plain = [_COMMENT.sub(b"", payload) for payload in payloads]
+    if plain == list(payloads) or not all(map(bytes.strip, plain)):
+        return None
+    found = _table(plain, numbers)
+    return found and replace(found, payloads=list(payloads), options={**found.options, "comment": "#"})
+
+
+_COMMENT: Final = re.compile(rb"^#.*\n?", re.MULTILINE)
+_WITH_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+")
+_WITH_POINT: Final = re.compile(r"-?[0-9]+\.[0-9]+|-?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")
+
+
+def _has_decimal_comma(rows: Sequence[Sequence[str]]) -> bool:
+    cells = [cell for row in rows for cell in row]
+    return any(map(_WITH_COMMA.fullmatch, cells)) and not any(map(_WITH_POINT.fullmatch, cells))
+
+
+def _with_points(tree: JSON) -> JSON:
+    """Return a table in which numbers have a point, as they are read."""
+    return [
+        {name: cell.replace(",", ".") if _WITH_COMMA.fullmatch(cell) else cell for name, cell in row.items()}  # type: ignore[union-attr,arg-type]
+        for row in tree  # type: ignore[union-attr]
+    ]
 
 
 def _rows(payloads: Sequence[bytes], delimiter: str, quote: str) -> list[list[str]] | None:
