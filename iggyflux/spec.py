@@ -227,6 +227,12 @@ class Writer:
         return bool(self.for_each) or any(point.for_each for point in self.points)
 
     @property
+    def keeps_types(self) -> bool:
+        """Whether a field has the type that its value has in the payload."""
+        kinds = {each.type for point in self.points for each in point.fields}
+        return FieldType.PAYLOAD in kinds.union(each.type for point in self.points for each in point.field_stars)
+
+    @property
     def chooses_bucket(self) -> bool:
         """Whether a point may go to another bucket than that of the pipeline."""
         return any(point.to is not None for point in self.points)

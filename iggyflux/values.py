@@ -63,7 +63,7 @@ def with_comma(cast: Cast) -> Cast:
 
 
 class FieldType(Enum):
-    """The declared type of a field; `auto` takes numbers as float (LANGUAGE 11)."""
+    """The declared type of a field; `auto` takes numbers as float, `payload` as the payload has them (LANGUAGE 11)."""
 
     FLOAT = "float"
     INTEGER = "integer"
@@ -71,6 +71,7 @@ class FieldType(Enum):
     STRING = "string"
     BOOLEAN = "boolean"
     AUTO = "auto"
+    PAYLOAD = "payload"
 
 
 KEEPS_NUMBERS = frozenset({FieldType.INTEGER, FieldType.UNSIGNED, FieldType.STRING})
@@ -200,7 +201,7 @@ def scalar_text(value: bool | float) -> str:
     if isinstance(value, int):
         if value.bit_length() > 4096:
             raise RecordError(OUT_OF_RANGE, f"{describe(value)} is too long for text")
-        return str(value)
+        return int.__repr__(value)
     _finite(value)
     return repr(value)
 
@@ -250,7 +251,7 @@ def _float(value: JSON, cast: Cast) -> float:
 
 def _whole(value: JSON, cast: Cast, expected: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return int(value)
     if isinstance(value, str) and cast:
         return _whole_text(value, expected, cast)
     if isinstance(value, float) and cast:
@@ -316,6 +317,16 @@ def _auto(value: JSON, cast: Cast) -> float | str | bool:
     raise _wrong(value, "a number, string or boolean")
 
 
+def _payload(value: JSON, cast: Cast) -> Scalar:
+    if isinstance(value, (str, bool, Unsigned)):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, int):
+        return _integer(value, cast)
+    raise _wrong(value, "a number, string or boolean")
+
+
 _CONVERSIONS: dict[FieldType, Callable[[JSON, Cast], Scalar]] = {
     FieldType.FLOAT: _float,
     FieldType.INTEGER: _integer,
@@ -323,6 +334,7 @@ _CONVERSIONS: dict[FieldType, Callable[[JSON, Cast], Scalar]] = {
     FieldType.STRING: _string,
     FieldType.BOOLEAN: _boolean,
     FieldType.AUTO: _auto,
+    FieldType.PAYLOAD: _payload,
 }
 
 _OWN_TYPES: dict[type, tuple[FieldType, ...]] = {

@@ -226,7 +226,7 @@ _CELLS = st.one_of(NUMBERS, TEXTS).filter(lambda text: not set(text) & set(',"\n
 _LINES = st.sampled_from(
     [
         "m,d=x f=1,g=2i,h=\"x\",t=true 1700000000000", "m a=1.5", "m,id=d1 id=7i,a=9007199254740993i,b=\"lf\n\" -5", "# x", "", "m f=1e400",
-        "m,=x f=1", "m f=18446744073709551615u 7", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t", "m f=1 5\r", "\ufeffm f=1 6", "\r",
+        "m,=x f=1", "m f=18446744073709551615u 7", "m f=7u,g=2i,h=0u,id=3u 8", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t", "m f=1 5\r", "\ufeffm f=1 6", "\r",
     ]
 )  # fmt: skip
 
@@ -416,10 +416,8 @@ def _fields(draw: Any, words: Words, depth: int, paths: Any, stars: bool, has_ta
                     st.sampled_from([["a*"], ["*d", "b"], ["p_*"], [words["a"] or "x"]])
                 )
             if draw(st.booleans()):
-                star |= {
-                    "cast": True,
-                    "type": draw(st.sampled_from(["integer", "unsigned", "float", "string", "auto"])),
-                }
+                kind = draw(st.sampled_from(["integer", "unsigned", "float", "string", "auto", "payload"]))
+                star |= {"cast": kind != "payload", "type": kind}
             elif draw(st.booleans()):
                 star["cast"] = "numbers"
             if draw(st.booleans()):
@@ -470,6 +468,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "string": ["", 'say "hi"', "x"],
     "boolean": [True, False],
     "auto": [1.5, "x", True],
+    "payload": [1.5, "x", True, 7],
 }
 
 
@@ -480,7 +479,9 @@ def field(draw: Any, paths: Any) -> dict[str, Any]:
     if draw(st.booleans()) or kind != "float":
         item["type"] = kind
     if draw(st.booleans()):
-        item["cast"] = draw(st.sampled_from([False, True, "numbers"] if kind == "auto" else [False, True]))
+        item["cast"] = draw(
+            st.sampled_from({"auto": [False, True, "numbers"], "payload": [False]}.get(kind, [False, True]))
+        )
     if draw(st.integers(0, 2)) == 0:
         item["on_bad_value"] = draw(st.sampled_from(["omit", "omit", "fail"]))
     more = draw(st.sampled_from(["default", "required", "plain"]))

@@ -51,10 +51,11 @@ _GIVING = {
     FieldType.STRING: "a string",
     FieldType.BOOLEAN: "a boolean",
     FieldType.AUTO: SCALAR,
+    FieldType.PAYLOAD: SCALAR,
 }
 _CASTING = {
     **dict.fromkeys((FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED), "a string or a number"),
-    **dict.fromkeys((FieldType.STRING, FieldType.BOOLEAN, FieldType.AUTO), SCALAR),
+    **dict.fromkeys((FieldType.STRING, FieldType.BOOLEAN, FieldType.AUTO, FieldType.PAYLOAD), SCALAR),
 }
 
 
@@ -349,6 +350,11 @@ class _Point:
     def cast(self, options: Mapping[str, JSON], kind: FieldType, pointer: str) -> Cast:
         comma = object_of(object_of(self.reading.tree.get("from")).get("payload")).get("decimal") == ","
         cast = options.get("cast")
+        if cast and kind is FieldType.PAYLOAD:
+            hint = "remove `cast`, or declare `type: auto`"
+            message = "`type: payload` takes values as they are, so nothing is converted"
+            self.reading.report("IFX181", join_pointer(pointer, "cast"), message, hint=hint)
+            return False
         if cast != "numbers":
             return with_comma(cast is True) if comma else cast is True
         if kind is not FieldType.AUTO:

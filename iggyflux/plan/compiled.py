@@ -19,6 +19,7 @@ from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads.binary import is_plain
 from iggyflux.payloads.compression import EXPANDED_BY
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
@@ -27,7 +28,7 @@ from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
-from iggyflux.records import Failure, LazyMessages, Message, Rendered
+from iggyflux.records import JSON, Failure, LazyMessages, Message, Rendered
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
@@ -83,9 +84,12 @@ class CompiledPlan:
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
         exec(compile(generated.source, f"<plan of {writer.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
-            decode = FORMATS[writer.source.payload.format].decode
+            form = FORMATS[writer.source.payload.format]
             options, strict = writer.source.payload.options, writer.source.strict
+            decode, typed = form.decode, form.decode_typed if writer.keeps_types else None
             self._decode = lambda payload: decode(payload, options, reads, strict)
+            if typed is not None:
+                self._decode = lambda payload: _plain(typed(payload, options, reads, strict))
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
@@ -353,6 +357,13 @@ def _casts_numbers(writer: Writer) -> bool:
     fields = [(item.cast, item.type) for spec in writer.points for item in spec.fields]
     stars = [(star.cast, star.type) for spec in writer.points for star in spec.field_stars]
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
+
+
+def _plain(tree: JSON) -> JSON:
+    """Return `tree`; raise RecordError if it has unsigned integers, which only the reference plan tells from others."""
+    if not is_plain(tree):
+        raise RecordError("", "an unsigned integer")
+    return tree
 
 
 def _index(found: tuple[int, str, int, str]) -> int:
