@@ -238,7 +238,18 @@ def _csv(words: Words) -> Any:
     return st.builds(lambda first, rows: "\n".join([first, *rows]).encode(), header, st.lists(row, max_size=3))
 
 
+_XML = st.sampled_from(
+    [
+        '<d id="d1"><a>7</a><id>3</id><b>x</b></d>', "<d><a>7.5</a><a>2</a></d>", "<a>-7</a>", "<b/>", "<d", "<xs><a>1</a><b> x </b></xs>",
+        '<d xmlns="u"><xs><a>1</a></xs><xs><a>n/a</a></xs></d>', "<!DOCTYPE d [<!ENTITY a '7'>]><d><a>&a;</a></d>", "<c>true</c>",
+    ]
+)  # fmt: skip
+_LOGFMT = st.lists(
+    st.sampled_from(["a=7", "a=7.5", "id=3", 'b="x y"', "b=x", "c", "c=true", "t=1700000000000", 'd="', "a=9007199254740993.0", 'xs="\\u00e9"'])
+)  # fmt: skip
 OTHER_PAYLOADS: dict[str, Any] = {
+    "xml": lambda _: _XML.map(str.encode),
+    "logfmt": lambda _: _LOGFMT.map(lambda pairs: " ".join(pairs).encode()),
     "csv": _csv,
     "influx": lambda _: st.lists(_LINES, max_size=3).map(lambda lines: "\n".join(lines).encode()),
     "text": lambda _: st.lists(_CELLS, max_size=3).map(lambda words: " ".join(words).encode()),
@@ -498,15 +509,21 @@ def as_yaml(document: dict[str, Any]) -> str:
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
-FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw"]
+FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw", "xml", "logfmt"]
 CSV_OPTIONS: list[dict[str, Any]] = [
     {}, {"trim": True}, {"comment": "#"}, {"skip": 1, "trim": True}, {"units_row": True}, {"decimal": ","},
 ]  # fmt: skip
-OPTIONS = {"text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"}, "influx": {"precision": "ms"}}
+OPTIONS = {
+    "xml": {"lists": ["xs"]},
+    "text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"},
+    "influx": {"precision": "ms"},
+}
 # The names that a format itself gives to its members.
 OWN_NAMES = {
     "influx": ("time", "measurement", "global", "fields", "d", "tags", "class"),
     "text": ("lambda", "class", "a", "b", "c", "d", "e"),
+    "xml": ("a", "b", "c", "d", "id", "xs", "t"),
+    "logfmt": ("a", "b", "c", "d", "id", "xs", "t"),
 }
 
 

@@ -42,7 +42,7 @@ from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, 
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")
-TEXTS_ONLY = ("csv", "text")
+TEXTS_ONLY = ("csv", "text", "xml", "logfmt")
 SCALAR = "a string, a number or a boolean"
 _GIVING = {
     FieldType.FLOAT: "a number",

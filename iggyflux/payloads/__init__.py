@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, raw, text
+from iggyflux.payloads import cbor, csv_, influx, json_, logfmt, msgpack, raw, text, xml_
 from iggyflux.payloads.compression import compress, expand
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
 from iggyflux.payloads.json_ import check_json_bytes
@@ -22,6 +22,8 @@ FORMATS: dict[str, Format] = {
     "text": text.FORMAT,
     "raw": raw.FORMAT,
     "influx": influx.FORMAT,
+    "xml": xml_.FORMAT,
+    "logfmt": logfmt.FORMAT,
 }
 
 

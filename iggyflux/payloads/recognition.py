@@ -79,8 +79,8 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         yield from _looks_of_base64(payload, declared)
     if declared == "json":
         yield from _looks_of_broken_json(payload)
-    if _XML.match(payload):
-        yield "it looks like XML", "declare `payload: text`, and take parts of it with expressions"
+    if declared != "xml" and _XML.match(payload):
+        yield "it looks like XML", "declare `payload: xml`"
     for name, (words, is_it) in _FORMATS.items():
         if name != declared and is_it(payload):
             yield f"it looks like {words}", f"declare `payload: {name}`"
