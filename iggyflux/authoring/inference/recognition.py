@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from iggyflux.authoring.inference.logfmt import logfmt_captures, logfmt_pattern, logfmt_trees
+from iggyflux.authoring.inference.logfmt import LEAST_PAIRS, logfmt_captures, logfmt_pattern, logfmt_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
@@ -58,6 +58,8 @@ def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
     as_json = [(sample.line, sample.message.payload) for sample in read_samples(data.splitlines(True), Coordinates())]
     if found := _json([payload for _, payload in as_json], [line for line, _ in as_json]):
         return found
+    if found := _xml([payload for _, payload in as_json], [line for line, _ in as_json]) or _xml([data], [1]):
+        return found
     is_text = _is_utf8(data)
     if is_text and (table := _table([data], [1])):
         return table
@@ -75,7 +77,7 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
     if set(ways := [recognized(payload) for payload in payloads]) != {"none"}:
         return _compressed(payloads, numbers, ways)
-    for recognize in (_json, _binary, _line_protocol, _key_value, _table):
+    for recognize in (_json, _xml, _binary, _line_protocol, _logfmt, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
     raise _unrecognized(payloads, numbers)
@@ -98,7 +100,7 @@ def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequen
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
     """Return what is wrong, as seen from the format that most payloads have."""
     decoded = [_decodes("json", payload) for payload in payloads]
-    hint = "JSON, CSV, MessagePack, CBOR, line protocol and text with key=value are recognized"
+    hint = "JSON, CSV, XML, MessagePack, CBOR, line protocol and text with key=value are recognized"
     bad = decoded.index(False)
     if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
         try:
@@ -164,6 +166,41 @@ def _json(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | Non
     elif len(payloads) == 1:
         how += ", one document"
     return Recognized("json", list(payloads), trees, list(numbers), how, has_non_finite="NaN" in how)
+
+
+def _xml(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """XML; an element that is there once in some places and several times in others is a list everywhere."""
+    if not all(map(_TAG.match, payloads)):
+        return None
+    trees = _trees("xml", payloads, {})
+    if trees is None:
+        return None
+    kinds: set[tuple[str, bool]] = set()
+    for tree in trees:
+        _note_lists(tree, kinds)
+    lists: list[JSON] = [name for name, is_list in sorted(kinds) if is_list and (name, False) in kinds]
+    options: dict[str, JSON] = {"lists": lists} if lists else {}
+    how = "XML" if len(payloads) > 1 else "XML; the file is one message (dry-run: --whole)"
+    return Recognized("xml", list(payloads), _trees("xml", payloads, options) or trees, list(numbers), how, options)
+
+
+_TAG: Final = re.compile(rb"\s*+<[!?A-Za-z_]")
+
+
+def _note_lists(tree: JSON, kinds: set[tuple[str, bool]]) -> None:
+    """Add each name in `tree` to `kinds`, and whether it is a list there."""
+    if isinstance(tree, dict):
+        kinds.update((name, isinstance(value, list)) for name, value in tree.items())
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        _note_lists(value, kinds)
+
+
+def _logfmt(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """Nothing but key=value, in orders that differ: a pattern reads those in one order, also among other text."""
+    trees = _trees("logfmt", payloads, {})
+    if trees is None or any(len(tree) < LEAST_PAIRS or True in tree.values() for tree in trees):  # type: ignore[arg-type,union-attr]
+        return None
+    return Recognized("logfmt", list(payloads), trees, list(numbers), "logfmt")
 
 
 def _binary(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
