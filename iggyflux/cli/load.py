@@ -239,7 +239,7 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
     payload, needs_time = writer.source.payload, reads_arrival(writer)
     if not envelope:
         try:
-            check_lines_can_hold(payload.format)
+            check_lines_can_hold(payload.format, payload.compression)
         except SampleError as error:
             raise click.UsageError(f"{error.reason} (add --envelope)") from error
     if message_time is not None and envelope:

@@ -180,6 +180,19 @@ def auto_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
     return converted_texts(column, fallback, FieldType.AUTO, False)
 
 
+def payload_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
+    """Return numbers with the suffix of their type, strings with their quotes, and booleans."""
+    kinds = set(map(type, column)) - {type(None)}
+    if kinds == {float}:
+        return float_texts(column, fallback)  # type: ignore[arg-type]
+    if kinds == {str}:
+        return string_texts(column, fallback)  # type: ignore[arg-type]
+    if kinds == {int}:
+        whole = any_integer_texts(column, fallback)
+        return _texts([None if text is None else f"{text}i" for text in whole])
+    return converted_texts(column, fallback, FieldType.PAYLOAD, False)
+
+
 COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
     FieldType.FLOAT: any_float_texts,
     FieldType.INTEGER: any_integer_texts,
@@ -187,6 +200,7 @@ COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
     FieldType.STRING: string_texts,
     FieldType.BOOLEAN: boolean_texts,
     FieldType.AUTO: auto_texts,
+    FieldType.PAYLOAD: payload_texts,
 }
 """The column function of each type, for values of any type."""
 
@@ -203,7 +217,7 @@ def converted_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType,
             texts.append(None)
             continue
         try:
-            text = scalar_text(convert(value, kind, cast))
+            text = scalar_text(convert(value, kind, cast), kind)
         except RecordError:
             text = None
         if text is None:
@@ -212,15 +226,18 @@ def converted_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType,
     return _texts(texts)
 
 
-def scalar_text(value: Scalar) -> str | None:
-    """Return a converted value without the suffix of its type; None if only the reference plan can judge it."""
+def scalar_text(value: Scalar, kind: FieldType) -> str | None:
+    """Return a converted value, without the suffix of its type unless `kind` is PAYLOAD.
+
+    Return None if only the reference plan can judge it.
+    """
     if isinstance(value, bool):
         return _BOOLEANS[value]
     if isinstance(value, str):
         return f'"{escape_string(value)}"' if len(value) < _STRING_LIMIT and _encodable(value) else None
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else None
-    return int.__repr__(value)
+    return f"{int.__repr__(value)}i" if kind is FieldType.PAYLOAD else int.__repr__(value)
 
 
 def _encodable(text: str) -> bool:

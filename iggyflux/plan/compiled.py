@@ -15,11 +15,13 @@ from typing import Any
 
 import msgspec
 
-from iggyflux.errors import RecordError
+from iggyflux.errors import DecodeError, RecordError
 from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads.binary import is_plain
+from iggyflux.payloads.compression import EXPANDED_BY
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
@@ -27,7 +29,7 @@ from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
-from iggyflux.records import Failure, LazyMessages, Message, Rendered, payload_bytes
+from iggyflux.records import JSON, Failure, LazyMessages, Message, Rendered, payload_bytes
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
@@ -61,6 +63,7 @@ class CompiledPlan:
         self._decode: Decode
         self._fault: str | None = None
         self._is_json = writer.source.payload.format == "json"
+        self._compression = writer.source.payload.compression
         self._strict = writer.source.strict
         self._is_bounded_by_size = False
         self.interpreted: tuple[tuple[Expression, Interpreted], ...] = ()
@@ -82,21 +85,28 @@ class CompiledPlan:
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
         exec(compile(generated.source, f"<plan of {writer.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
-            decode = FORMATS[writer.source.payload.format].decode
+            form = FORMATS[writer.source.payload.format]
             options, strict = writer.source.payload.options, writer.source.strict
+            decode, typed = form.decode, form.decode_typed if writer.keeps_types else None
             self._decode = lambda payload: decode(payload, options, reads, strict)
+            if typed is not None:
+                self._decode = lambda payload: _plain(typed(payload, options, reads, strict))
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
         self._namespace = namespace
-        self._is_bounded_by_size = self._is_json and generated.is_static and not generated.interpreted
+        is_plain = self._is_json and self._compression == "none"
+        self._is_bounded_by_size = is_plain and generated.is_static and not generated.interpreted
         self.interpreted = generated.interpreted
 
     def decode(self, messages: Sequence[Message]) -> list[Any]:
         """Return the decoded payloads of good messages: what is read of them, nothing checked.  For measurements."""
-        return list(map(self._decode, _payloads(messages)))
+        payloads = _payloads(messages)
+        if self._compression != "none":
+            payloads = [expand(payload, self._compression) for payload in payloads]
+        return list(map(self._decode, payloads))
 
     @contextmanager
     def timing(self, seconds: Callable[[], float]) -> Iterator[dict[Interpreted, float]]:
@@ -185,6 +195,8 @@ class CompiledPlan:
     def _render(self, run: Callable[..., Any], messages: Sequence[Message], work: Work) -> Rendered:
         payloads = _payloads(messages)
         fallback: set[int] = set()
+        if self._compression != "none":
+            payloads = self._expand(payloads, fallback)
         self._find_fallback(payloads, fallback)
         roots = self._decode_all(payloads, fallback)
         kept: Sequence[int] = range(len(messages))
@@ -200,6 +212,23 @@ class CompiledPlan:
         check_characters(work.characters, MAX_LINE_CHARACTERS)
         fallback.update(kept[position] for position in inner_fallback)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback, work)
+
+    def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
+        """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
+        expanded: list[bytes] = []
+        expand = EXPANDED_BY[self._compression]
+        size = 0
+        for index, payload in enumerate(payloads):
+            try:
+                whole = expand(payload)
+            except DecodeError:
+                fallback.add(index)
+                whole = b""
+            size += len(whole)
+            if size > MAX_BYTES_AT_ONCE and len(payloads) > 1:
+                raise MayBeTooMuch
+            expanded.append(whole)
+        return expanded
 
     def _find_fallback(self, payloads: list[bytes], fallback: set[int]) -> None:
         """Add the payloads to `fallback` that only the reference plan can judge.
@@ -356,6 +385,13 @@ class _Merged:
         self.indices += indices[start:stop]
         self.times += times[start:stop]
         self.buckets += buckets[start:stop] if buckets else ()
+
+
+def _plain(tree: JSON) -> JSON:
+    """Return `tree`; raise RecordError if it has unsigned integers, which only the reference plan tells from others."""
+    if not is_plain(tree):
+        raise RecordError("", "an unsigned integer")
+    return tree
 
 
 _Made = tuple[list[str], Sequence[int], Sequence[int]]
