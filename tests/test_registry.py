@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 import socket
@@ -343,12 +344,26 @@ def test_both_plans_look_schemas_up(fake: FakeRegistry, folder: Path, plan: Any)
     registry, mapping = asking(fake), load_mapping(folder / "m.yaml")
     messages = [Message(payload(each), offset=each) for each in (7, 8, 9, 7)]
 
-    rendered = AskingPlan(looking_up(mapping, registry).plan(plan), registry).render(messages)
+    rendered = AskingPlan(mapping, registry, plan).render(messages)
 
     assert [line.partition(" ")[0] for line in rendered.lines] == ["m,device=d1"] * 2
     assert [(each.index, each.code) for each in rendered.failures] == [(1, "IFX431"), (2, "IFX430")]
     assert fake.asked == [7, 8, 9]
     assert looking_up(mapping, registry).identity() == mapping.identity()
+    registry.close()
+
+
+def test_ids_are_found_in_compressed_payloads(fake: FakeRegistry, folder: Path) -> None:
+    fake.answers[7] = [says(200, KNOWN)]
+    text = DOCUMENT.replace("topic: t,", "topic: t, compression: gzip,")
+    (folder / "m.yaml").write_text(text)
+    registry, mapping = asking(fake), load_mapping(folder / "m.yaml")
+
+    rendered = AskingPlan(mapping, registry).render([Message(gzip.compress(payload(7))), Message(b"\x1f\x8bx")])
+
+    assert len(rendered.lines) == 1
+    assert [each.code for each in rendered.failures] == ["IFX450"]
+    assert fake.asked == [7]
     registry.close()
 
 

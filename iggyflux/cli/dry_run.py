@@ -39,11 +39,11 @@ from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_sam
 from iggyflux.errors import DocumentError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import is_text
 from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.schemas import AskingPlan, looking_up, registry_of
+from iggyflux.transports.schemas import AskingPlan, registry_of
 
 if TYPE_CHECKING:
     from iggyflux.transports.registry import SchemaRegistry
@@ -205,9 +205,15 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole:
         try:
             envelope = not whole and are_messages(lines, envelope)
             found = (
-                whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
+                whole_sample(lines.read(is_text=is_text(source.payload)), coordinates)
                 if whole
-                else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+                else read_samples(
+                    lines,
+                    coordinates,
+                    form=source.payload.format,
+                    compression=source.payload.compression,
+                    envelope=envelope,
+                )
             )
             for index, sample in enumerate(found):
                 if not index and not envelope:
@@ -281,8 +287,7 @@ class SampleRun:
         registry: SchemaRegistry | None = None,
     ) -> None:
         self.mapping = mapping
-        made = looking_up(mapping, registry).plan(plan, dialect=dialect, precision=precision, tags=tags)  # type: ignore[arg-type]
-        self.plan, self.precision = AskingPlan(made, registry), made.precision
+        self.plan = AskingPlan(mapping, registry, plan, dialect=dialect, precision=precision, tags=tags)
         self.form = form
         self.tally: Tally = Tally(series=count_series(mapping))
         self.looked_at: list[Message] = []
@@ -385,7 +390,7 @@ class SampleRun:
             return
         if self.shown > _SHOWN_FAILURES:
             talk(f"… and {plural(self.shown - _SHOWN_FAILURES, 'more failure')}")
-        for line in summary_lines(self.tally, self.mapping, self.precision):
+        for line in summary_lines(self.tally, self.mapping, self.plan.precision):
             talk(line)
         self._show_limit()
         for problem in check_samples(self.mapping, self.looked_at):

@@ -41,7 +41,7 @@ from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route, WriterPlan
 from iggyflux.transports.base import Worker
-from iggyflux.transports.schemas import AskingPlan, looking_up
+from iggyflux.transports.schemas import AskingPlan
 
 if TYPE_CHECKING:
     from iggyflux.transports.registry import SchemaRegistry
@@ -140,7 +140,7 @@ def _render(
     tags: Mapping[str, str],
     registry: SchemaRegistry | None = None,
 ) -> int:
-    plan = AskingPlan(looking_up(mapping, registry).plan(tags=tags), registry)
+    plan = AskingPlan(mapping, registry, tags=tags)
     printed, messages, lines, failures, failed = PrintedLines(), 0, 0, 0, 0
     while chunk := [kept.letter.message for kept in islice(letters, _BATCH)]:
         rendered: Any = plan.render(chunk)

@@ -5,11 +5,14 @@ So a plan stays a function of the message and of what it looks up: an id never g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from iggyflux.errors import DecodeError
 from iggyflux.mapping import Writer, WriterMapping
+from iggyflux.payloads import expand
 from iggyflux.payloads.avro.known import ids_of
 from iggyflux.pipeline import Pipeline
 from iggyflux.records import LazyMessages, Message, Rendered
@@ -43,22 +46,34 @@ def looking_up(mapping: WriterMapping, registry: SchemaRegistry | None) -> Write
     return replace(mapping, writer=replace(mapping.writer, source=replace(source, payload=payload)))
 
 
-def learn(registry: SchemaRegistry | None, messages: Sequence[Message]) -> None:
+def learn(registry: SchemaRegistry | None, messages: Sequence[Message], compression: str) -> None:
     """Ask the registry for what these messages need.  Blocks.  Raise `NotConnected` or `Stopped`."""
     if registry is not None:
         payloads = messages.payloads if isinstance(messages, LazyMessages) else [each.payload for each in messages]
-        registry.learn(ids_of(payloads))
+        registry.learn(ids_of(payloads if compression == "none" else _expanded(payloads, compression)))
+
+
+def _expanded(payloads: Sequence[bytes], compression: str) -> Iterator[bytes]:
+    """Yield what payloads expand to; the plan tells which cannot be expanded."""
+    for payload in payloads:
+        with suppress(DecodeError):
+            yield expand(payload, compression)
 
 
 class AskingPlan:
     """A plan that asks a registry before it renders; for commands, which may wait."""
 
-    def __init__(self, plan: Any, registry: SchemaRegistry | None) -> None:
-        self._plan = plan
+    def __init__(
+        self, mapping: WriterMapping, registry: SchemaRegistry | None, plan: Any = "compiled", **run: Any
+    ) -> None:
+        """`plan` and `run` are the arguments of `WriterMapping.plan`."""
+        self._plan = looking_up(mapping, registry).plan(plan, **run)
         self._registry = registry
+        self._compression = mapping.writer.source.payload.compression
+        self.precision = self._plan.precision
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders.  Raise `NotConnected` or `Stopped` if the registry is not there."""
-        learn(self._registry, messages)
+        learn(self._registry, messages, self._compression)
         rendered: Rendered = self._plan.render(messages)
         return rendered
