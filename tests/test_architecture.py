@@ -39,6 +39,7 @@ LAYERS: list[set[str]] = [
     {"audit"},
     {"sim"},
     {"authoring"},
+    {"importing"},
     {"archives"},
     {"engines"},
     {"editor"},
