@@ -59,6 +59,7 @@ FORMATS: Final[dict[str, Format]] = {
     "iggy-influxdb-source": Format(
         "connectors", "toml", "the connector influxdb_source of Apache Iggy", "convert_source"
     ),
+    "telegraf": Format("telegraf", "toml", "Telegraf"),
 }
 
 
@@ -86,14 +87,17 @@ def convert(form: str, text: str | bytes, *, file: str | None = None, options: O
     return _written(documents, f"by iggyflux import {form}")
 
 
+_KEPT_APART: Final = {"spread": "`spread: index`: {}; here all are kept", "collisions": "`collisions: merge`: {}"}
+
+
 def _written(documents: Documents, origin: str) -> Imported:
     report = documents.report
 
     def told(name: str) -> Callable[[str, str], None]:
         def tell(place: str, reason: str) -> None:
-            verdict = Verdict.APPROXIMATED if place == "spread" else Verdict.NOT_TAKEN
-            became = f"`spread: index`: {reason}; here all are kept" if place == "spread" else reason
-            report.add(0, f"{name}, {place}", verdict, became)
+            became = _KEPT_APART.get(place)
+            verdict = Verdict.NOT_TAKEN if became is None else Verdict.APPROXIMATED
+            report.add(0, f"{name}, {place}", verdict, reason if became is None else became.format(reason))
 
         return tell
 

@@ -108,10 +108,16 @@ def _keep_apart(draft: Draft, mapping: WriterMapping, tell: Tell) -> bool:
     changed = False
     for number in numbers:
         point = draft.points[number]
-        if "for_each" in point and "spread" not in point.get("timestamp", {}):
+        time = point.get("timestamp", {})
+        has_lists = "for_each" in point or "for_each" in draft.tree
+        if has_lists and "spread" not in time and time.get("format") != "unix_ns":
             point["timestamp"] = {**point.get("timestamp", {}), "spread": "index"}
             tell("spread", "points of one message had the same tags and time, so that InfluxDB kept the last only")
             changed = True
+    if numbers and not changed and "collisions" not in draft.tree:
+        draft.tree["collisions"] = "merge"
+        tell("collisions", "points of one message have the same tags and time, which InfluxDB merges")
+        changed = True
     return changed
 
 

@@ -1,0 +1,307 @@
+"""Telegraf's formats of payloads: what each makes of a message, as points.  A format is a function and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from iggyflux.importing.configuration import Part
+from iggyflux.importing.draft import Tree
+from iggyflux.importing.names import member, slug
+from iggyflux.importing.report import Verdict
+from iggyflux.importing.telegraf import grok, json_v2, xpath
+from iggyflux.importing.telegraf.gjson import NotExpressed, expression, steps
+from iggyflux.importing.telegraf.metric import TYPES
+from iggyflux.importing.telegraf.times import time_of
+from iggyflux.records import JSON
+
+
+@dataclass
+class Parsed:
+    """What a format makes of the payloads of an input."""
+
+    payload: JSON
+    points: list[Tree]
+    name: str
+    for_each: str = ""
+
+
+def _json_v2(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
+    points: list[Tree] = []
+    for config in part.parts("json_v2"):
+        try:
+            points += json_v2.points_of(config, kind, documents)
+        except NotExpressed as error:
+            config.not_taken(None, f"no expression for {error}")
+    return Parsed("json", [point for point in points if point["fields"]], _name(points, kind))
+
+
+def _json(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
+    query = part.text("json_query")
+    base = "@"
+    if query:
+        try:
+            base = expression(steps(query))
+            part.taken("json_query", f"`for_each: {base}`")
+        except NotExpressed as error:
+            part.not_taken("json_query", f"no expression for {error}")
+    found = json_v2.evaluated(base, documents)
+    is_one = bool(found) and not any(isinstance(value, list) for value in found)
+    elements = [each for value in found for each in (value if isinstance(value, list) else [value])]
+    known = _flattened(elements)
+
+    def path(key: str) -> str:
+        return known.get(key) or _guess(key)
+
+    tags: Tree = {}
+    for glob in part.texts("tag_keys"):
+        if any(sign in glob for sign in "*?["):
+            from fnmatch import fnmatchcase
+
+            tags |= {key: text for key, text in known.items() if fnmatchcase(key, glob)}
+            told = part.taken if known else part.approximated
+            told("tag_keys", "`tags`" if known else "`tags` without those of globs: give --samples")
+        else:
+            tags[glob] = path(glob)
+    if tags and "tag_keys" in part:
+        part.taken("tag_keys", "`tags`")
+    fields: Tree = {}
+    texts = part.texts("json_string_fields")
+    is_any = any(any(sign in glob for sign in "*?[") for glob in texts)
+    for key in texts:
+        if not any(sign in key for sign in "*?["):
+            fields[key] = {"expr": path(key), "type": "auto"}
+    time_key, name_key = part.text("json_time_key"), part.text("json_name_key")
+    star: Tree = {"expr": "@", "flatten": "_"}
+    left_out = [*tags, *([time_key] if time_key else []), *([name_key] if name_key else [])]
+    if left_out:
+        star["exclude"] = left_out
+    if not is_any:
+        star |= {"type": "float", "on_bad_value": "omit"}
+    fields["*"] = star
+    if texts:
+        told = part.approximated if is_any else part.taken
+        told("json_string_fields", "all texts and booleans are fields" if is_any else "`fields`")
+    point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": fields}
+    if name_key:
+        point["measurement"] = f"to_string({path(name_key)})"
+        part.taken("json_name_key", "`measurement`")
+    if time_key:
+        zone = part.text("json_timezone")
+        _put_time(part, point, path(time_key), "json_time_key", "json_time_format", zone)
+        if "json_timezone" in part:
+            part.taken("json_timezone", "`timestamp.timezone`")
+    part.not_needed("json_strict", because="a bad element fails alone, and is kept as a dead letter")
+    if is_one and base == "@":
+        return Parsed("json", [point], kind)
+    listed = base if found and all(isinstance(value, list) for value in found) else f"to_array({base})[]"
+    return Parsed("json", [point], kind, listed)
+
+
+def _flattened(elements: Sequence[JSON]) -> dict[str, str]:
+    """Return the expressions of all values of objects by the names that Telegraf's flattening gives them."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, str, JSON, int]] = [("", "", each, 0) for each in elements]
+    while waiting:
+        name, path, value, depth = waiting.pop(0)
+        if isinstance(value, dict) and depth < 20:
+            for key, inner in value.items():
+                waiting.append(
+                    (
+                        f"{name}_{key}" if name else key,
+                        f"{path}.{member(key)}" if path else member(key),
+                        inner,
+                        depth + 1,
+                    )
+                )
+        elif isinstance(value, list) and depth < 20 and name:
+            waiting += [(f"{name}_{n}", f"{path}[{n}]", inner, depth + 1) for n, inner in enumerate(value[:50])]
+        elif name:
+            found.setdefault(name, path)
+    return found
+
+
+def _guess(key: str) -> str:
+    parts = key.split("_")
+    if len(parts) == 1 or not all(parts):
+        return member(key)
+    return f"coalesce({member(key)}, {'.'.join(map(member, parts))})"
+
+
+def _put_time(part: Part, point: Tree, text: str, key: str, format_key: str, zone: str) -> None:
+    made = time_of(text, part.text(format_key), zone)
+    if made is None:
+        part.not_taken(key, "no format of ours is the same; the time of the message is used")
+        part.not_taken(format_key, "see the line of the time")
+        return
+    point["timestamp"] = made
+    part.taken(key, "`timestamp.expr`")
+    part.taken(format_key, f"`timestamp.format: {made['format']}`")
+
+
+_CSV_LEFT: Final = {
+    "csv_skip_rows": 0,
+    "csv_metadata_rows": 0,
+    "csv_skip_columns": 0,
+    "csv_comment": "",
+    "csv_trim_space": False,
+    "csv_skip_values": [],
+    "csv_skip_errors": False,
+    "csv_tag_overwrite": False,
+    "csv_reset_mode": "",
+    "csv_metadata_separators": [],
+    "csv_metadata_trim_set": "",
+}
+
+
+def _csv(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
+    names, types = part.texts("csv_column_names"), part.texts("csv_column_types")
+    payload: Tree = {"format": "csv"}
+    rows = part.get("csv_header_row_count", int) or 0
+    if names and not rows:
+        payload["header"] = names
+        part.taken("csv_column_names", "`header` of the payload")
+    elif names:
+        part.not_taken("csv_column_names", "the names of the first line are used")
+    if "csv_header_row_count" in part:
+        told = part.taken if rows == 1 or (names and not rows) else part.not_taken
+        told("csv_header_row_count", "the first line has the names" if rows else "`header` of the payload")
+    if (delimiter := part.text("csv_delimiter")) and delimiter != ",":
+        payload["delimiter"] = delimiter
+    if "csv_delimiter" in part:
+        part.taken("csv_delimiter", "`delimiter` of the payload")
+    for key, default in _CSV_LEFT.items():
+        if key in part and part.tree[key] == default:
+            part.not_needed(key, because="the default")
+        elif key in part:
+            part.not_taken(key, "the payload format csv has no such option")
+    tags = {key: member(key) for key in part.texts("csv_tag_columns")}
+    if tags:
+        part.taken("csv_tag_columns", "`tags`")
+    point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
+    time, name = part.text("csv_timestamp_column"), part.text("csv_measurement_column")
+    used = {*tags, time, name}
+    if name:
+        point["measurement"] = member(name)
+        part.taken("csv_measurement_column", "`measurement`")
+    if time:
+        _put_time(part, point, member(time), "csv_timestamp_column", "csv_timestamp_format", part.text("csv_timezone"))
+        if "csv_timezone" in part:
+            part.taken("csv_timezone", "`timestamp.timezone`")
+    if names and types and len(names) == len(types):
+        for key, of_type in zip(names, types, strict=True):
+            made = TYPES.get(of_type, "string")
+            if key and key not in used:
+                point["fields"][key] = {"expr": member(key), "type": made} | (
+                    {} if made == "string" else {"cast": True}
+                )
+        part.taken("csv_column_types", "`type` of the fields, with `cast`")
+    else:
+        star: Tree = {"expr": "@", "type": "auto", "cast": True}
+        if used - {""}:
+            star["exclude"] = sorted(used - {""})
+        point["fields"]["*"] = star
+        if types:
+            part.not_taken("csv_column_types", "give `csv_column_names` too: a mapping has types by name")
+        became = "numbers are floats; Telegraf has integers where a cell is one: name those with `type: integer`"
+        part.remark(Verdict.APPROXIMATED, "csv", became)
+    return Parsed(payload, [point], kind, "@")
+
+
+def _influx(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
+    part.not_needed("influx_parser_type", because="there is one parser")
+    precision = {"1ns": "ns", "1us": "us", "1ms": "ms", "1s": "s"}.get(part.text("influx_timestamp_precision"))
+    payload: Tree = {"format": "influx"}
+    if precision:
+        payload["precision"] = precision
+        part.taken("influx_timestamp_precision", "`precision` of the payload")
+    became = "numbers of any field are floats: name the integers, as `count: {expr: fields.count, type: integer}`"
+    part.remark(Verdict.APPROXIMATED, "influx", became)
+    point = {
+        "measurement": "measurement",
+        "tags": {"*": "tags"},
+        "fields": {"*": "fields"},
+        "timestamp": {"expr": "time", "format": "unix_ns", "default": "message"},
+    }
+    return Parsed(payload if precision else "influx", [point], "influx", "@")
+
+
+_VALUES: Final[dict[str, Tree]] = {
+    "integer": {"type": "integer", "cast": True},
+    "int": {"type": "integer", "cast": True},
+    "long": {"type": "integer", "cast": True},
+    "float": {"type": "float", "cast": True},
+    "double": {"type": "float", "cast": True},
+    "string": {"type": "string"},
+    "boolean": {"type": "boolean", "cast": True},
+    "bool": {"type": "boolean", "cast": True},
+    "auto_integer": {"type": "auto", "cast": "numbers"},
+    "auto_float": {"type": "auto", "cast": "numbers"},
+}
+
+
+def _value(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
+    of_type = part.text("data_type") or "integer"
+    key = part.text("value_field_name") or "value"
+    if "value_field_name" in part:
+        part.taken("value_field_name", f"the field `{key}`")
+    if of_type == "base64":
+        part.taken("data_type", "`payload: raw`, which is base64")
+        return Parsed(
+            "raw",
+            [{"measurement": {"const": kind}, "tags": {}, "fields": {key: {"expr": "@", "type": "string"}}}],
+            kind,
+        )
+    options = _VALUES.get(of_type)
+    if options is None:
+        part.not_taken("data_type", "an unknown type")
+        return Parsed("text", [], kind)
+    text = "trim(@)" if of_type in ("string", "auto_integer", "auto_float") else r"regex_capture(@, '\S+\s*$')"
+    if of_type not in ("string", "auto_integer", "auto_float"):
+        text = f"trim({text})"
+    if "data_type" in part:
+        told = part.approximated if of_type == "auto_integer" else part.taken
+        told("data_type", f"`type: {options['type']}`" + ("; integers are floats" if of_type == "auto_integer" else ""))
+    field_tree = {"expr": text, **options}
+    return Parsed("text", [{"measurement": {"const": kind}, "tags": {}, "fields": {key: field_tree}}], kind)
+
+
+def _grok(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
+    made = grok.read(part, kind)
+    if made is None:
+        return Parsed("text", [], kind)
+    return Parsed({"format": "text", "pattern": made[0]}, [made[1]], kind)
+
+
+def _xpath(payload: str) -> Callable[[Part, str, Sequence[JSON]], Parsed]:
+    def read(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
+        return Parsed(payload, xpath.points_of(part, kind, documents), kind)
+
+    return read
+
+
+def _name(points: Sequence[Tree], kind: str) -> str:
+    first: Any = points[0]["measurement"] if points else kind
+    return slug(str(first["const"])) if isinstance(first, dict) else kind
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A format of payloads: the one of ours, and what reads an input."""
+
+    payload: str
+    read: Callable[[Part, str, Sequence[JSON]], Parsed] = field(repr=False)
+
+
+PARSERS: Final[dict[str, Parser]] = {
+    "json_v2": Parser("json", _json_v2),
+    "json": Parser("json", _json),
+    "csv": Parser("csv", _csv),
+    "influx": Parser("influx", _influx),
+    "value": Parser("text", _value),
+    "grok": Parser("text", _grok),
+    "xpath_json": Parser("json", _xpath("json")),
+    "xpath_msgpack": Parser("msgpack", _xpath("msgpack")),
+    "xpath_cbor": Parser("cbor", _xpath("cbor")),
+}
