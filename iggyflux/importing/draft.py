@@ -197,8 +197,9 @@ def _removed(tree: Any, parts: Sequence[str]) -> bool:
 
 def document_text(draft: Draft) -> str:
     tree = dict(draft.tree)
-    if len(draft.points) == 1:
-        tree["points"] = draft.points[0]
+    if "points" in tree:
+        points = [{key: value for key, value in point.items() if value != {}} for point in draft.points]
+        tree["points"] = points[0] if len(points) == 1 else points
     return tree_text(tree, draft.comments, draft.notes, "mapping")
 
 

@@ -7,7 +7,6 @@ An input is only what carried the payload: here it is a topic of Apache Iggy.  `
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT
 from iggyflux.importing.names import slug
 from iggyflux.importing.report import Verdict
-from iggyflux.importing.telegraf import carriers, filters, outputs, processors
+from iggyflux.importing.telegraf import carriers, filters, metric, outputs, processors
 from iggyflux.importing.telegraf.formats import PARSERS, Parsed
 from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Message
@@ -40,10 +39,13 @@ def convert(configuration: Configuration, options: Options) -> Documents:
             continue
         for step in steps:
             processors.apply(step, draft)
+        draft.name = slug(part.text("alias") or metric.name_of(draft.points[0]) or draft.name)
         documents.drafts.append(draft)
         if not host_is_told and not root.part("agent").flag("omit_hostname") and "host" not in tags:
             host_is_told = True
-            became = "the tag `host` with the name of Telegraf's machine is not written; add `tags: {host: …}` to the pipeline"
+            became = (
+                "the tag `host`, the name of Telegraf's machine, is not written: add `tags: {host: …}` to the pipeline"
+            )
             part.remark(Verdict.APPROXIMATED, "agent.hostname", became)
     processors.close(steps)
     for kind, parts in root.part("aggregators").children():
@@ -106,12 +108,11 @@ def _draft(kind: str, part: Part, options: Options) -> Draft | None:
     if not tree["points"]:
         part.not_taken(None, "its filters drop every metric")
         return None
-    name = part.text("alias") or f"{kind}-{parsed.name}"
     part.not_needed("alias", because="the name of the file")
     if not any("timestamp" in point for point in points):
         became = "points have the time at which Iggy stored the message; Telegraf takes its own clock"
         part.remark(Verdict.APPROXIMATED, "time", became)
-    return Draft(slug(re.sub(r"_consumer|^file-|^tail-", "", name)), tree, {}, [], options.samples)
+    return Draft(slug(kind.removesuffix("_consumer")), tree, {}, [], options.samples)
 
 
 def decoded(samples: Sequence[Message], payload: str) -> list[JSON]:
@@ -129,6 +130,6 @@ def decoded(samples: Sequence[Message], payload: str) -> list[JSON]:
 def _no_options(payload: str) -> Any:
     from iggyflux.mapping import parse_mapping
 
-    text = f"iggyflux: 1\nkind: writer\nfrom: {{stream: s, topic: t, payload: {payload}}}\npoints: {{measurement: {{const: m}}}}\n"
+    text = f"iggyflux: 1\nkind: writer\nfrom: {{stream: s, topic: t, payload: {payload}}}\npoints: {{measurement: m}}\n"
     mapping = parse_mapping(text, format="yaml", name="m")
     return mapping.writer.source.payload.options  # type: ignore[union-attr]  # it is a writer

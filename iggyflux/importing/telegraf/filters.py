@@ -35,7 +35,7 @@ def apply(part: Part, point: Tree) -> None:
 
 
 def choose(part: Part, point: Tree) -> bool:
-    """Drop a point, or write it on a condition, as namepass, namedrop, tagpass and tagdrop say; return if it is kept."""
+    """Drop a point, or write it on a condition, as namepass, namedrop, tagpass and tagdrop say; return if it is."""
     name = metric.name_of(point)
     for key, keeps in (("namepass", True), ("namedrop", False)):
         globs = part.texts(key)
@@ -52,7 +52,7 @@ def choose(part: Part, point: Tree) -> bool:
             part.taken(key, "`where`")
     for key, keeps in (("tagpass", True), ("tagdrop", False)):
         conditions = []
-        for tag, _ in part.part(key).tree.items():
+        for tag in part.part(key).tree:
             globs = part.part(key).texts(tag)
             value = point["tags"].get(tag)
             if value is not None and globs:

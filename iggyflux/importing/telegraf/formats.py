@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from fnmatch import fnmatchcase
+from typing import Final
 
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
-from iggyflux.importing.names import member, slug
+from iggyflux.importing.names import member
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf import grok, json_v2, xpath
 from iggyflux.importing.telegraf.gjson import NotExpressed, expression, steps
@@ -23,7 +24,6 @@ class Parsed:
 
     payload: JSON
     points: list[Tree]
-    name: str
     for_each: str = ""
 
 
@@ -34,69 +34,85 @@ def _json_v2(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
             points += json_v2.points_of(config, kind, documents)
         except NotExpressed as error:
             config.not_taken(None, f"no expression for {error}")
-    return Parsed("json", [point for point in points if point["fields"]], _name(points, kind))
+    return Parsed("json", [point for point in points if point["fields"]])
 
 
 def _json(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
-    query = part.text("json_query")
-    base = "@"
-    if query:
-        try:
-            base = expression(steps(query))
-            part.taken("json_query", f"`for_each: {base}`")
-        except NotExpressed as error:
-            part.not_taken("json_query", f"no expression for {error}")
+    base = _query(part)
     found = json_v2.evaluated(base, documents)
-    is_one = bool(found) and not any(isinstance(value, list) for value in found)
-    elements = [each for value in found for each in (value if isinstance(value, list) else [value])]
-    known = _flattened(elements)
-
-    def path(key: str) -> str:
-        return known.get(key) or _guess(key)
-
-    tags: Tree = {}
-    for glob in part.texts("tag_keys"):
-        if any(sign in glob for sign in "*?["):
-            from fnmatch import fnmatchcase
-
-            tags |= {key: text for key, text in known.items() if fnmatchcase(key, glob)}
-            told = part.taken if known else part.approximated
-            told("tag_keys", "`tags`" if known else "`tags` without those of globs: give --samples")
-        else:
-            tags[glob] = path(glob)
-    if tags and "tag_keys" in part:
-        part.taken("tag_keys", "`tags`")
-    fields: Tree = {}
-    texts = part.texts("json_string_fields")
-    is_any = any(any(sign in glob for sign in "*?[") for glob in texts)
-    for key in texts:
-        if not any(sign in key for sign in "*?["):
-            fields[key] = {"expr": path(key), "type": "auto"}
+    known = _flattened([each for value in found for each in (value if isinstance(value, list) else [value])])
+    tags = _json_tags(part, known)
     time_key, name_key = part.text("json_time_key"), part.text("json_name_key")
-    star: Tree = {"expr": "@", "flatten": "_"}
-    left_out = [*tags, *([time_key] if time_key else []), *([name_key] if name_key else [])]
-    if left_out:
-        star["exclude"] = left_out
-    if not is_any:
-        star |= {"type": "float", "on_bad_value": "omit"}
-    fields["*"] = star
-    if texts:
-        told = part.approximated if is_any else part.taken
-        told("json_string_fields", "all texts and booleans are fields" if is_any else "`fields`")
-    point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": fields}
+    point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
+    _json_fields(part, point, known, [*tags, *filter(None, [time_key, name_key])])
     if name_key:
-        point["measurement"] = f"to_string({path(name_key)})"
+        point["measurement"] = f"to_string({_path(known, name_key)})"
         part.taken("json_name_key", "`measurement`")
     if time_key:
         zone = part.text("json_timezone")
-        _put_time(part, point, path(time_key), "json_time_key", "json_time_format", zone)
+        _put_time(part, point, _path(known, time_key), "json_time_key", "json_time_format", zone)
         if "json_timezone" in part:
             part.taken("json_timezone", "`timestamp.timezone`")
     part.not_needed("json_strict", because="a bad element fails alone, and is kept as a dead letter")
-    if is_one and base == "@":
-        return Parsed("json", [point], kind)
-    listed = base if found and all(isinstance(value, list) for value in found) else f"to_array({base})[]"
-    return Parsed("json", [point], kind, listed)
+    are_lists = [isinstance(value, list) for value in found]
+    if found and not any(are_lists) and base == "@":
+        return Parsed("json", [point])
+    return Parsed("json", [point], base if found and all(are_lists) else f"to_array({base})[]")
+
+
+def _query(part: Part) -> str:
+    """Return the expression of what is parsed: the whole message, or the part that `json_query` names."""
+    query = part.text("json_query")
+    if not query:
+        return "@"
+    try:
+        base = expression(steps(query))
+    except NotExpressed as error:
+        part.not_taken("json_query", f"no expression for {error}")
+        return "@"
+    part.taken("json_query", f"`for_each: {base}`")
+    return base
+
+
+def _path(known: dict[str, str], key: str) -> str:
+    return known.get(key) or _guess(key)
+
+
+def _json_tags(part: Part, known: dict[str, str]) -> Tree:
+    tags: Tree = {}
+    globs = part.texts("tag_keys")
+    for glob in globs:
+        if _is_glob(glob):
+            tags |= {key: text for key, text in known.items() if fnmatchcase(key, glob)}
+        else:
+            tags[glob] = _path(known, glob)
+    if any(map(_is_glob, globs)) and not known:
+        part.approximated("tag_keys", "`tags` without those of globs: give --samples")
+    elif globs:
+        part.taken("tag_keys", "`tags`")
+    return tags
+
+
+def _json_fields(part: Part, point: Tree, known: dict[str, str], used: list[str]) -> None:
+    """Put the fields of `json` into a point: all numbers, and the texts and booleans that are named."""
+    texts = part.texts("json_string_fields")
+    is_any = any(map(_is_glob, texts))
+    for key in texts:
+        if not _is_glob(key):
+            point["fields"][key] = {"expr": _path(known, key), "type": "auto"}
+    star: Tree = {"expr": "@", "flatten": "_"}
+    if used:
+        star["exclude"] = used
+    if not is_any:
+        star |= {"type": "float", "on_bad_value": "omit"}
+    point["fields"]["*"] = star
+    if texts:
+        told = part.approximated if is_any else part.taken
+        told("json_string_fields", "all texts and booleans are fields" if is_any else "`fields`")
+
+
+def _is_glob(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
 
 
 def _flattened(elements: Sequence[JSON]) -> dict[str, str]:
@@ -156,7 +172,25 @@ _CSV_LEFT: Final = {
 
 
 def _csv(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
-    names, types = part.texts("csv_column_names"), part.texts("csv_column_types")
+    names = part.texts("csv_column_names")
+    payload = _csv_payload(part, names)
+    tags = {key: member(key) for key in part.texts("csv_tag_columns")}
+    if tags:
+        part.taken("csv_tag_columns", "`tags`")
+    point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
+    time, name = part.text("csv_timestamp_column"), part.text("csv_measurement_column")
+    if name:
+        point["measurement"] = member(name)
+        part.taken("csv_measurement_column", "`measurement`")
+    if time:
+        _put_time(part, point, member(time), "csv_timestamp_column", "csv_timestamp_format", part.text("csv_timezone"))
+        if "csv_timezone" in part:
+            part.taken("csv_timezone", "`timestamp.timezone`")
+    _csv_fields(part, point, names, sorted({*tags, time, name} - {""}))
+    return Parsed(payload, [point], "@")
+
+
+def _csv_payload(part: Part, names: list[str]) -> Tree:
     payload: Tree = {"format": "csv"}
     rows = part.get("csv_header_row_count", int) or 0
     if names and not rows:
@@ -176,20 +210,12 @@ def _csv(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: A
             part.not_needed(key, because="the default")
         elif key in part:
             part.not_taken(key, "the payload format csv has no such option")
-    tags = {key: member(key) for key in part.texts("csv_tag_columns")}
-    if tags:
-        part.taken("csv_tag_columns", "`tags`")
-    point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
-    time, name = part.text("csv_timestamp_column"), part.text("csv_measurement_column")
-    used = {*tags, time, name}
-    if name:
-        point["measurement"] = member(name)
-        part.taken("csv_measurement_column", "`measurement`")
-    if time:
-        _put_time(part, point, member(time), "csv_timestamp_column", "csv_timestamp_format", part.text("csv_timezone"))
-        if "csv_timezone" in part:
-            part.taken("csv_timezone", "`timestamp.timezone`")
-    if names and types and len(names) == len(types):
+    return payload
+
+
+def _csv_fields(part: Part, point: Tree, names: list[str], used: list[str]) -> None:
+    types = part.texts("csv_column_types")
+    if names and len(names) == len(types):
         for key, of_type in zip(names, types, strict=True):
             made = TYPES.get(of_type, "string")
             if key and key not in used:
@@ -197,16 +223,15 @@ def _csv(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: A
                     {} if made == "string" else {"cast": True}
                 )
         part.taken("csv_column_types", "`type` of the fields, with `cast`")
-    else:
-        star: Tree = {"expr": "@", "type": "auto", "cast": True}
-        if used - {""}:
-            star["exclude"] = sorted(used - {""})
-        point["fields"]["*"] = star
-        if types:
-            part.not_taken("csv_column_types", "give `csv_column_names` too: a mapping has types by name")
-        became = "numbers are floats; Telegraf has integers where a cell is one: name those with `type: integer`"
-        part.remark(Verdict.APPROXIMATED, "csv", became)
-    return Parsed(payload, [point], kind, "@")
+        return
+    star: Tree = {"expr": "@", "type": "auto", "cast": True}
+    if used:
+        star["exclude"] = used
+    point["fields"]["*"] = star
+    if types:
+        part.not_taken("csv_column_types", "give `csv_column_names` too: a mapping has types by name")
+    became = "numbers are floats; Telegraf has integers where a cell is one: name those with `type: integer`"
+    part.remark(Verdict.APPROXIMATED, "csv", became)
 
 
 def _influx(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
@@ -224,7 +249,7 @@ def _influx(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa
         "fields": {"*": "fields"},
         "timestamp": {"expr": "time", "format": "unix_ns", "default": "message"},
     }
-    return Parsed(payload if precision else "influx", [point], "influx", "@")
+    return Parsed(payload if precision else "influx", [point], "@")
 
 
 _VALUES: Final[dict[str, Tree]] = {
@@ -256,7 +281,7 @@ def _value(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa:
     options = _VALUES.get(of_type)
     if options is None:
         part.not_taken("data_type", "an unknown type")
-        return Parsed("text", [], kind)
+        return Parsed("text", [])
     text = "trim(@)" if of_type in ("string", "auto_integer", "auto_float") else r"regex_capture(@, '\S+\s*$')"
     if of_type not in ("string", "auto_integer", "auto_float"):
         text = f"trim({text})"
@@ -264,26 +289,21 @@ def _value(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa:
         told = part.approximated if of_type == "auto_integer" else part.taken
         told("data_type", f"`type: {options['type']}`" + ("; integers are floats" if of_type == "auto_integer" else ""))
     field_tree = {"expr": text, **options}
-    return Parsed("text", [{"measurement": {"const": kind}, "tags": {}, "fields": {key: field_tree}}], kind)
+    return Parsed("text", [{"measurement": {"const": kind}, "tags": {}, "fields": {key: field_tree}}])
 
 
 def _grok(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
     made = grok.read(part, kind)
     if made is None:
-        return Parsed("text", [], kind)
-    return Parsed({"format": "text", "pattern": made[0]}, [made[1]], kind)
+        return Parsed("text", [])
+    return Parsed({"format": "text", "pattern": made[0]}, [made[1]])
 
 
 def _xpath(payload: str) -> Callable[[Part, str, Sequence[JSON]], Parsed]:
     def read(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
-        return Parsed(payload, xpath.points_of(part, kind, documents), kind)
+        return Parsed(payload, xpath.points_of(part, kind, documents))
 
     return read
-
-
-def _name(points: Sequence[Tree], kind: str) -> str:
-    first: Any = points[0]["measurement"] if points else kind
-    return slug(str(first["const"])) if isinstance(first, dict) else kind
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def steps(path: str) -> list[Step]:
             continue
         if part == "#":
             made.append(Step("each"))
-        elif part.startswith("#(") or part.startswith("#["):
+        elif part.startswith(("#(", "#[")):
             made += _query(part)
         elif part[0] in "@!{[" or re.search(r"(?<!\\)[*?]", part):
             raise NotExpressed(f"{part[0]!r} in a path")

@@ -62,7 +62,7 @@ class Shape:
     where: list[str] = field(default_factory=list)
 
     def level(self, inside: int, path: str, *, is_optional: bool = False) -> int:
-        """Return the number of a level, made if there is none of this list.  Raise NotExpressed if there are too many."""
+        """Return the number of a level, made if there is none.  Raise NotExpressed if there are too many."""
         for number, each in enumerate(self.levels):
             if (each.inside, each.path) == (inside, path):
                 return number
@@ -99,7 +99,7 @@ def points_of(config: Part, name: str, documents: Sequence[JSON]) -> list[Tree]:
             config.taken("measurement_name_path", f"`measurement: {measurement}`")
         except NotExpressed as error:
             config.not_taken("measurement_name_path", f"no expression for {error}")
-    time = _time(config, documents)
+    time = _time(config)
     shared = Shape()
     for kind in ("tag", "field"):
         for part in config.parts(kind):
@@ -140,7 +140,7 @@ def _add(shape: Shape, other: Shape) -> None:
 # --- values of the message ---
 
 
-def _time(config: Part, documents: Sequence[JSON]) -> Tree | None:
+def _time(config: Part) -> Tree | None:
     path, layout = config.text("timestamp_path"), config.text("timestamp_format")
     if not path:
         config.not_needed("timestamp_format", "timestamp_timezone", because="without effect but for `timestamp_path`")
@@ -293,7 +293,6 @@ class _Walk:
         scalars = [value for value in found if not isinstance(value, dict)]
         if scalars:
             self.put(level, path, name, key, kind, of_type, scalars)
-
 
     def _choose(self, level: Level, leaves: list[Leaf], elements: list[JSON]) -> None:
         """Leave out the elements of a list that have nothing which is included: Telegraf makes no point of them."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from iggyflux.expressions import compile_expression
 from iggyflux.errors import IggyfluxError
+from iggyflux.expressions import compile_expression
 from iggyflux.importing.draft import Tree
 from iggyflux.importing.names import literal, member, string
 
@@ -124,9 +124,13 @@ def go_replacement(text: str) -> str:
     text = text.replace("\\", "\\\\")
     return re.sub(
         r"\$(?:\{(\w+)\}|(\w+)|(\$))",
-        lambda match: "$" if match[3] else f"\\g<{match[1] or match[2]}>",
+        lambda match: "$" if match[3] else _group(match[1] or match[2]),
         text,
     )
+
+
+def _group(name: str) -> str:
+    return f"\\{name}" if name.isdigit() else f"\\g<{name}>"
 
 
 def regex_applied(pattern: str, replacement: str, name: str) -> str | None:

@@ -73,38 +73,12 @@ def _section(kind: str, part: Part, documents: Documents) -> Tree:
         put_url(part, "urls" if "urls" in part else "url", section, urls[0])
         if len(urls) > 1:
             part.approximated("urls", "`influxdb.url` is the first one; put a load balancer before more of them")
-    if flavor == "v1":
-        section["database"] = with_variables(part.text("database") or "telegraf")
-        part.taken("database", "`influxdb.database`") if "database" in part else None
-        put_text(part, "retention_policy", section, "retention_policy")
-        section["create"] = not part.flag("skip_database_creation")
-        part.taken("skip_database_creation", "`influxdb.create`") if "skip_database_creation" in part else None
-        put_text(part, "username", section, "username")
-        password = part.secret("password", "INFLUX_PASSWORD", "influxdb.password")
-        if password:
-            section["password"] = password
-    elif flavor == "v2":
-        put_text(part, "organization", section, "org")
-        put_text(part, "bucket", section, "bucket")
-    else:
-        put_text(part, "database", section, "database")
-        if "sync" in part:
-            section["no_sync"] = not part.flag("sync", default=True)
-            part.taken("sync", "`influxdb.no_sync`")
+    _TARGETS[flavor](part, section)
     if flavor != "v1" and (token := part.secret("token", "INFLUX_TOKEN", "influxdb.token")):
         section["token"] = token
     put_duration(part, "timeout", section, "timeout")
     _headers(part, section)
-    for key, name in _FILES.items():
-        put_text(part, key, section, name)
-    if secret := part.secret("tls_key_pwd", "INFLUX_KEY_PASSPHRASE", "influxdb.client_key_passphrase"):
-        section["client_key_passphrase"] = secret
-    if "insecure_skip_verify" in part:
-        section["verify"] = not part.flag("insecure_skip_verify")
-        part.taken("insecure_skip_verify", "`influxdb.verify`")
-    if "content_encoding" in part:
-        section["gzip"] = "on" if part.text("content_encoding") == "gzip" else "off"
-        part.taken("content_encoding", "`influxdb.gzip`")
+    _connection(part, section)
     _uints(kind, part, documents)
     _buckets(part, documents, section)
     for key in ("influx_omit_timestamp", "omit_timestamp"):
@@ -121,6 +95,49 @@ def _section(kind: str, part: Part, documents: Documents) -> Tree:
         if kept:
             draft.tree["points"] = kept
     return section
+
+
+def _target_v1(part: Part, section: Tree) -> None:
+    section["database"] = with_variables(part.text("database") or "telegraf")
+    if "database" in part:
+        part.taken("database", "`influxdb.database`")
+    put_text(part, "retention_policy", section, "retention_policy")
+    section["create"] = not part.flag("skip_database_creation")
+    if "skip_database_creation" in part:
+        part.taken("skip_database_creation", "`influxdb.create`")
+    put_text(part, "username", section, "username")
+    password = part.secret("password", "INFLUX_PASSWORD", "influxdb.password")
+    if password:
+        section["password"] = password
+
+
+def _target_v2(part: Part, section: Tree) -> None:
+    put_text(part, "organization", section, "org")
+    put_text(part, "bucket", section, "bucket")
+
+
+def _target_v3(part: Part, section: Tree) -> None:
+    put_text(part, "database", section, "database")
+    if "sync" in part:
+        section["no_sync"] = not part.flag("sync", default=True)
+        part.taken("sync", "`influxdb.no_sync`")
+
+
+_TARGETS: Final = {"v1": _target_v1, "v2": _target_v2, "v3": _target_v3}
+
+
+def _connection(part: Part, section: Tree) -> None:
+    for key, name in _FILES.items():
+        put_text(part, key, section, name)
+    secret = part.secret("tls_key_pwd", "INFLUX_KEY_PASSPHRASE", "influxdb.client_key_passphrase")
+    if secret:
+        section["client_key_passphrase"] = secret
+    if "insecure_skip_verify" in part:
+        section["verify"] = not part.flag("insecure_skip_verify")
+        part.taken("insecure_skip_verify", "`influxdb.verify`")
+    if "content_encoding" in part:
+        section["gzip"] = "on" if part.text("content_encoding") == "gzip" else "off"
+        part.taken("content_encoding", "`influxdb.gzip`")
 
 
 def _headers(part: Part, section: Tree) -> None:

@@ -48,14 +48,33 @@ def _point(part: Part, kind: str, *, is_native: bool) -> Tree:
         except NotExpressed as error:
             part.not_taken("metric_selection", f"no expression for {error}")
             return point
-    name = part.text("metric_name")
-    if name:
+    if name := part.text("metric_name"):
         made = _value(part, "metric_name", base)
         if made is not None:
-            point["measurement"] = (
-                {"const": name[1:-1]} if re.fullmatch(r"'[^']*'|\"[^\"]*\"", name) else f"to_string({made})"
-            )
+            is_constant = re.fullmatch(r"'[^']*'|\"[^\"]*\"", name)
+            point["measurement"] = {"const": name[1:-1]} if is_constant else f"to_string({made})"
             part.taken("metric_name", "`measurement`")
+    _put_values(part, point, base, is_native=is_native)
+    if "timestamp" in part:
+        _put_time(part, point, base)
+    for key in ("field_selection", "tag_selection"):
+        if key in part:
+            part.not_taken(key, 'names and values by XPath: write `"*"` with `include`, or an expression')
+    part.not_needed(*_OF_SELECTIONS, because="parts of a selection that is not taken")
+    return point
+
+
+_OF_SELECTIONS: Final = (
+    "field_name",
+    "field_value",
+    "tag_name",
+    "tag_value",
+    "field_name_expansion",
+    "tag_name_expansion",
+)
+
+
+def _put_values(part: Part, point: Tree, base: Sequence[str], *, is_native: bool) -> None:
     tags = part.part("tags")
     for key in tags.tree:
         made = _value(tags, key, base)
@@ -67,37 +86,24 @@ def _point(part: Part, kind: str, *, is_native: bool) -> Tree:
         for key in fields.tree:
             made = _value(fields, key, base)
             if made is not None:
-                kind_here = _type(fields.text(key)) or ("auto" if is_native else of_type)
-                tree: Tree = {"expr": made, "type": kind_here}
-                if kind_here != "auto":
-                    tree["cast"] = True
-                point["fields"][key] = tree
-                fields.taken(key, f'`fields: {{{key}: "{made}"}}`, {kind_here}')
-    if part.text("timestamp"):
-        made = _value(part, "timestamp", base)
-        if made is not None:
-            time = time_of(made, part.text("timestamp_format") or "rfc3339", part.text("timezone"))
-            if time is None:
-                part.not_taken("timestamp", "no format of ours is the same; the time of the message is used")
-            else:
-                point["timestamp"] = time
-                part.taken("timestamp", "`timestamp`")
-                for key in ("timestamp_format", "timezone"):
-                    if key in part:
-                        part.taken(key, "part of `timestamp`")
-    for key in ("field_selection", "tag_selection"):
+                kind = _type(fields.text(key)) or ("auto" if is_native else of_type)
+                point["fields"][key] = {"expr": made, "type": kind} | ({} if kind == "auto" else {"cast": True})
+                fields.taken(key, f'`fields: {{{key}: "{made}"}}`, {kind}')
+
+
+def _put_time(part: Part, point: Tree, base: Sequence[str]) -> None:
+    made = _value(part, "timestamp", base)
+    if made is None:
+        return
+    time = time_of(made, part.text("timestamp_format") or "rfc3339", part.text("timezone"))
+    if time is None:
+        part.not_taken("timestamp", "no format of ours is the same; the time of the message is used")
+        return
+    point["timestamp"] = time
+    part.taken("timestamp", "`timestamp`")
+    for key in ("timestamp_format", "timezone"):
         if key in part:
-            part.not_taken(key, 'names and values by XPath: write `"*"` with `include`, or an expression')
-    part.not_needed(
-        "field_name",
-        "field_value",
-        "tag_name",
-        "tag_value",
-        "field_name_expansion",
-        "tag_name_expansion",
-        because="parts of a selection that is not taken",
-    )
-    return point
+            part.taken(key, "part of `timestamp`")
 
 
 def _type(text: str) -> str:
@@ -125,6 +131,8 @@ def converted(text: str, base: Sequence[str]) -> str:
     call = _CALL.fullmatch(text)
     if call is not None:
         inside = converted(call["inside"], base)
+        if call["name"] == "boolean":
+            return f"{inside} != `null`"
         function: Any = {"lower-case": "lower", "upper-case": "upper", "normalize-space": "trim"}.get(call["name"])
         return f"{function}({inside})" if function else inside
     path = _steps(text, base)
