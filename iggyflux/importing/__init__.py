@@ -6,7 +6,7 @@ Each format is one module with a function that reads a configuration and returns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final
@@ -38,8 +38,8 @@ class Documents:
     drafts: list[Draft] = field(default_factory=list)
     pipeline: Tree = field(default_factory=dict)
     """Everything but `run`, which has a route for each mapping."""
-    routes: list[Tree] = field(default_factory=list)
-    """Keys that each route has, once for each sink; empty for one sink."""
+    sinks: list[Tree] = field(default_factory=list)
+    """The sections `influxdb` of the routes where there is more than one: each mapping has a route to each."""
     comments: dict[str, str] = field(default_factory=dict)
 
 
@@ -102,20 +102,30 @@ def _written(documents: Documents, origin: str) -> Imported:
         return tell
 
     files: dict[str, str] = {}
+    routes: list[Tree] = []
     for draft in documents.drafts:
         name = _free(f"{draft.name}.yaml", files)
         draft.notes.insert(0, f"Written {origin}. `iggyflux test {name}` runs the examples.")
         text = prove(draft, told(name))
         if text is not None:
             files[name] = text
+            routes += _routes(name, draft, documents.sinks)
     if files:
-        routes = [{"mapping": name, **extra} for name in files for extra in documents.routes or [{}]]
         tree = {"iggyflux": 1, **documents.pipeline, "run": routes}
         notes = [f"Written {origin}. `iggyflux check pipeline.yaml` connects to both ends, and says what is missing."]
         text = prove_pipeline(tree, documents.comments, notes, told("pipeline.yaml"))
         if text is not None:
             files["pipeline.yaml"] = text
     return Imported(files, report)
+
+
+def _routes(name: str, draft: Draft, sinks: Sequence[Tree]) -> Iterator[Tree]:
+    """Yield the routes of a mapping; those to several sinks have consumers of their own, so that each reads all."""
+    if not sinks:
+        yield {"mapping": name, **draft.route}
+    for number, sink in enumerate(sinks, 1):
+        route = f"{name.removesuffix('.yaml')}-{number}"
+        yield {"mapping": name, "name": route, **draft.route, "consumer": {"group": route}, "influxdb": dict(sink)}
 
 
 def _free(name: str, taken: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from iggyflux.importing.names import slug
 from iggyflux.importing.report import Verdict
 
 _SCHEMAS: Final = {"json": "json", "text": "text", "raw": "raw"}
-_RUNTIME: Final = ("type", "key", "enabled", "version", "name", "path", "verbose", "plugin_config_format")
+_RUNTIME: Final = ("type", "key", "version", "name", "path", "verbose", "plugin_config_format")
 _NOT_NEEDED: Final = (
     "max_open_retries",
     "open_retry_max_delay",
@@ -39,7 +39,9 @@ def _connectors(root: Part, word: str) -> Iterator[Part]:
 def _common(connector: Part, settings: Part, documents: Documents, streams: list[Part]) -> Tree:
     """Return the section `influxdb`, and report what belongs to the runtime of the connectors."""
     connector.not_needed(*_RUNTIME, because="a setting of the connectors' runtime")
-    if not connector.flag("enabled", default=True):
+    if connector.flag("enabled", default=True):
+        connector.not_needed("enabled", because="its routes are in the pipeline")
+    else:
         connector.approximated("enabled", "the mapping and the route are written; remove the route")
     connector.ignored("transforms", because="write it as expressions, `where` and `for_each` in the mapping")
     influxdb: Tree = {}
@@ -100,11 +102,9 @@ def convert_sink(configuration: Configuration, options: Options) -> Documents:
             draft = _sink_draft(stream, settings, point, options, first=not number)
             documents.drafts.append(draft)
             group = stream.text("consumer_group")
-            if group and "consumer" not in documents.pipeline and len(streams) == 1:
-                documents.pipeline["consumer"] = {"group": group}
+            if group:
+                draft.route["consumer"] = {"group": group}
                 stream.taken("consumer_group", "`consumer.group`: iggyflux goes on where the connector stopped")
-            elif group:
-                stream.not_taken("consumer_group", "write `consumer: {group: …}` into the route")
     return documents
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.authoring.inference.copies import example_of
 from iggyflux.authoring.inference.write import Entry, yaml_lines
+from iggyflux.authoring.samples import Coordinates
 from iggyflux.documents import join_pointer, split_pointer
 from iggyflux.errors import DocumentError, MappingError, PipelineError, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, parse_mapping
@@ -33,6 +35,7 @@ _FLOW_WIDTH: Final = 76
 _EXPRESSIONS: Final = re.compile(r"/(?:for_each|where|measurement|key)$|/(?:tags|fields|timestamp|headers|payload)/")
 _START_NS: Final = 1_767_225_600_000_000_000
 _COLLISION: Final = "IFX351"
+_TWO_LOGINS: Final = "IFX810"
 _NOT_OF_THE_TEXT: Final = frozenset({"IFX808", "IFX802", "IFX817"})
 """Problems of a pipeline that come of where it is checked: its mappings are not yet written, variables not set."""
 
@@ -48,6 +51,10 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     """Lines at the top."""
     samples: Sequence[Message] = ()
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers of the message that is made up for want of samples."""
+    route: Tree = field(default_factory=dict)
+    """Keys of its route in the pipeline."""
 
     @property
     def points(self) -> list[Tree]:
@@ -124,7 +131,7 @@ def _keep_apart(draft: Draft, mapping: WriterMapping, tell: Tell) -> bool:
 def _with_examples(draft: Draft, mapping: WriterMapping) -> str:
     """Return the text with examples: of samples that render, else of a message that is made up."""
     made: list[Tree] = []
-    for message in draft.samples or _made_up(mapping):
+    for message in draft.samples or _made_up(draft, mapping):
         example = example_of(mapping, message, len(made), [*message.headers])
         if example is None:
             continue
@@ -154,11 +161,17 @@ def _passes(text: str, name: str) -> bool:
         return False
 
 
-def _made_up(mapping: WriterMapping) -> list[Message]:
-    try:
-        return [next(generate_messages(mapping, start_ns=_START_NS, interval_ns=1_000_000_000))]
-    except GenerateError:
-        return []
+def _made_up(draft: Draft, mapping: WriterMapping) -> Iterator[Message]:
+    """Yield messages that a mapping may read, until one of them makes a point."""
+    payloads = [b"21.5"]
+    with suppress(GenerateError):
+        payloads.insert(0, next(generate_messages(mapping, start_ns=_START_NS, interval_ns=1_000_000_000)).payload)
+    coordinates = Coordinates.of(mapping.writer.source)
+    for payload in payloads:
+        made = Message(payload, coordinates.stream, coordinates.topic, headers=draft.headers)
+        if mapping.plan().render([made]).lines:
+            yield made
+            return
 
 
 def prove_pipeline(tree: Tree, comments: Mapping[str, str], notes: Sequence[str], tell: Tell) -> str | None:
@@ -172,6 +185,9 @@ def prove_pipeline(tree: Tree, comments: Mapping[str, str], notes: Sequence[str]
             if not faults:
                 return text
             parts = list(split_pointer(faults[0].location.pointer))
+            if faults[0].code == _TWO_LOGINS and parts[-1:] == ["influxdb"] and _one_login(tree, parts):
+                tell("/".join(parts), f"{faults[0].message}: the token is kept")
+                continue
             tell("/".join(parts), f"{faults[0].code}: {faults[0].message}")
             if not _removed(tree, parts):
                 return None
@@ -180,6 +196,21 @@ def prove_pipeline(tree: Tree, comments: Mapping[str, str], notes: Sequence[str]
         else:
             return text
     return None
+
+
+def _one_login(tree: Any, parts: Sequence[str]) -> bool:
+    """Remove the weaker credentials of a section that has two; return whether there were any."""
+    for part in parts:
+        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+    headers = tree.get("headers", {})
+    for name in [name for name in headers if name.lower() == "authorization"]:
+        del headers[name]
+        if not headers:
+            del tree["headers"]
+        return True
+    if "token" in tree:
+        return any([tree.pop(key, None) is not None for key in ("password", "username")])  # noqa: C419  (both go)
+    return False
 
 
 def _removed(tree: Any, parts: Sequence[str]) -> bool:

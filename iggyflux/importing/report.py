@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Line:
-    """What became of one construct.  `number` is its line in the file, from 1; `became` says it, or what to do."""
+    """What became of one construct.  `number` is its line in the file, from 1, or 0; `became` says it, or what to do."""
 
     number: int
     construct: str
@@ -51,6 +51,7 @@ class Report:
         """Yield the report as people read it: place, verdict, construct, and what it became."""
         lines = self.lines
         for line in lines:
-            yield f"{escaped(file)}:{line.number}: {line.verdict}: {line.construct}: {line.became}"
+            place = f"{escaped(file)}:{line.number}" if line.number else escaped(file)
+            yield f"{place}: {line.verdict}: {line.construct}: {line.became}"
         counts = ", ".join(f"{self.count(verdict)} {verdict}" for verdict in Verdict)
         yield f"{len(lines)} constructs: {counts}"

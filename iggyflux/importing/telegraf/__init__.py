@@ -74,7 +74,12 @@ def _tags_of_all(root: Part) -> Tree:
         agent.taken("hostname", "`tags.host` of the pipeline")
     if "omit_hostname" in agent:
         agent.taken("omit_hostname", "no tag `host`" if agent.flag("omit_hostname") else "see `agent.hostname`")
-    agent.not_needed(*(key for key in agent.tree if key not in ("hostname", "omit_hostname")), because=_AGENT)
+    if "precision" in agent:
+        agent.approximated(
+            "precision", "times keep their nanoseconds; `influxdb.precision` of the pipeline rounds them"
+        )
+    own = ("hostname", "omit_hostname", "precision")
+    agent.not_needed(*(key for key in agent.tree if key not in own), because=_AGENT)
     return tags
 
 
@@ -112,7 +117,7 @@ def _draft(kind: str, part: Part, options: Options) -> Draft | None:
     if not any("timestamp" in point for point in points):
         became = "points have the time at which Iggy stored the message; Telegraf takes its own clock"
         part.remark(Verdict.APPROXIMATED, "time", became)
-    return Draft(slug(kind.removesuffix("_consumer")), tree, {}, [], options.samples)
+    return Draft(slug(kind.removesuffix("_consumer")), tree, {}, [], options.samples, carrier.headers)
 
 
 def decoded(samples: Sequence[Message], payload: str) -> list[JSON]:

@@ -55,6 +55,8 @@ class Carrier:
     tag: str = ""
     """The name of the tag with the whole topic."""
     parsings: list[_Parsing] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """The header with a topic that the input subscribes to."""
 
 
 @dataclass
@@ -83,6 +85,8 @@ def read(kind: str, part: Part, options: Options) -> Carrier:
     carrier = Carrier({"stream": stream, "topic": topic[0] if len(topic) == 1 else topic})
     if kind == "mqtt_consumer":
         carrier.topic = f"header({string(options.topic_header)})"
+        words = topics[0] if topics else "a/b/c/d"
+        carrier.headers = {options.topic_header: words.replace("+", "n1").replace("#", "n2/3")}
         carrier.tag = part.text("topic_tag") if "topic_tag" in part.tree else "topic"
         carrier.parsings = [
             made for each in part.parts("topic_parsing") if (made := _parsing(each, carrier.topic, topics))

@@ -60,7 +60,7 @@ def expression(parts: list[Step], start: str = "") -> str:
     made = start
     for step in parts:
         if step.kind == "first":
-            made = f"({made}[?{step.text}] | [0])"
+            made = f"({made.removeprefix('.')}[?{step.text}] | [0])"
         else:
             made += step.expression
     return made.removeprefix(".") or "@"

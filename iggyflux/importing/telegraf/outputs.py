@@ -52,17 +52,10 @@ def convert(outputs: Part, documents: Documents) -> None:
             0, "outputs", Verdict.APPROXIMATED, "no output of InfluxDB: complete `influxdb` of the pipeline"
         )
         return
-    documents.pipeline["influxdb"] = sections[0]
-    if len(sections) > 1:
-        documents.routes = [_difference(section, sections[0], number) for number, section in enumerate(sections, 1)]
-
-
-def _difference(section: Tree, first: Tree, number: int) -> Tree:
-    """Return the keys of a route that writes to another server: those that differ from the section of the file."""
-    if number == 1:
-        return {}
-    own = {key: value for key, value in section.items() if first.get(key) != value}
-    return {"name": f"output-{number}", "influxdb": own} if own else {"name": f"output-{number}"}
+    if len(sections) == 1:
+        documents.pipeline["influxdb"] = sections[0]
+    else:
+        documents.sinks = sections
 
 
 def _section(kind: str, part: Part, documents: Documents) -> Tree:
