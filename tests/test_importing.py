@@ -7,6 +7,7 @@ that the other tool writes of it (made by running Telegraf); and what comes out,
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections import Counter
@@ -21,7 +22,7 @@ from shell import iggyflux
 
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference.write import toml_value
-from iggyflux.documents import join_pointer
+from iggyflux.documents import join_pointer, read_document
 from iggyflux.errors import DocumentError
 from iggyflux.importing import FORMATS, Imported, Options, Verdict, convert
 from iggyflux.lineprotocol import parse_lines
@@ -156,6 +157,14 @@ def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Pat
 
 # --- hostile files ---
 
+EXAMPLES = int(os.environ.get("IMPORT_EXAMPLES", "40"))
+"""More for a long run."""
+
+
+def is_tree(folder: Path) -> bool:
+    return FORMATS[configuration(folder)[0]].form != "text"
+
+
 NAMES = st.sampled_from(
     ["", "a", "time", "_field", "a.b", "a b", "\\", "'", '"', "`", "${X}", "$X", "é\u202e", "*", "#", "x" * 300]
 )
@@ -210,14 +219,55 @@ def as_toml(tree: dict[str, Any]) -> str:
     return "".join(f"{toml_value(str(key))} = {toml_value(value)}\n" for key, value in tree.items())
 
 
-@settings(max_examples=60)
-@pytest.mark.parametrize("folder", TOML_FOLDERS, ids=lambda path: path.name)
+@settings(max_examples=EXAMPLES)
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if is_tree(f)], ids=lambda path: path.name)
 @given(data=st.data())
 def test_any_configuration_gives_valid_documents_or_a_problem(folder: Path, data: st.DataObject) -> None:
     """Whatever a file has, there is no other exception, and what is written validates."""
     form, file = configuration(folder)
-    tree = changed(data, tomllib.loads(file.read_text("utf-8")))
-    check(form, as_toml(tree), samples(folder))
+    if file.suffix == ".toml":
+        text = as_toml(changed(data, tomllib.loads(file.read_text("utf-8"))))
+    else:
+        text = json.dumps(changed(data, read_document(file.read_text("utf-8")).tree))
+    check(form, text, samples(folder))
+
+
+PIECES = st.sampled_from(
+    [
+        "INSERT",
+        "INTO",
+        "SELECT",
+        "FROM",
+        "*",
+        ",",
+        "(",
+        ")",
+        "=",
+        ";",
+        "`",
+        "'",
+        "\n",
+        "WITHTAG",
+        "AS",
+        "é",
+        ".",
+        "{",
+        "\\",
+    ]
+)
+
+
+@settings(max_examples=EXAMPLES)
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if not is_tree(f)], ids=lambda path: path.name)
+@given(data=st.data())
+def test_any_text_gives_valid_documents_or_a_problem(folder: Path, data: st.DataObject) -> None:
+    """Whatever a file has, there is no other exception, and what is written validates."""
+    form, file = configuration(folder)
+    text = file.read_text("utf-8")
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(PIECES | NAMES) + text[at + data.draw(st.integers(0, 12)) :]
+    check(form, text, samples(folder))
 
 
 def check(form: str, text: str, messages: list[Message]) -> None:

@@ -60,6 +60,8 @@ FORMATS: Final[dict[str, Format]] = {
         "connectors", "toml", "the connector influxdb_source of Apache Iggy", "convert_source"
     ),
     "telegraf": Format("telegraf", "toml", "Telegraf"),
+    "mqtt2influxdb": Format("mqtt2influxdb", "yaml", "mqtt2influxdb"),
+    "kcql": Format("kcql", "text", "statements of Lenses' connectors, or the connector's configuration"),
 }
 
 
@@ -87,7 +89,11 @@ def convert(form: str, text: str | bytes, *, file: str | None = None, options: O
     return _written(documents, f"by iggyflux import {form}")
 
 
-_KEPT_APART: Final = {"spread": "`spread: index`: {}; here all are kept", "collisions": "`collisions: merge`: {}"}
+_KEPT_APART: Final = {
+    "spread": "`spread: index`: {}; here all are kept",
+    "collisions": "`collisions: merge`: {}",
+    "examples": "{}",
+}
 
 
 def _written(documents: Documents, origin: str) -> Imported:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from iggyflux.authoring.generate import GenerateError, generate_messages
@@ -34,6 +35,12 @@ _BLOCKS: Final = re.compile(r"/(?:from|to|tags|fields|iggy|influxdb|tables|curso
 _FLOW_WIDTH: Final = 76
 _EXPRESSIONS: Final = re.compile(r"/(?:for_each|where|measurement|key)$|/(?:tags|fields|timestamp|headers|payload)/")
 _START_NS: Final = 1_767_225_600_000_000_000
+_PAYLOADS: Final = {
+    "json": (b'{"value": 21.5}', b"21.5"),
+    "text": (b"21.5",),
+    "influx": (b"env,site=a value=21.5 1767225600000000000",),
+}
+"""Payloads for mappings that name none of the members that they read."""
 _COLLISION: Final = "IFX351"
 _TWO_LOGINS: Final = "IFX810"
 _NOT_OF_THE_TEXT: Final = frozenset({"IFX808", "IFX802", "IFX817"})
@@ -74,7 +81,7 @@ def prove(draft: Draft, tell: Tell) -> str | None:
         if isinstance(mapping, ReaderMapping):
             return document_text(draft)
         if not _keep_apart(draft, mapping, tell):
-            return _with_examples(draft, mapping)
+            return _with_examples(draft, mapping, tell)
     return None
 
 
@@ -128,15 +135,19 @@ def _keep_apart(draft: Draft, mapping: WriterMapping, tell: Tell) -> bool:
     return changed
 
 
-def _with_examples(draft: Draft, mapping: WriterMapping) -> str:
+def _with_examples(draft: Draft, mapping: WriterMapping, tell: Tell) -> str:
     """Return the text with examples: of samples that render, else of a message that is made up."""
     made: list[Tree] = []
-    for message in draft.samples or _made_up(draft, mapping):
+    made_up = False
+    for message in chain(draft.samples, _made_up(draft, mapping)):
+        made_up = made_up or message not in draft.samples
+        if made_up and made:
+            break
         example = example_of(mapping, message, len(made), [*message.headers])
-        if example is None:
+        if example is None or not (example.points or example.skipped):
             continue
         tree: Tree = {"name": example.name, example.form: example.message}
-        if not draft.samples:
+        if made_up:
             tree["name"] = "made up from what the mapping reads; put a real message here"
         if example.headers:
             tree["headers"] = dict(example.headers)
@@ -149,6 +160,7 @@ def _with_examples(draft: Draft, mapping: WriterMapping) -> str:
         if _passes(text, draft.name):
             return text
         del draft.tree["examples"]
+    tell("examples", "no message could be made up that the mapping reads: give --samples")
     return document_text(draft)
 
 
@@ -163,15 +175,27 @@ def _passes(text: str, name: str) -> bool:
 
 def _made_up(draft: Draft, mapping: WriterMapping) -> Iterator[Message]:
     """Yield messages that a mapping may read, until one of them makes a point."""
-    payloads = [b"21.5"]
-    with suppress(GenerateError):
-        payloads.insert(0, next(generate_messages(mapping, start_ns=_START_NS, interval_ns=1_000_000_000)).payload)
+    payloads = list(_PAYLOADS.get(mapping.writer.source.payload.format, ()))
+    with suppress(GenerateError, MappingError):
+        payloads.insert(0, _generated(draft))
     coordinates = Coordinates.of(mapping.writer.source)
     for payload in payloads:
         made = Message(payload, coordinates.stream, coordinates.topic, headers=draft.headers)
         if mapping.plan().render([made]).lines:
             yield made
             return
+
+
+def _generated(draft: Draft) -> bytes:
+    """Return a payload that the mapping reads, in a message with the headers of the draft.
+
+    Raise GenerateError, and MappingError.
+    """
+    text = document_text(draft)
+    for name, value in draft.headers.items():
+        text = text.replace(f"header('{name}')", f"'{value}'").replace(f"header(''{name}'')", f"''{value}''")
+    mapping = parse_mapping(text, format="yaml", name=draft.name)
+    return next(generate_messages(mapping, start_ns=_START_NS, interval_ns=1_000_000_000)).payload
 
 
 def prove_pipeline(tree: Tree, comments: Mapping[str, str], notes: Sequence[str], tell: Tell) -> str | None:

@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Line:
-    """What became of one construct.  `number` is its line in the file, from 1, or 0; `became` says it, or what to do."""
+    """What became of one construct: `became` says it, or what to do.  `number` is its line, from 1, or 0."""
 
     number: int
     construct: str
