@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ MOST_SAMPLES = 1_000
 
 
 @click.command(name="import", cls=SamplesCommand)
-@click.argument("format", type=click.Choice(list(FORMATS)))
+@click.argument("format", type=click.Choice(list(FORMATS)), metavar="FORMAT")
 @click.argument("file", type=INPUT_FILE)
 @click.option(
     "--output",
@@ -59,13 +60,14 @@ def command(
 ) -> int:
     """Convert the configuration of another tool into mappings and a pipeline, with a report.
 
-    FORMAT is the tool, FILE its configuration, or `-` for stdin. The report says of each construct what it became, what
-    is only similar, and what could not be taken. Secrets are not copied: they become variables. The documents validate,
-    and each mapping of messages has examples that `iggyflux test` runs.
+    FORMAT is iggy-influxdb-sink, iggy-influxdb-source, telegraf, mqtt2influxdb or kcql; FILE is a configuration of it,
+    or `-` for stdin. The report says of each construct what it became, what is only similar, and what could not be
+    taken. Secrets are not copied: they become variables. The documents validate, and their examples pass.
 
     \b
     Example:
       iggyflux import iggy-influxdb-sink sink.toml --output imported
+      iggyflux import telegraf telegraf.conf --samples samples.ndjson --topic plant/readings
     """
     check_whole(envelope, whole)
     if not samples and (envelope or whole):
@@ -133,4 +135,5 @@ def _write(made: Imported, folder: Path, force: bool) -> None:
     for kind in ("mapping", "pipeline"):
         write_schema(kind, folder / f"{kind}-v1.schema.json", force)
     mappings = [name for name in made.files if name != "pipeline.yaml"]
-    talk(f"try: iggyflux test {' '.join(str(folder / name) for name in mappings[:3])}")
+    verb = "test" if any("\nexamples:" in text for text in made.files.values()) else "validate"
+    talk(f"try: iggyflux {verb} {' '.join(shlex.quote(str(folder / name)) for name in mappings[:3])}")

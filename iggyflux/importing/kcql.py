@@ -53,11 +53,11 @@ class _Statement:
 
 
 class _NotAStatement(ValueError):
-    """A text is no KCQL; its text says what was expected."""
+    """A text is not KCQL; the message says what was expected."""
 
 
 def convert(text: str | bytes, options: Options) -> Documents:
-    """Return a mapping for each statement.  Raise DocumentError if the file is no text."""
+    """Return a mapping for each statement.  Raise DocumentError if the file is not text."""
     documents = Documents(Report())
     whole = _text(text)
     statements, settings = _parts(whole)

@@ -171,7 +171,7 @@ def _data_set(part: Part, kind: str, shape: Shape, documents: Sequence[JSON]) ->
         part.not_taken(None, f"no expression for {error}")
         return
     if not parsed:
-        part.not_taken(None, "the whole message is no tag or field")
+        part.not_taken(None, "the whole message cannot be a tag or field")
         return
     name = part.text("rename") or path.split(".")[-1]
     leaf = _resolved(shape, -1, parsed, documents, is_text=part.text("type") == "string")
@@ -374,7 +374,7 @@ def _sub_path(walk: _Walk, kind: str, part: Part, level: int, here: str, values:
         part.not_taken(None, f"no expression for {error}")
         return
     if not parsed:
-        part.not_taken(None, "the whole object is no tag or field")
+        part.not_taken(None, "the whole object cannot be a tag or field")
         return
     if level >= 0 and parsed[0].kind == "each":
         parsed = parsed[1:]
@@ -562,37 +562,22 @@ def converted(text: str, of_type: str, values: Sequence[JSON], *, required: bool
     """Return the field of a value with a type of Telegraf; samples say what has to be converted."""
     made = TYPES.get(of_type, "auto")
     kinds = set(_kinds(values))
-    expression_text, cast = text, False
+    whole = text
     if made in ("integer", "unsigned"):
-        cast = "string" in kinds or not values or "float" in kinds
         if "fraction" in kinds:
-            number = f"if({text} < `0`, ceil({text}), floor({text}))"
-            expression_text = (
-                number if kinds <= {"fraction", "float", "integer"} else f"if(is_number({text}), {number}, {text})"
-            )
+            whole = f"if({text} < `0`, ceil({text}), floor({text}))"
+            whole = whole if kinds <= {"fraction", "float", "integer"} else f"if(is_number({text}), {whole}, {text})"
         if "boolean" in kinds:
-            expression_text = f"if(is_boolean({text}), if({text}, `1`, `0`), {expression_text})"
+            whole = f"if(is_boolean({text}), if({text}, `1`, `0`), {whole})"
     elif made == "boolean":
-        cases = []
         if "string" in kinds:
-            cases.append((f"is_string({text})", f"contains({literal(list(_TRUE))}, {text})"))
+            whole = f"if(is_string({text}), contains({literal(list(_TRUE))}, {text}), {whole})"
         if kinds & {"integer", "float"}:
-            cases.append((f"is_number({text})", f"{text} == `1`"))
-        for condition, result in cases:
-            expression_text = f"if({condition}, {result}, {expression_text})"
-        cast = not values
-    elif made == "string":
-        if kinds & {"object", "array"}:
-            expression_text = f"to_string({text})"
-        cast = bool(kinds & {"integer", "float", "fraction", "boolean"}) or not values
-    elif made == "float":
-        cast = "string" in kinds or not values
-    tree: Tree = {"expr": expression_text, "type": made}
-    if cast and made != "auto":
-        tree["cast"] = True
-    if required:
-        tree["required"] = True
-    return tree
+            whole = f"if(is_number({text}), {text} == `1`, {whole})"
+    elif made == "string" and kinds & {"object", "array"}:
+        whole = f"to_string({text})"
+    tree: Tree = {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})
+    return tree | ({"required": True} if required else {})
 
 
 def _kinds(values: Sequence[JSON]) -> Iterator[str]:

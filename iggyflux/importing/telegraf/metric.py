@@ -134,7 +134,7 @@ def _group(name: str) -> str:
 
 
 def regex_applied(pattern: str, replacement: str, name: str) -> str | None:
-    """Return what a pattern makes of a name; None if it does not match, or is no pattern."""
+    """Return what a pattern makes of a name; None if it does not match, or is not a pattern."""
     call = f"if(regex_match(a, {string(pattern)}), regex_replace(a, {string(pattern)}, {string(replacement)}))"
     try:
         made = compile_expression(call).evaluate({"a": name})

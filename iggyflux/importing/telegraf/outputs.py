@@ -12,7 +12,7 @@ from iggyflux.importing.influxdb import put_duration, put_text, put_url
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf import filters
 
-_FLAVORS: Final = {"influxdb": "v1", "influxdb_v2": "v2", "influxdb_v3": "v3"}
+FLAVORS: Final = {"influxdb": "v1", "influxdb_v2": "v2", "influxdb_v3": "v3"}
 _FILES: Final = {
     "tls_ca": "ca_file",
     "tls_cert": "client_cert",
@@ -42,7 +42,7 @@ def convert(outputs: Part, documents: Documents) -> None:
     sections: list[Tree] = []
     for kind, parts in outputs.children():
         for part in parts:
-            if kind in _FLAVORS:
+            if kind in FLAVORS:
                 sections.append(_section(kind, part, documents))
             else:
                 part.not_taken(None, f"iggyflux writes to InfluxDB; keep Telegraf for the output {kind}")
@@ -59,7 +59,7 @@ def convert(outputs: Part, documents: Documents) -> None:
 
 
 def _section(kind: str, part: Part, documents: Documents) -> Tree:
-    flavor = _FLAVORS[kind]
+    flavor = FLAVORS[kind]
     section: Tree = {"flavor": flavor}
     urls = part.texts("urls") or part.texts("url")
     if urls:
@@ -146,7 +146,7 @@ def _headers(part: Part, section: Tree) -> None:
 
 
 def _uints(kind: str, part: Part, documents: Documents) -> None:
-    """Let unsigned fields be integers, as the outputs write them unless they are told otherwise."""
+    """Let unsigned fields be integers, as the outputs write them by default."""
     keeps = part.flag("influx_uint_support") if kind != "influxdb_v3" else not part.flag("convert_uint_to_int")
     for key in ("influx_uint_support", "convert_uint_to_int"):
         if key in part:

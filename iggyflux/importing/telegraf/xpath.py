@@ -144,7 +144,7 @@ def converted(text: str, base: Sequence[str]) -> str:
 
 
 def _steps(text: str, base: Sequence[str]) -> list[str]:
-    """Return the names of a path from the top.  Raise NotExpressed for what is no plain path."""
+    """Return the names of a path from the top.  Raise NotExpressed for anything but a plain path."""
     text = text.strip()
     if "//" in text or re.search(r"[()@=<>|:]", text):
         raise NotExpressed("a path with //, an axis, an attribute or a condition")
@@ -159,7 +159,7 @@ def _steps(text: str, base: Sequence[str]) -> list[str]:
             continue
         match = _STEP.fullmatch(word)
         if match is None:
-            raise NotExpressed("a step that is no name")
+            raise NotExpressed("a step that is not a name")
         found.append(
             member(match["name"]) + (f"[{int(match['index']) - 1}]" if match["index"] and int(match["index"]) else "")
         )
