@@ -35,7 +35,13 @@ from iggyflux.records import Message
 
 CASES = Path(__file__).parent / "cases" / "importing"
 FOLDERS = sorted(path for path in CASES.iterdir() if path.is_dir())
-EVERYTHING = {"INFLUX_TOKEN": "x", "INFLUX_PASSWORD": "x", "INFLUX_USERNAME": "x", "INFLUX_HEADER_X_TENANT": "x"}
+EVERYTHING = {
+    "INFLUX_TOKEN": "x",
+    "INFLUX_PASSWORD": "x",
+    "INFLUX_PASSWORD_2": "x",
+    "INFLUX_USERNAME": "x",
+    "INFLUX_HEADER_X_TENANT": "x",
+}
 OTHERS = {"SHIFT_NAME": "late", "FARM_TOKEN": "x"}
 
 
@@ -147,7 +153,7 @@ def test_no_secret_is_copied(folder: Path) -> None:
 @by_folder
 @pytest.mark.parametrize("damage", ["=", "\n[[[", '\nx = "', "\n\x00"])
 def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Path) -> None:
-    """A text that cannot be read is reported with its place, and without what may be a secret there."""
+    """Its problem has the place, and nothing that may be a secret."""
     form, file = configuration(folder)
     text = file.read_text("utf-8")
     for match in re.finditer("canary[a-z-]*", text):

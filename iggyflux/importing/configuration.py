@@ -7,7 +7,7 @@ A value is quoted in no report.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from iggyflux.documents import Document, join_pointer, read_document, split_pointer
@@ -49,6 +49,19 @@ class Configuration:
         self._named.add(pointer)
         names = [part for part in split_pointer(pointer) if not part.isdigit()]
         self.report.add(self.line(pointer), ".".join(names) or "the file", verdict, became)
+
+    def warn_of_variables(self, sections: Sequence[str], but: Sequence[str]) -> None:
+        """Report variables in the values of sections that mappings are made of: a mapping has none."""
+        for pointer in _leaves(self.tree, ""):
+            parts = list(split_pointer(pointer))
+            node = self._document.node(pointer)
+            value = None if node is None else node.value
+            texts = value if isinstance(value, list) else [value]
+            has_variable = any(isinstance(text, str) and _VARIABLE.search(text) for text in texts)
+            if has_variable and parts[0] in sections and parts[-1] not in but:
+                names = ".".join(part for part in parts if not part.isdigit())
+                became = "it has a variable, and a mapping has none: write its value"
+                self.report.add(self.line(pointer), names, Verdict.NOT_TAKEN, became)
 
     def close(self) -> Report:
         """Report every leaf that nothing was said of, and return the report."""

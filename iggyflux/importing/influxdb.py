@@ -18,8 +18,11 @@ IGGY: Final[Tree] = {
 IGGY_COMMENT: Final = "not in the configuration: set the variables, or write them here"
 
 
-def put_url(part: Part, key: str, section: Tree, url: str | None = None, user: str = "username") -> None:
-    """Put an address into `section`, without the login, the query and the fragment that it may have."""
+def put_url(part: Part, key: str, section: Tree, url: str | None = None, after: str = "") -> None:
+    """Put an address into `section`, without the login, the query and the fragment that it may have.
+
+    `after` is the end of the variables that take the place of the login.
+    """
     text = (part.text(key) if url is None else url).strip()
     if not text:
         return
@@ -29,8 +32,8 @@ def put_url(part: Part, key: str, section: Tree, url: str | None = None, user: s
         return
     section["url"] = with_variables(plain)
     if has_login:
-        section |= {user: "${INFLUX_USERNAME}", "password": "${INFLUX_PASSWORD}"}
-        part.taken(key, "`influxdb.url`; the login in it is not copied: set INFLUX_USERNAME and INFLUX_PASSWORD")
+        section |= {"username": f"${{INFLUX_USERNAME{after}}}", "password": f"${{INFLUX_PASSWORD{after}}}"}
+        part.taken(key, "`influxdb.url`; the login in it is not copied: set the variables of `username` and `password`")
     else:
         part.taken(key, "`influxdb.url`")
 

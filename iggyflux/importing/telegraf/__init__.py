@@ -22,6 +22,18 @@ from iggyflux.importing.telegraf.formats import PARSERS, Parsed
 from iggyflux.payloads import FORMATS
 from iggyflux.records import JSON, Message
 
+_PATTERNS: Final = ("pattern", "replacement", "grok_patterns", "grok_custom_patterns")
+_CONNECTIONS: Final = (
+    "servers",
+    "brokers",
+    "username",
+    "password",
+    "sasl_username",
+    "sasl_password",
+    "topics",
+    "files",
+)
+"""Keys whose values are not written into a mapping, or in which `$` means something else."""
 _AGENT: Final = "a setting of the agent; `iggyflux run` has its own pace"
 
 
@@ -52,6 +64,7 @@ def convert(configuration: Configuration, options: Options) -> Documents:
         for part in parts:
             part.not_taken(None, f"iggyflux does not aggregate; use a query or a task of InfluxDB ({kind})")
     outputs.convert(root.part("outputs"), documents)
+    configuration.warn_of_variables(("inputs", "processors"), (*_PATTERNS, *_CONNECTIONS))
     documents.pipeline["iggy"] = dict(IGGY)
     documents.comments["/iggy"] = IGGY_COMMENT
     if tags:

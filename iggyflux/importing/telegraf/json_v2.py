@@ -48,7 +48,6 @@ class Leaf:
     name: str = ""
     type: str = ""
     values: Sequence[JSON] = ()
-    required: bool = False
     is_shared: bool = False
     """Whether it is a tag or field of the message, which Telegraf puts into each point of an object."""
 
@@ -176,7 +175,6 @@ def _data_set(part: Part, kind: str, shape: Shape, documents: Sequence[JSON]) ->
     name = part.text("rename") or path.split(".")[-1]
     leaf = _resolved(shape, -1, parsed, documents, is_text=part.text("type") == "string")
     leaf.kind, leaf.name = kind, name.replace(" ", "_")
-    leaf.required = not part.flag("optional") and leaf.level < 0 and kind == "field"
     if kind == "field":
         leaf.type = part.text("type")
     if all(isinstance(value, dict) for value in leaf.values) and leaf.values and leaf.type != "string":
@@ -188,7 +186,11 @@ def _data_set(part: Part, kind: str, shape: Shape, documents: Sequence[JSON]) ->
 
 
 def _options_taken(part: Part, *keys: str) -> None:
-    became = {"rename": "the name", "type": "`type`, with the conversion that samples need", "optional": "`required`"}
+    became = {
+        "rename": "the name",
+        "type": "`type`, with the conversion that samples need",
+        "optional": "a value that is missing is left out",
+    }
     for key in keys:
         if key in part:
             part.taken(key, became[key])
@@ -497,7 +499,7 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
             is_nested = any(isinstance(value, dict | list) for value in leaf.values)
             point["tags"][leaf.name] = f"to_string({text})" if is_nested else text
         elif leaf.kind == "field":
-            point["fields"][leaf.name] = converted(text, leaf.type, leaf.values, required=leaf.required)
+            point["fields"][leaf.name] = converted(text, leaf.type, leaf.values)
         elif leaf.kind == "star":
             star: Tree = {"expr": text, "flatten": "_"}
             if leaf.values:
@@ -558,7 +560,7 @@ def _reference(shape: Shape, leaf: Leaf) -> str:
     return _after(f"parent(`{distance}`)" if distance > 1 else "parent()", leaf.path)
 
 
-def converted(text: str, of_type: str, values: Sequence[JSON], *, required: bool = False) -> Tree:
+def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
     """Return the field of a value with a type of Telegraf; samples say what has to be converted."""
     made = TYPES.get(of_type, "auto")
     kinds = set(_kinds(values))
@@ -576,8 +578,7 @@ def converted(text: str, of_type: str, values: Sequence[JSON], *, required: bool
             whole = f"if(is_number({text}), {text} == `1`, {whole})"
     elif made == "string" and kinds & {"object", "array"}:
         whole = f"to_string({text})"
-    tree: Tree = {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})
-    return tree | ({"required": True} if required else {})
+    return {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})
 
 
 def _kinds(values: Sequence[JSON]) -> Iterator[str]:

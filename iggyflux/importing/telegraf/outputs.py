@@ -43,7 +43,8 @@ def convert(outputs: Part, documents: Documents) -> None:
     for kind, parts in outputs.children():
         for part in parts:
             if kind in FLAVORS:
-                sections.append(_section(kind, part, documents))
+                after = f"_{len(sections) + 1}" if sections else ""
+                sections.append(_section(kind, part, documents, after))
             else:
                 part.not_taken(None, f"iggyflux writes to InfluxDB; keep Telegraf for the output {kind}")
     if not sections:
@@ -58,20 +59,21 @@ def convert(outputs: Part, documents: Documents) -> None:
         documents.sinks = sections
 
 
-def _section(kind: str, part: Part, documents: Documents) -> Tree:
+def _section(kind: str, part: Part, documents: Documents, after: str) -> Tree:
+    """Return the section of an output; `after` is the end of its variables, which tells them from those of others."""
     flavor = FLAVORS[kind]
     section: Tree = {"flavor": flavor}
     urls = part.texts("urls") or part.texts("url")
     if urls:
-        put_url(part, "urls" if "urls" in part else "url", section, urls[0])
+        put_url(part, "urls" if "urls" in part else "url", section, urls[0], after)
         if len(urls) > 1:
             part.approximated("urls", "`influxdb.url` is the first one; put a load balancer before more of them")
-    _TARGETS[flavor](part, section)
-    if flavor != "v1" and (token := part.secret("token", "INFLUX_TOKEN", "influxdb.token")):
+    _TARGETS[flavor](part, section, after)
+    if flavor != "v1" and (token := part.secret("token", f"INFLUX_TOKEN{after}", "influxdb.token")):
         section["token"] = token
     put_duration(part, "timeout", section, "timeout")
-    _headers(part, section)
-    _connection(part, section)
+    _headers(part, section, after)
+    _connection(part, section, after)
     _uints(kind, part, documents)
     _buckets(part, documents, section)
     for key in ("influx_omit_timestamp", "omit_timestamp"):
@@ -90,7 +92,7 @@ def _section(kind: str, part: Part, documents: Documents) -> Tree:
     return section
 
 
-def _target_v1(part: Part, section: Tree) -> None:
+def _target_v1(part: Part, section: Tree, after: str) -> None:
     section["database"] = with_variables(part.text("database") or "telegraf")
     if "database" in part:
         part.taken("database", "`influxdb.database`")
@@ -99,17 +101,17 @@ def _target_v1(part: Part, section: Tree) -> None:
     if "skip_database_creation" in part:
         part.taken("skip_database_creation", "`influxdb.create`")
     put_text(part, "username", section, "username")
-    password = part.secret("password", "INFLUX_PASSWORD", "influxdb.password")
+    password = part.secret("password", f"INFLUX_PASSWORD{after}", "influxdb.password")
     if password:
         section["password"] = password
 
 
-def _target_v2(part: Part, section: Tree) -> None:
+def _target_v2(part: Part, section: Tree, _after: str) -> None:
     put_text(part, "organization", section, "org")
     put_text(part, "bucket", section, "bucket")
 
 
-def _target_v3(part: Part, section: Tree) -> None:
+def _target_v3(part: Part, section: Tree, _after: str) -> None:
     put_text(part, "database", section, "database")
     if "sync" in part:
         section["no_sync"] = not part.flag("sync", default=True)
@@ -119,10 +121,10 @@ def _target_v3(part: Part, section: Tree) -> None:
 _TARGETS: Final = {"v1": _target_v1, "v2": _target_v2, "v3": _target_v3}
 
 
-def _connection(part: Part, section: Tree) -> None:
+def _connection(part: Part, section: Tree, after: str) -> None:
     for key, name in _FILES.items():
         put_text(part, key, section, name)
-    secret = part.secret("tls_key_pwd", "INFLUX_KEY_PASSPHRASE", "influxdb.client_key_passphrase")
+    secret = part.secret("tls_key_pwd", f"INFLUX_KEY_PASSPHRASE{after}", "influxdb.client_key_passphrase")
     if secret:
         section["client_key_passphrase"] = secret
     if "insecure_skip_verify" in part:
@@ -133,11 +135,11 @@ def _connection(part: Part, section: Tree) -> None:
         part.taken("content_encoding", "`influxdb.gzip`")
 
 
-def _headers(part: Part, section: Tree) -> None:
+def _headers(part: Part, section: Tree, after: str) -> None:
     headers: Tree = {}
     inside = part.part("http_headers")
     for key in inside.tree:
-        variable = "INFLUX_HEADER_" + re.sub(r"[^A-Z0-9]", "_", key.upper())
+        variable = "INFLUX_HEADER_" + re.sub(r"[^A-Z0-9]", "_", key.upper()) + after
         value = inside.secret(key, variable, f"influxdb.headers.{key}")
         if value:
             headers[key] = value
