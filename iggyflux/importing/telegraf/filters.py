@@ -56,7 +56,7 @@ def choose(part: Part, point: Tree) -> bool:
             globs = part.part(key).texts(tag)
             value = point["tags"].get(tag)
             if value is not None and globs:
-                conditions.append(_one_of(f"not_null({metric.expression_of(value)}, '')", globs))
+                conditions.append(_one_of(f"to_string(not_null({metric.expression_of(value)}, ''))", globs))
         if conditions:
             whole = " || ".join(conditions)
             metric.guarded(whole if keeps else f"!({whole})", point)

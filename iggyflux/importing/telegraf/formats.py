@@ -96,7 +96,9 @@ def _json_tags(part: Part, known: dict[str, str]) -> Tree:
 def _json_fields(part: Part, point: Tree, known: dict[str, str], used: list[str]) -> None:
     """Put the fields of `json` into a point: all numbers, and the texts and booleans that are named."""
     texts = part.texts("json_string_fields")
-    is_any = any(map(_is_glob, texts))
+    named = [key for key in known if any(_is_glob(glob) and fnmatchcase(key, glob) for glob in texts)]
+    is_any = any(map(_is_glob, texts)) and not known
+    texts = [*texts, *(key for key in named if key not in used)]
     for key in texts:
         if not _is_glob(key):
             point["fields"][key] = {"expr": _path(known, key), "type": "auto"}

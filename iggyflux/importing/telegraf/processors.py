@@ -300,7 +300,10 @@ def _string_value(part: Part, point: Tree, change: Callable[[Part, str], str | N
         text = change(part, _text_of(metric.expression_of(value), source))
         target = part.text("dest") or key
         point[source][target] = text if place == "tag" else {"expr": text, "type": "string"}
-    part.taken(None, f"a function on the {place.replace('_', ' ')}")
+    if "width" in part:
+        part.approximated(None, "`substring`: characters, where Telegraf cuts bytes")
+    else:
+        part.taken(None, f"a function on the {place.replace('_', ' ')}")
 
 
 def _constant(text: str | None) -> Tree | None:

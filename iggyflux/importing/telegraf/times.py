@@ -47,7 +47,7 @@ _DIRECTIVES: Final = (
     ("5", "%S"),
 )
 _PARTS: Final = re.compile(
-    "|".join([re.escape(part) for part, _ in _DIRECTIVES] + [r"[.,](?:0+|9+)", "%", "."]), re.DOTALL
+    "|".join([re.escape(part) for part, _ in _DIRECTIVES] + [r"[.,](?:0+|9+)(?![0-9])", "%", "."]), re.DOTALL
 )
 _UNKNOWN: Final = re.compile("MST|UTC|GMT")
 

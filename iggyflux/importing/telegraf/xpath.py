@@ -41,10 +41,11 @@ def _point(part: Part, kind: str, *, is_native: bool) -> Tree:
     point: Tree = {"measurement": {"const": kind}, "tags": {}, "fields": {}}
     if selection:
         try:
-            base = _steps(selection, [])
+            base = _steps(selection.removesuffix("/*"), [])
             if base:
                 point["for_each"] = _joined(base) + "[]"
-            part.taken("metric_selection", f"`for_each: {point.get('for_each', '@')}`")
+            told = part.approximated if selection.endswith("/*") else part.taken
+            told("metric_selection", f"`for_each: {point.get('for_each', '@')}`: the elements of a list")
         except NotExpressed as error:
             part.not_taken("metric_selection", f"no expression for {error}")
             return point
