@@ -46,6 +46,7 @@ def infer(
         how=samples.how,
         captures=samples.captures,
         has_non_finite=samples.has_non_finite,
+        compression=samples.compression,
     )
     shape = observe(samples.trees)
     numbered = messages or [

@@ -23,6 +23,7 @@ class Input:
     """The expressions that read the parts of a text, by their names."""
     has_non_finite: bool = False
     """Whether samples have NaN or infinities, which JSON does not: they are left out, wherever they are."""
+    compression: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
