@@ -326,14 +326,14 @@ def _fields(made: _Statement, point: Tree, tell: Any) -> None:
         if path.startswith(("_key", "_header")):
             tell("SELECT", Verdict.NOT_TAKEN, f"`{path}`: only the value of a message: use `header(…)`")
         elif path == "*" or path.endswith(".*"):
-            star: Tree = {"expr": _expression(path.removesuffix("*"))}
+            star: Tree = {"expr": _expression(path.removesuffix("*")), "type": "payload"}
             if made.ignored:
                 star["exclude"] = made.ignored
                 tell("IGNORE", Verdict.TAKEN, "`exclude`")
             point["fields"]["*"] = star
         else:
-            point["fields"][name] = {"expr": _expression(path), "type": "auto"}
-    tell("SELECT", Verdict.APPROXIMATED, "`fields`: numbers are floats; name the integers with `type: integer`")
+            point["fields"][name] = {"expr": _expression(path), "type": "payload"}
+    tell("SELECT", Verdict.TAKEN, "`fields`, with the types that values have in the payload")
 
 
 def _time(made: _Statement, point: Tree, tell: Any) -> None:

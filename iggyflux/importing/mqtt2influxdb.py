@@ -49,8 +49,6 @@ def convert(configuration: Configuration, options: Options) -> Documents:
     first.remark(Verdict.APPROXIMATED, "points.topic", header)
     clock = "points have the time at which Iggy stored the message; there the client's clock, in seconds"
     first.remark(Verdict.APPROXIMATED, "time", clock)
-    numbers = "numbers of JSON are floats; there those without a fraction are integers: write `type: integer` for them"
-    first.remark(Verdict.APPROXIMATED, "points.fields", numbers)
     tree: Tree = {
         "iggyflux": 1,
         "kind": "writer",
@@ -113,7 +111,7 @@ def _fields(part: Part, point: Tree, options: Options) -> None:
     if isinstance(part.tree.get("fields"), str):
         made = _value(part, "fields", options)
         if made is not None and "expr" in made:
-            point["fields"]["*"] = {"expr": made["expr"]}
+            point["fields"]["*"] = {"expr": made["expr"], "type": "payload"}
             part.taken("fields", 'all members: `fields: {"*": …}`')
         return
     fields = part.part("fields")
@@ -127,15 +125,15 @@ def _fields(part: Part, point: Tree, options: Options) -> None:
             inner.taken("value", f"the field `{key}`")
             typed = {"expr": made.get("expr") or literal(made["const"])}
             point["fields"][key] = typed | (
-                {"type": _TYPES[of_type], "cast": True} if of_type in _TYPES else {"type": "auto"}
+                {"type": _TYPES[of_type], "cast": True} if of_type in _TYPES else {"type": "payload"}
             )
             if of_type:
                 told = inner.taken if of_type in _TYPES else inner.not_taken
-                told("type", f"`type: {_TYPES.get(of_type, 'auto')}`, with `cast`")
+                told("type", f"`type: {_TYPES.get(of_type, 'payload')}`, with `cast`")
             continue
         made = _value(fields, key, options)
         if made is not None:
-            point["fields"][key] = {**made, "type": "string" if "const" in made else "auto"}
+            point["fields"][key] = {**made, "type": "string" if "const" in made else "payload"}
             fields.taken(key, f"the field `{key}`")
 
 

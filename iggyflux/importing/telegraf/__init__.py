@@ -34,6 +34,7 @@ _CONNECTIONS: Final = (
     "files",
 )
 """Keys whose values are not written into a mapping, or in which `$` means something else."""
+_ENCODINGS: Final = frozenset({"gzip", "zlib", "zstd", "auto"})
 _AGENT: Final = "a setting of the agent; `iggyflux run` has its own pace"
 
 
@@ -109,6 +110,12 @@ def _draft(kind: str, part: Part, options: Options) -> Draft | None:
     if "data_format" in part:
         part.taken("data_format", f"`from.payload: {parser.payload}`")
     carrier = carriers.read(kind, part, options)
+    encoding = part.text("content_encoding")
+    if encoding in _ENCODINGS:
+        carrier.source["compression"] = encoding
+        part.taken("content_encoding", f"`from.compression: {encoding}`")
+    elif encoding:
+        part.not_needed("content_encoding", because="payloads are read as they are")
     documents = decoded(options.samples, parser.payload)
     parsed: Parsed = parser.read(part, kind, documents)
     if not parsed.points:

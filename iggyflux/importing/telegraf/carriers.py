@@ -40,7 +40,7 @@ CARRIERS: Final = frozenset(
 _CONNECTION: Final = "how the messages reached Telegraf; send them to Apache Iggy"
 _PARSER: Final = re.compile(
     r"^(?:json|csv|xpath|grok|value|influx|xml|metric|field|tag|name_|json_v2|topic_tag|topic_parsing|data_|tags$|taginclude|"
-    r"tagexclude|namepass|namedrop|fieldpass|fielddrop|fieldinclude|fieldexclude|tagpass|tagdrop|alias)"
+    r"content_encoding|logfmt|tagexclude|namepass|namedrop|fieldpass|fielddrop|fieldinclude|fieldexclude|tagpass|tagdrop|alias)"
 )
 _NOT_SAFE: Final = re.compile(r"[*?\[\]/+#\s$]")
 

@@ -159,11 +159,8 @@ def _put_time(part: Part, point: Tree, text: str, key: str, format_key: str, zon
 
 
 _CSV_LEFT: Final = {
-    "csv_skip_rows": 0,
     "csv_metadata_rows": 0,
     "csv_skip_columns": 0,
-    "csv_comment": "",
-    "csv_trim_space": False,
     "csv_skip_values": [],
     "csv_skip_errors": False,
     "csv_tag_overwrite": False,
@@ -207,6 +204,16 @@ def _csv_payload(part: Part, names: list[str]) -> Tree:
         payload["delimiter"] = delimiter
     if "csv_delimiter" in part:
         part.taken("csv_delimiter", "`delimiter` of the payload")
+    if (skipped := part.get("csv_skip_rows", int) or 0) > 0:
+        payload["skip"] = skipped
+        part.taken("csv_skip_rows", "`skip` of the payload")
+    if comment := part.text("csv_comment"):
+        payload["comment"] = comment
+        part.taken("csv_comment", "`comment` of the payload")
+    if part.flag("csv_trim_space"):
+        payload["trim"] = True
+        part.approximated("csv_trim_space", "`trim` of the payload, at both sides")
+    part.not_needed("csv_trim_space", "csv_skip_rows", "csv_comment", because="the default")
     for key, default in _CSV_LEFT.items():
         if key in part and part.tree[key] == default:
             part.not_needed(key, because="the default")
@@ -243,15 +250,28 @@ def _influx(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa
     if precision:
         payload["precision"] = precision
         part.taken("influx_timestamp_precision", "`precision` of the payload")
-    became = "numbers of any field are floats: name the integers, as `count: {expr: fields.count, type: integer}`"
-    part.remark(Verdict.APPROXIMATED, "influx", became)
     point = {
         "measurement": "measurement",
         "tags": {"*": "tags"},
-        "fields": {"*": "fields"},
+        "fields": {"*": {"expr": "fields", "type": "payload"}},
         "timestamp": {"expr": "time", "format": "unix_ns", "default": "message"},
     }
     return Parsed(payload if precision else "influx", [point], "@")
+
+
+def _logfmt(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
+    globs = part.texts("logfmt_tag_keys")
+    known = {key for document in documents if isinstance(document, dict) for key in document}
+    keys = {key for glob in globs for key in ([glob] if not _is_glob(glob) else known) if fnmatchcase(key, glob)}
+    if globs:
+        is_known = bool(known) or not any(map(_is_glob, globs))
+        told = part.taken if is_known else part.approximated
+        told("logfmt_tag_keys", "`tags`" if is_known else "`tags` without those of globs: give --samples")
+    became = "numbers are floats; Telegraf has integers where a value is one: name those with `type: integer`"
+    part.remark(Verdict.APPROXIMATED, "logfmt", became)
+    tags: Tree = {key: member(key) for key in sorted(keys)}
+    fields: Tree = {"*": {"expr": "@", "type": "auto", "cast": True}}
+    return Parsed("logfmt", [{"measurement": {"const": kind}, "tags": tags, "fields": fields}])
 
 
 _VALUES: Final[dict[str, Tree]] = {
@@ -323,6 +343,8 @@ PARSERS: Final[dict[str, Parser]] = {
     "influx": Parser("influx", _influx),
     "value": Parser("text", _value),
     "grok": Parser("text", _grok),
+    "logfmt": Parser("logfmt", _logfmt),
+    "xml": Parser("xml", _xpath("xml")),
     "xpath_json": Parser("json", _xpath("json")),
     "xpath_msgpack": Parser("msgpack", _xpath("msgpack")),
     "xpath_cbor": Parser("cbor", _xpath("cbor")),

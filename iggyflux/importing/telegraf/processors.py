@@ -342,7 +342,7 @@ def _with_default(now: Any, value: Any) -> Tree:
         return now if now is not None else {"const": value, "type": of_type}
     made = dict(now) if isinstance(now, dict) else {"expr": now}
     made.pop("required", None)
-    if made.get("type", "float") == "auto":
+    if made.get("type", "float") in ("auto", "payload"):
         made["expr"] = f"coalesce({made['expr']}, {literal(value)})"
         return made
     return {**made, "default": float(value) if made.get("type", "float") == "float" and of_type == "integer" else value}
