@@ -226,9 +226,8 @@ def as_toml(tree: dict[str, Any]) -> str:
     return "".join(f"{toml_value(str(key))} = {toml_value(value)}\n" for key, value in tree.items())
 
 
-@settings(max_examples=60)
-@pytest.mark.parametrize("folder", [f for f in FOLDERS if is_tree(f)], ids=lambda path: path.name)
-@given(data=st.data())
+@settings(max_examples=300)
+@given(folder=st.sampled_from([folder for folder in FOLDERS if is_tree(folder)]), data=st.data())
 def test_any_configuration_gives_valid_documents_or_a_problem(folder: Path, data: st.DataObject) -> None:
     """Whatever a file has, there is no other exception, and what is written validates."""
     form, file = configuration(folder)
@@ -264,9 +263,8 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
-@pytest.mark.parametrize("folder", [f for f in FOLDERS if not is_tree(f)], ids=lambda path: path.name)
-@given(data=st.data())
+@settings(max_examples=90)
+@given(folder=st.sampled_from([folder for folder in FOLDERS if not is_tree(folder)]), data=st.data())
 def test_any_text_gives_valid_documents_or_a_problem(folder: Path, data: st.DataObject) -> None:
     """Whatever a file has, there is no other exception, and what is written validates."""
     form, file = configuration(folder)

@@ -43,7 +43,7 @@ def _point(part: Part, kind: str, *, is_native: bool) -> Tree:
         try:
             base = _steps(selection.removesuffix("/*"), [])
             if base:
-                point["for_each"] = _joined(base) + "[]"
+                point["for_each"] = f"to_array({_joined(base)})[]"
             told = part.approximated if selection.endswith("/*") else part.taken
             told("metric_selection", f"`for_each: {point.get('for_each', '@')}`: the elements of a list")
         except NotExpressed as error:
