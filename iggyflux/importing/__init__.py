@@ -111,8 +111,7 @@ def _written(documents: Documents, origin: str) -> Imported:
     routes: list[Tree] = []
     for draft in documents.drafts:
         name = _free(f"{draft.name}.yaml", files)
-        next_step = f"`iggyflux test {name}` runs the examples." if "points" in draft.tree else ""
-        draft.notes.insert(0, f"Written {origin}. {next_step}".rstrip())
+        draft.notes.insert(0, f"Written {origin}. `iggyflux test {name}` runs the examples.")
         text = prove(draft, told(name))
         if text is not None:
             files[name] = text

@@ -234,7 +234,10 @@ def convert_source(configuration: Configuration, options: Options) -> Documents:
             tree |= {"messages": messages} if messages else {}
             tree["to"] = {**target, "payload": "json"}
             notes = ["Positions begin anew: `cursor.start` says where. Rows are read in windows of time."]
-            documents.drafts.append(Draft(slug("-".join(target.values())), tree, {}, notes))
+            row = _row(settings, is_sql=is_sql)
+            found = re.search(r'_measurement\s*==\s*"([^"\\]+)"', settings.text("query"))
+            name = found[1] if found and not is_sql else ""
+            documents.drafts.append(Draft(slug("-".join(target.values())), tree, {}, notes, row=row, measurement=name))
     return documents
 
 
@@ -285,6 +288,18 @@ def _sql(query: str) -> str | None:
     made, count = re.subn(r"""\b"?(\w+)"?\s*>=?\s*'\$cursor'""", r"\1 >= $start AND \1 < $stop", made)
     made = re.sub(r"\s+ORDER\s+BY\s+\w+(?:\s+ASC)?\s*$", "", made, flags=re.IGNORECASE)
     return made if count == 1 and not re.search(r"\$(?:cursor|limit|offset)", made) else None
+
+
+def _row(settings: Part, *, is_sql: bool) -> Tree:
+    """Return the columns of a row as the query may give it, without the time."""
+    if column := re.sub(r'[\\"]', "", settings.text("payload_column")):
+        return {column: '{"value": 21.5}'}
+    if not is_sql:
+        return {"_field": "value", "_value": 21.5}
+    selected = re.match(r"\s*SELECT\s+(.*?)\s+FROM\s", settings.text("query"), re.IGNORECASE | re.DOTALL)
+    names = [name.strip().strip('"') for name in selected[1].split(",")] if selected else []
+    plain = [name for name in names if re.fullmatch(r"\w+", name) and name != "time"]
+    return dict.fromkeys(plain, 21.5) or {"value": 21.5}
 
 
 def _source_messages(settings: Part, *, is_sql: bool) -> Tree:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final
 
+from iggyflux.authoring.examples import actual_result, run_examples
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.authoring.inference.copies import example_of
 from iggyflux.authoring.inference.write import Entry, yaml_lines
@@ -34,6 +35,7 @@ MOST_EXAMPLES: Final = 3
 _BLOCKS: Final = re.compile(r"/(?:from|to|tags|fields|iggy|influxdb|tables|cursor|payload|consumer)$|^$")
 _FLOW_WIDTH: Final = 76
 _EXPRESSIONS: Final = re.compile(r"/(?:for_each|where|measurement|key)$|/(?:tags|fields|timestamp|headers|payload)/")
+_MADE_UP: Final = "made up from what the mapping reads; put a real one here"
 _START_NS: Final = 1_767_225_600_000_000_000
 _PAYLOADS: Final = {
     "json": (b'{"value": 21.5}', b"21.5"),
@@ -60,6 +62,10 @@ class Draft:
     samples: Sequence[Message] = ()
     headers: dict[str, str] = field(default_factory=dict)
     """Headers of the message that is made up for want of samples."""
+    row: Tree = field(default_factory=dict)
+    """Columns of the row in the example of a reader."""
+    measurement: str = ""
+    """The measurement of that row, where the reader asks for it."""
     route: Tree = field(default_factory=dict)
     """Keys of its route in the pipeline."""
 
@@ -79,7 +85,7 @@ def prove(draft: Draft, tell: Tell) -> str | None:
                 return None
             continue
         if isinstance(mapping, ReaderMapping):
-            return document_text(draft)
+            return _with_row(draft)
         if not _keep_apart(draft, mapping, tell):
             return _with_examples(draft, mapping, tell)
     return None
@@ -135,6 +141,24 @@ def _keep_apart(draft: Draft, mapping: WriterMapping, tell: Tell) -> bool:
     return changed
 
 
+def _with_row(draft: Draft) -> str:
+    """Return the text of a reader with a row that is made up, and the message that comes of it."""
+    plain = document_text(draft)
+    example: Tree = {"name": _MADE_UP, "row": {"time": _START_NS, **draft.row}, "messages": []}
+    if draft.measurement:
+        example["meta"] = {"measurement": draft.measurement}
+    draft.tree["examples"] = [example]
+    try:
+        made = actual_result(parse_mapping(document_text(draft), format="yaml", name=draft.name), 0)
+    except MappingError:
+        return plain
+    if made is None or not made.get("messages"):
+        return plain
+    example["messages"] = made["messages"]
+    text = document_text(draft)
+    return text if _passes(text, draft.name) else plain
+
+
 def _with_examples(draft: Draft, mapping: WriterMapping, tell: Tell) -> str:
     """Return the text with examples: of samples that render, else of a message that is made up."""
     made: list[Tree] = []
@@ -148,7 +172,7 @@ def _with_examples(draft: Draft, mapping: WriterMapping, tell: Tell) -> str:
             continue
         tree: Tree = {"name": example.name, example.form: example.message}
         if made_up:
-            tree["name"] = "made up from what the mapping reads; put a real message here"
+            tree["name"] = _MADE_UP
         if example.headers:
             tree["headers"] = dict(example.headers)
         made.append(tree | ({"skipped": True} if example.skipped else {"points": list(example.points)}))
@@ -165,8 +189,6 @@ def _with_examples(draft: Draft, mapping: WriterMapping, tell: Tell) -> str:
 
 
 def _passes(text: str, name: str) -> bool:
-    from iggyflux.authoring.examples import run_examples
-
     try:
         return all(result.passed for result in run_examples(parse_mapping(text, format="yaml", name=name)))
     except MappingError:
