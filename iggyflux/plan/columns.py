@@ -57,10 +57,12 @@ def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
 
     From 2**53 on, an integer may have lost digits when it was decoded: the record needs the reference plan.
     """
-    values: Sequence[Any] = [value for value in column if value is not None] if None in column else column
-    text = _encode(values)
-    # msgspec and repr write the same digits, but not the same exponents; `n` is in what is not finite.
-    if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:
+    text, values = _encode(column), column
+    if b"n" in text:  # msgspec writes a null, and what is not finite, as null
+        values = [value for value in column if value is not None]
+        text = _encode(values)
+    # msgspec and repr write the same digits, but not the same exponents.
+    if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:  # type: ignore[arg-type]
         texts = text[1:-1].decode().split(",") if values else []
         return texts if len(values) == len(column) else _with_nulls(texts, column)
     return _texts(

@@ -605,7 +605,7 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     times = [part.times for _, part in kept if part.times is not None]
     return Rendered(
         list(chain.from_iterable(part.lines for _, part in kept)),
-        [start + origin for start, part in placed for origin in part.origins],
+        list(chain.from_iterable(_moved(part.origins, start) for start, part in placed)),
         [replace(failure, index=start + failure.index) for start, part in placed for failure in part.failures],
         [start + index for start, part in placed for index in part.skipped],
         [start + index for start, part in placed for index in part.empty],
@@ -614,6 +614,13 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
         list(chain.from_iterable(times)) if len(times) == len(kept) else None,
         _joined_buckets([part for _, part in placed]),
     )
+
+
+def _moved(origins: Sequence[int], start: int) -> Sequence[int]:
+    """Return `origins` counted from `start` messages before them."""
+    if type(origins) is range:  # a line of each message
+        return range(start + origins.start, start + origins.stop)
+    return [start + origin for origin in origins]
 
 
 def _joined_buckets(parts: Sequence[Rendered]) -> list[str] | None:
