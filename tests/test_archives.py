@@ -125,6 +125,36 @@ def test_csv_is_split_as_the_standard_library_reads_it(
     assert decoded == [[{"x": x, "y": y}] for x, y in rows]
 
 
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=6),
+    skip=st.integers(0, 3),
+    has_header=st.booleans(),
+    has_units=st.booleans(),
+    note=st.sampled_from(["#", '# it is 5" wide', "#,,,"]),
+    sizes=SIZES,
+)
+def test_csv_as_it_is_found_is_split_as_it_is_read_whole(
+    rows: list[list[str]], skip: int, has_header: bool, has_units: bool, note: str, sizes: list[int]
+) -> None:
+    """Lines before the table, comments and units belong to no row; each row alone decodes to what it is in the file."""
+    text = io.StringIO(newline="")
+    text.write('Log of plant "7"\n' * skip)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in [["x", "y"]] * has_header + [["m", "%"]] * has_units + rows:
+        text.write(f"{note}\n")
+        writer.writerow(row)
+    options: dict[str, Any] = {"skip": skip, "comment": "#", "units_row": has_units}
+    options |= {} if has_header else {"header": ["x", "y"]}
+
+    found = records(text.getvalue().encode(), "csv", options, sizes=sizes)
+
+    decoded = [FORMATS["csv"].decode(payload, options, None, False) for _, payload in found]
+    assert decoded == [[{"x": x, "y": y}] for x, y in rows]
+    if rows or has_header:
+        whole = FORMATS["csv"].decode(text.getvalue().encode(), options, None, False)
+        assert whole == [row for table in decoded for row in table]
+
+
 POINTS = st.builds(
     lambda name, tag, text, number: Point(name, {"t": tag} if tag else {}, {"s": text, "f": number}, 7),
     st.text(alphabet='m"# é', min_size=1, max_size=4).filter(lambda name: not name.startswith("#")),
