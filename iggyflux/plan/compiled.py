@@ -362,13 +362,6 @@ def _casts_numbers(writer: Writer) -> bool:
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
 
 
-def _plain(tree: JSON) -> JSON:
-    """Return `tree`; raise RecordError if it has unsigned integers, which only the reference plan tells from others."""
-    if not is_plain(tree):
-        raise RecordError("", "an unsigned integer")
-    return tree
-
-
 class _Merged:
     """Lines, the index of the message of each, its time and its bucket, in the order of messages."""
 
@@ -392,6 +385,13 @@ class _Merged:
         self.indices += indices[start:stop]
         self.times += times[start:stop]
         self.buckets += buckets[start:stop] if buckets else ()
+
+
+def _plain(tree: JSON) -> JSON:
+    """Return `tree`; raise RecordError if it has unsigned integers, which only the reference plan tells from others."""
+    if not is_plain(tree):
+        raise RecordError("", "an unsigned integer")
+    return tree
 
 
 _Made = tuple[list[str], Sequence[int], Sequence[int]]
