@@ -1034,7 +1034,10 @@ def test_a_document_is_valid_if_the_standard_says_so(tree: Any, name: str) -> No
     standard = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=strict)
     assert (problems == []) == standard(load_schema(name)).is_valid(tree)
     assert all(problem.location.line > 0 for problem in problems)
-    assert not any("schema" in problem.render() for problem in problems)
+    # The keys of Avro are the only ones with this word.
+    assert not any(
+        "schema" in re.sub(r"schema_registry|reader_schema|`schemas?`", "", each.render()) for each in problems
+    )
 
 
 SUSPICIOUS = "correct-horse-battery"
