@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from iggyflux.documents import Document, check_schema, read_document, read_source, split_pointer
 from iggyflux.errors import DocumentError, Location, PipelineError, PointError, Problem, closest
+from iggyflux.lineprotocol.checks import shorten
 from iggyflux.pipeline.addresses import (
     AddressFault,
     is_loopback,
@@ -367,7 +368,8 @@ class _Reading:
                     check_tag(key, text)
                 except PointError as error:
                     if not any(each.location.pointer == place for each in self.problems):  # once for all routes
-                        self.report("IFX825", place, f"invalid tag: {error.reason}", key=True)
+                        reason = error.reason.replace(shorten(text), "***")  # it may be a secret at a wrong place
+                        self.report("IFX825", place, f"invalid tag: {reason}", key=True)
                 found[key] = text
         if found and not self.problems:
             try:
