@@ -13,6 +13,7 @@ import builtins
 import json
 import keyword
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,7 +234,7 @@ def avro_schema(words: Words) -> Any:
         deeper = anything(depth - 1) if depth else scalars
         return [*scalars, {"type": "array", "items": deeper}, {"type": "map", "values": deeper}]
 
-    end: Any = anything(1)
+    end: Any = anything(2)
     for number, name in enumerate(reversed(words.deep[1:])):
         end = ["null", {"type": "record", "name": f"Deep{number}", "fields": [{"name": name, "type": end}]}]
     types = {**dict.fromkeys(words.roles, anything(0)), words["xs"]: anything(1), words.deep[0]: end}
@@ -242,11 +243,22 @@ def avro_schema(words: Words) -> Any:
 
 
 def _avro(text: str, words: Words) -> bytes:
-    """Return a JSON text in Avro; as it is, if the schema has no room for it."""
+    """Return what the schema has room for of a JSON text, in Avro; the text as it is, if that is nothing."""
+    options = {"schema": avro_schema(words)}
+
+    def encoded(tree: Any) -> bytes | None:
+        with suppress(RecordError):
+            return PAYLOADS["avro"].encode(tree, options)
+        return None
+
     try:
-        return PAYLOADS["avro"].encode(json.loads(text), {"schema": avro_schema(words)})
-    except (ValueError, RecordError):
+        tree = json.loads(text)
+    except ValueError:
         return text.encode("utf-8", "surrogatepass")
+    payload = encoded(tree)
+    if payload is None and isinstance(tree, dict):
+        payload = encoded({name: value for name, value in tree.items() if encoded({name: value}) is not None})
+    return text.encode("utf-8", "surrogatepass") if payload is None else payload
 
 
 _CELLS = st.one_of(NUMBERS, TEXTS).filter(lambda text: not set(text) & set(',"\n\\'))
