@@ -6,7 +6,7 @@ value or a `DecodeError`, and no value is changed.
 
 from __future__ import annotations
 
-from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, raw, text
+from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, protobuf, raw, text
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
 from iggyflux.payloads.json_ import check_json_bytes
 
@@ -14,6 +14,7 @@ FORMATS: dict[str, Format] = {
     "json": json_.FORMAT,
     "msgpack": msgpack.FORMAT,
     "cbor": cbor.FORMAT,
+    "protobuf": protobuf.FORMAT,
     "csv": csv_.FORMAT,
     "text": text.FORMAT,
     "raw": raw.FORMAT,
