@@ -168,13 +168,13 @@ SCALARS: dict[str, tuple[int, int, st.SearchStrategy[Any], Any, Any]] = {
 ABSENT = {"aFloat": 0.0, "aDouble": 0.0, "lambda": False, "HasField": "", "rawBytes": "", "phase": "COLD"}
 DEFAULTS: dict[str, Any] = {
     **{name: ABSENT.get(name, 0) for name in SCALARS},
-    **dict.fromkeys(("probes", "counts", "curve", "phases", "blobs", "notes"), []),
-    **dict.fromkeys(("byName", "byNumber", "byFlag"), {}),
+    **{name: [] for name in ("probes", "counts", "curve", "phases", "blobs", "notes")},
+    **{name: {} for name in ("byName", "byNumber", "byFlag")},
 }
 
 
 def as_time(seconds: int, nanoseconds: int) -> str:
-    return f"{(datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()}.{nanoseconds:09}Z"
+    return f"{(datetime(1970, 1, 1) + timedelta(seconds=seconds)).isoformat()}.{nanoseconds:09}Z"  # noqa: DTZ001  (it is written as UTC)
 
 
 @st.composite
