@@ -30,6 +30,7 @@ FOREIGN_TYPE = "IFX408"
 BAD_TABLE = "IFX410"
 NO_MATCH = "IFX411"
 NOT_ENCODABLE = "IFX420"
+NOTHING_KNOWN = "IFX442"
 
 Options: TypeAlias = Mapping[str, Any]
 """JSON values as the document has them, and what `bind` adds."""

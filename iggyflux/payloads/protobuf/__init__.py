@@ -14,27 +14,21 @@ from typing import TYPE_CHECKING, Final
 
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.format import (
-    MALFORMED,
-    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
     Format,
     OptionError,
     Options,
     ReadFile,
     check_size,
     not_encodable,
-    not_utf8,
-    too_deep,
 )
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
 if TYPE_CHECKING:
-    from iggyflux.payloads.protobuf.reading import Step
     from iggyflux.payloads.protobuf.schema import Schema
 
 BAD_FRAME: Final = "IFX440"
-UNKNOWN_FIELD: Final = "IFX441"
-NOTHING_KNOWN: Final = "IFX442"
 NO_LIBRARY: Final = "IFX177"
 COMPILED: Final = "compiled"
 """The key of what `bind` made of the options."""
@@ -82,53 +76,23 @@ def decode(
     payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False, *, non_finite: bool = False
 ) -> JSON:
     """Return the message, or under `framing: delimited` the list of messages."""
-    check_size(payload)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        check_size(payload)
     schema: Schema = options[COMPILED]
-    framing = options.get("framing", "none")
+    framing = options.get("framing")
+    if framing is None or framing == "none":
+        return schema.converter(reads, strict, non_finite)(payload, [MAX_VALUES])
+    if framing == "confluent":
+        return schema.converter(reads, strict, non_finite)(payload[_header(payload) :], [MAX_VALUES])
+    rows = Reads.WHOLE if reads is None or reads.whole else reads.items
+    convert = schema.converter(rows or Reads.BARE, strict, non_finite)
     budget = [MAX_VALUES]
-    try:
-        if framing == "delimited":
-            rows = Reads.WHOLE if reads is None or reads.whole else reads.items
-            converter = schema.converter(rows or Reads.BARE, non_finite)
-            found = [_converted(schema, converter, part, strict, budget) for part in _parts(payload)]
-            value: JSON = [] if rows is None else found
-        else:
-            message = payload[_header(payload) :] if framing == "confluent" else payload
-            converter = schema.converter(reads or Reads.WHOLE, non_finite)
-            value = _converted(schema, converter, message, strict, budget)
-        if schema.is_recursive and not _is_shallow(value, MAX_DEPTH):
-            raise too_deep()
-    except UnicodeDecodeError as error:
-        raise not_utf8(error, "a string") from None
-    except RecursionError:
-        raise too_deep() from None
-    return value
+    found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
+    return [] if rows is None else found
 
 
 MAX_VALUES: Final = 10_000_000
 """The values of one payload: an empty message of two bytes may become an object of a hundred members."""
-
-
-def _converted(schema: Schema, converter: tuple[Step, JSON], payload: bytes, strict: bool, budget: list[int]) -> JSON:
-    from google.protobuf.message import DecodeError as NotParsed
-
-    try:
-        message = schema.parse(payload)
-    except NotParsed:
-        raise DecodeError(MALFORMED, f"not protobuf of the type {schema.name}") from None
-    if strict and schema.has_unknown_fields(message):
-        raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {schema.name} does not declare")
-    budget[0] -= schema.width
-    step, empty = converter
-    value = step(message, budget)
-    if value == empty and schema.knows_nothing_of(message):
-        raise DecodeError(NOTHING_KNOWN, f"no field of the payload is declared in {schema.name}")
-    return value
-
-
-def _is_shallow(value: JSON, depth: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return inner is None or (depth > 0 and all(_is_shallow(each, depth - 1) for each in inner))
 
 
 def _varint(payload: bytes, at: int) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable
+from keyword import iskeyword
 from math import copysign, hypot, inf, isfinite
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from google.protobuf import descriptor_pb2, message_factory
@@ -102,15 +102,13 @@ class Converters:
                 always.append((name, key, step))
             else:
                 (floats if field.type in FLOATS and not self._non_finite else others).append((name, key))
-        values_of, keys = _getter([name for name, _ in floats + others]), [key for _, key in floats + others]
-        count = len(floats)
+        base = _base(floats, others)
+        if not (always or present or filled):
+            return base
         has = message_factory.GetMessageClass(descriptor).HasField
 
         def convert(message: Any, budget: list[int]) -> JSON:
-            values = values_of(message)
-            if count and not hypot(*values[:count]) < inf:
-                _check_finite(values[:count])
-            row: dict[str, JSON] = dict(zip(keys, values, strict=True))
+            row = base(message, budget)
             for name, key, step in always:
                 row[key] = step(getattr(message, name), budget)
             for name, key, optional in present:
@@ -142,7 +140,7 @@ class Converters:
         width = 1 + (len(field.message_type.fields) if field.message_type is not None else 0)
 
         def convert(values: Any, budget: list[int]) -> JSON:
-            _spend(budget, len(values) * width)
+            spend(budget, len(values) * width)
             return list(values) if single is None else [single(value, budget) for value in values]
 
         return convert
@@ -184,7 +182,7 @@ class Converters:
         whole = self._checked(of_value, Reads.WHOLE, anys)
 
         def convert(values: Any, budget: list[int]) -> JSON:
-            _spend(budget, len(values) * width)
+            spend(budget, len(values) * width)
             row: dict[str, JSON] = {}
             # The library keeps no order of its own.
             for key, value in sorted(((key_text(key), value) for key, value in values.items()), key=_first):
@@ -224,7 +222,7 @@ class Converters:
                 inner = message_factory.GetMessageClass(descriptor).FromString(content)
             except NotParsed:
                 raise DecodeError(MALFORMED, f"not protobuf of the type {descriptor.full_name}") from None
-            _spend(budget, len(descriptor.fields))
+            spend(budget, len(descriptor.fields))
             if is_special(descriptor.full_name) and of_value is not None:
                 return {**row, "value": self.of(descriptor, of_value, anys + 1)(inner, budget)}
             found = self.of(descriptor, reads, anys + 1)(inner, budget)
@@ -236,11 +234,25 @@ def _first(pair: tuple[str, Any]) -> str:
     return pair[0]
 
 
-def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return a function that returns the attributes of these names."""
-    if len(names) > 1:
-        return attrgetter(*names)
-    return (lambda message: (getattr(message, names[0]),)) if names else (lambda _: ())
+def _base(floats: list[tuple[str, str]], others: list[tuple[str, str]]) -> Callable[[Any, list[int]], dict[str, JSON]]:
+    """Return a function from a message to the object of fields, given as name and key, that need no conversion.
+
+    It is generated, as the code of plans is: attributes in a dict display take half the time of a loop over names.
+    """
+    items = [f"{key!r}: (f{number} := {_attribute(name)})" for number, (name, key) in enumerate(floats)]
+    items += [f"{key!r}: {_attribute(name)}" for name, key in others]
+    names = "".join(f"f{number}, " for number in range(len(floats)))
+    check = f"    if not hypot({names}) < inf:\n        check(({names}))\n" if floats else ""
+    source = f"def base(message, budget):\n    row = {{{', '.join(items)}}}\n{check}    return row\n"
+    namespace: dict[str, Any] = {"hypot": hypot, "inf": inf, "check": _check_finite}
+    exec(source, namespace)  # noqa: S102  (our own source: names are identifiers or quoted)
+    made: Callable[[Any, list[int]], dict[str, JSON]] = namespace["base"]
+    return made
+
+
+def _attribute(name: str) -> str:
+    is_plain = name.isascii() and name.isidentifier() and not iskeyword(name)
+    return f"message.{name}" if is_plain else f"getattr(message, {name!r})"
 
 
 def _check_finite(values: Iterable[float]) -> None:
@@ -249,7 +261,8 @@ def _check_finite(values: Iterable[float]) -> None:
             raise DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
 
 
-def _spend(budget: list[int], count: int) -> None:
+def spend(budget: list[int], count: int) -> None:
+    """Take so many values from a budget; raise DecodeError if it has less."""
     budget[0] -= count
     if budget[0] < 0:
         raise DecodeError(TOO_LARGE, "the payload has more than 10,000,000 values")
@@ -268,10 +281,10 @@ def _tree(message: Any, budget: list[int]) -> object:
     """Return the tree of a Struct, a ListValue or a Value; NaN is not checked."""
     kind = message.DESCRIPTOR.name
     if kind == "Struct":
-        _spend(budget, 2 * len(message.fields))
+        spend(budget, 2 * len(message.fields))
         return {key: _tree(message.fields[key], budget) for key in sorted(message.fields)}
     if kind == "ListValue":
-        _spend(budget, len(message.values))
+        spend(budget, len(message.values))
         return [_tree(value, budget) for value in message.values]
     which = message.WhichOneof("kind")
     if which in ("struct_value", "list_value"):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError as NotParsed
 
-from iggyflux.errors import closest
-from iggyflux.payloads.format import OptionError
-from iggyflux.payloads.protobuf.reading import Converters, Step
+from iggyflux.errors import DecodeError, closest
+from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, NOTHING_KNOWN, OptionError, not_utf8, too_deep
+from iggyflux.payloads.protobuf.reading import Converters, spend
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 BAD_SCHEMA: Final = "IFX175"
 NO_TYPE: Final = "IFX176"
+UNKNOWN_FIELD: Final = "IFX441"
 _MOST_CONVERTERS: Final = 32
+Converter: TypeAlias = Callable[[bytes, list[int]], JSON]
+"""The type of a function from a message's bytes to a plain value.  The list has how many more values may be made."""
 
 
 class Schema:
@@ -34,34 +37,55 @@ class Schema:
         self.descriptor = descriptor
         self.message_class = message_factory.GetMessageClass(descriptor)
         self.parse: Callable[[bytes], Any] = self.message_class.FromString
-        self.is_recursive = _is_recursive(descriptor)
-        self.width = 1 + len(descriptor.fields)
         self.json_names = json_names
         self.pool = pool
         self._options = (pool, json_names, enum_names, defaults)
-        self._converters: dict[tuple[int, bool], tuple[Reads, tuple[Step, JSON]]] = {}
+        self._converters: dict[tuple[int, bool, bool], tuple[Reads | None, Converter]] = {}
 
-    def converter(self, reads: Reads, non_finite: bool) -> tuple[Step, JSON]:
-        """Return the function from a message to the part of its value that is read, and what it makes of no bytes."""
-        key = (id(reads), non_finite)
+    def converter(self, reads: Reads | None, strict: bool, non_finite: bool) -> Converter:
+        """Return the function from the bytes of a message to the part of its value that is read."""
+        key = (id(reads), strict, non_finite)
         found = self._converters.get(key)
         if found is None:
             if len(self._converters) >= _MOST_CONVERTERS:
                 self._converters = {}
-            step = Converters(*self._options, non_finite).of(self.descriptor, reads)
-            found = self._converters[key] = (reads, (step, step(self.message_class(), [self.width])))
+            found = self._converters[key] = (reads, self._converter(reads or Reads.WHOLE, strict, non_finite))
         return found[1]
 
-    def has_unknown_fields(self, message: Any) -> bool:
+    def _converter(self, reads: Reads, strict: bool, non_finite: bool) -> Converter:
+        step = Converters(*self._options, non_finite).of(self.descriptor, reads)
+        parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
+        of_no_bytes = step(self.message_class(), [width])
+
+        def convert(payload: bytes, budget: list[int]) -> JSON:
+            try:
+                budget[0] -= width
+                if budget[0] < 0:
+                    spend(budget, 0)
+                message = parse(payload)
+                if strict and self._has_unknown_fields(message):
+                    raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
+                value = step(message, budget)
+                if value == of_no_bytes and not message.ListFields() and message.ByteSize():
+                    raise DecodeError(NOTHING_KNOWN, f"no field of the payload is declared in {self.name}")
+                if is_recursive and not _is_shallow(value, MAX_DEPTH):
+                    raise too_deep()
+            except NotParsed:
+                raise DecodeError(MALFORMED, f"not protobuf of the type {self.name}") from None
+            except UnicodeDecodeError as error:
+                raise not_utf8(error, "a string") from None
+            except RecursionError:
+                raise too_deep() from None
+            return value
+
+        return convert
+
+    def _has_unknown_fields(self, message: Any) -> bool:
         """Whether a message has fields, at any depth, that the schema does not declare."""
         copy = self.message_class()
         copy.CopyFrom(message)
         copy.DiscardUnknownFields()
         return bool(copy.ByteSize() != message.ByteSize())
-
-    def knows_nothing_of(self, message: Any) -> bool:
-        """Whether a message has fields, and all of them are unknown."""
-        return not message.ListFields() and bool(message.ByteSize())
 
     def indexes(self) -> list[int]:
         """Return the way to the type from its file: the index of a type in the one around it, the outermost first."""
@@ -171,3 +195,8 @@ def _is_recursive(descriptor: Descriptor) -> bool:
         return found
 
     return visit(descriptor, frozenset())
+
+
+def _is_shallow(value: JSON, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is None or (depth > 0 and all(_is_shallow(each, depth - 1) for each in inner))
