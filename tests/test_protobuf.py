@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 import subprocess
 import sys
 import tracemalloc
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,7 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, load_mapping, parse_mapping
-from iggyflux.errors import DecodeError, RecordError
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.generate import generate_messages
+from iggyflux.authoring.inference import Declared, Wishes, infer
+from iggyflux.authoring.samples import SampleError
+from iggyflux.errors import DecodeError, DocumentError, RecordError
 from iggyflux.payloads import FORMATS, MAX_DEPTH, OptionError
 from iggyflux.payloads.binary import is_plain
 from iggyflux.reads import Reads
@@ -28,6 +34,7 @@ from tests.protobuf_payloads import (
     firings,
     options,
     set_descriptors,
+    struct_fields,
     tagged,
     varint,
 )
@@ -112,6 +119,17 @@ def test_without_defaults_only_what_is_set_is_there() -> None:
     assert decode(tagged(17, 0, b"\0") + tagged(22, 2, b""), chosen) == {"maybeInt": 0, "mainProbe": {}}
     assert repr(decode(tagged(12, 1, struct.pack("<d", -0.0)), chosen)) == "{'aDouble': -0.0}"
     assert decode(tagged(24, 2, b"\0\1") + tagged(13, 0, b"\1"), chosen) == {"lambda": True, "counts": [0, -1]}
+
+
+def test_a_map_has_its_keys_in_order() -> None:
+    """The library's order differs from process to process, and what is rendered must not."""
+    keys = [f"k{number}" for number in range(40)]
+    payload = b"".join(tagged(28, 2, tagged(1, 2, key.encode())) for key in reversed(keys))
+    flags = tagged(30, 2, tagged(1, 0, b"\1")) + tagged(30, 2, tagged(1, 0, b"\0"))
+
+    assert list(decode(payload)["byName"]) == sorted(keys)
+    assert list(decode(flags)["byFlag"]) == ["false", "true"]
+    assert list(decode(tagged(33, 2, struct_fields(dict.fromkeys(reversed(keys)))))["extra"]) == sorted(keys)
 
 
 def test_names_and_enums_are_as_the_document_says() -> None:
@@ -501,3 +519,52 @@ def test_two_documents_may_give_one_name_to_different_types(write, tmp_path):
 
     assert first.render([Message(tagged(1, 0, b"\5"))]).lines[0].startswith('m x="5"')
     assert second.render([Message(tagged(1, 2, b"ab"))]).lines[0].startswith('m x="ab"')
+
+
+def test_generate_and_infer_know_the_schema(write, tmp_path):
+    """Generated messages render, and a mapping that is inferred of them is valid beside the schema."""
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    example = {"phase": "FIRING", "aDouble": 1210.5, "aInt64": 2**53 + 1, "at": "2026-01-01T00:00:00Z"}
+    line = "kiln,phase=HEATING heat=1210.5,n=9007199254740993i 1767225600000000000"
+    text = f"{DOCUMENT}examples: {json.dumps([{'message': example, 'points': [line]}])}"
+    mapping = load_mapping(write("descriptor: kiln.binpb", text))
+    messages = list(islice(generate_messages(mapping, seed=3, start_ns=10**18, interval_ns=10**9), 30))
+    source = "{format: protobuf, descriptor: kiln.binpb, message: works.kiln.Firing, names: proto}"
+    samples = Declared(source, str(tmp_path / "inferred.yaml")).payloads([message.payload for message in messages])
+    (tmp_path / "inferred.yaml").write_text(infer(samples, Wishes("works", "kilns")).text("yaml"))
+    inferred = load_mapping(tmp_path / "inferred.yaml")
+
+    assert list(mapping.plan().render(messages).failures) == []
+    assert len(set(mapping.plan().render(messages).lines)) == 30
+    assert inferred.writer.source.payload.options["names"] == "proto"
+    assert [result for result in run_examples(inferred) if result.differences] == []
+    assert "a_double" in inferred.plan().render(messages).lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{format: protobuf, descriptor: kiln.binpb, message: Firing}", "IFX176"),
+        ("{format: protobuf, descriptor: absent, message: Firing}", "IFX100"),
+        ("protobuf", "IFX113"),
+    ],
+)
+def test_a_declared_format_that_is_not_valid_is_reported_as_an_option(tmp_path, text, code):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+
+    with pytest.raises(DocumentError) as refused:
+        Declared(text, str(tmp_path / "inferred.yaml"))
+
+    assert [(problem.code, problem.location.file) for problem in refused.value.problems] == [(code, "--payload")]
+
+
+def test_a_declared_sample_that_does_not_decode_is_named(tmp_path):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    declared = Declared(
+        "{format: protobuf, descriptor: kiln.binpb, message: works.kiln.Firing}", str(tmp_path / "x.yaml")
+    )
+
+    with pytest.raises(SampleError, match="it looks like JSON") as refused:
+        declared.payloads([PAYLOAD, b'{"a": 1}'])
+    assert (refused.value.line, declared.file(PAYLOAD, whole=False).payloads) == (2, [PAYLOAD])
+    assert Declared("csv", "x.yaml").file(b"a,b\n1,2\n", whole=True).trees == [[{"a": "1", "b": "2"}]]
