@@ -53,7 +53,14 @@ test-ray: $(VENV)/.ready  ## run the tests of `load --engine ray`, with Ray in a
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(RAY)
 	$(BIN)/uv pip install --quiet --python $(RAY) -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(RAY) --no-build-isolation -e ".[ray]" -c requirements.lock
-	IGGYFLUX_TEST_RAY=1 $(RAY)/bin/python -m pytest -n 0 tests/engines
+	IGGYFLUX_TEST_RAY=1 $(RAY)/bin/python -m pytest -n 0 tests/engines/test_ray.py
+
+S3 := $(VENV)/s3
+
+test-s3: $(VENV)/.ready  ## run the tests of `load s3://…` with a server of S3, in a venv of its own (150 MB; a minute)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(S3)
+	$(BIN)/uv pip install --quiet --python $(S3) -e ".[s3]" "moto[server]" hypothesis pytest pytest-timeout
+	IGGYFLUX_TEST_S3=1 $(S3)/bin/python -m pytest tests/engines/test_s3.py
 
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
 	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
@@ -97,7 +104,7 @@ bench-peers: $(VENV)/.ready  ## measure rendering beside other tools: those of b
 	$(BIN)/python -m bench.peers $(PEERS)/bin/python
 
 # Of all extras but s3, whose botocore holds python-dateutil below 3, and ray, which has 480 MB.
-EXTRAS := --extra editor --extra fast --extra otel --extra playground --extra protobuf --extra protoc --extra sim --extra zstd
+EXTRAS := --extra compression --extra editor --extra fast --extra otel --extra playground --extra protobuf --extra protoc --extra sim --extra zstd
 LOCK := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --python-version 3.11
 
 lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
@@ -112,4 +119,4 @@ editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do n
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help docs dist owner venv servers editor demo simulate mutants bench bench-iggy bench-peers lock test test-slow test-servers test-lowest test-ray test-long format check
+.PHONY: help docs dist owner venv servers editor demo simulate mutants bench bench-iggy bench-peers lock test test-slow test-servers test-lowest test-ray test-s3 test-long format check

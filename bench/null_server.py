@@ -1,8 +1,13 @@
-"""An InfluxDB 1.x that accepts everything and stores nothing, as cheaply as Python can: a process of its own."""
+"""An InfluxDB that accepts everything and stores nothing, as cheaply as Python can: a process of its own.
+
+`GET /counted` answers with the lines and bytes that arrived since it was last asked; lines of a compressed body count
+as none.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 
 _PING = b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: 1.8.10\r\nX-Influxdb-Build: OSS\r\nContent-Length: 0\r\n\r\n"
@@ -16,13 +21,30 @@ _QUERY = (
 )
 
 
+_COUNTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+_counted = {"lines": 0, "bytes": 0}
+
+
+def _tell() -> bytes:
+    body = json.dumps(_counted).encode()
+    _counted.update(lines=0, bytes=0)
+    return _COUNTED % (len(body), body)
+
+
+def _count(body: bytes) -> None:
+    if body[:2] != b"\x1f\x8b":
+        _counted["lines"] += body.count(b"\n") + (not body.endswith(b"\n"))
+    _counted["bytes"] += len(body)
+
+
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             lower = head.lower()
             if (at := lower.find(b"content-length:")) >= 0:
-                await reader.readexactly(int(lower[at + 15 : lower.index(b"\r\n", at)]))
-            writer.write(_QUERY if b"/query" in head.split(b"\r\n", 1)[0] else _PING)
+                _count(await reader.readexactly(int(lower[at + 15 : lower.index(b"\r\n", at)])))
+            target = head.split(b"\r\n", 1)[0]
+            writer.write(_QUERY if b"/query" in target else _tell() if b"/counted" in target else _PING)
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, overload
+from typing import Final, TypeAlias, overload
 
 import msgspec
 
@@ -33,18 +33,38 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, Scalar | bytes] = {}
 
 
+FILE_HEADER: Final = "iggyflux-file"
+"""The header of a message that names the archive that it was read of."""
+LINE_HEADER: Final = "iggyflux-line"
+"""The header of a message with the number of its first line there, from 1."""
+
+
+def place_in_file(message: Message) -> str | None:
+    """Return `FILE:LINE` of a message that was read of an archive."""
+    file = message.headers.get(FILE_HEADER)
+    return None if file is None else f"{file!s}:{message.headers.get(LINE_HEADER, '')!s}"
+
+
 class LazyMessages(Sequence[Message]):
     """A sequence of messages that `make(index)` builds when they are used.
 
     A plan reads `payloads`, and coordinates only where the mapping uses them, so most messages are never built.
     """
 
-    __slots__ = ("_made", "_make", "payloads")
+    __slots__ = ("_made", "_make", "_payload_bytes", "payloads")
 
     def __init__(self, payloads: list[bytes], make: Callable[[int], Message]) -> None:
         self.payloads = payloads
         self._make = make
         self._made: list[Message] | None = None
+        self._payload_bytes: int | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """The size of all payloads: source, plan and delivery ask for it."""
+        if self._payload_bytes is None:
+            self._payload_bytes = sum(map(len, self.payloads))
+        return self._payload_bytes
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -58,12 +78,15 @@ class LazyMessages(Sequence[Message]):
             return self._made[index]
         if isinstance(index, int):
             return self._make(range(len(self.payloads))[index])
-        return self.chosen(range(len(self.payloads))[index])
+        return self._of(self.payloads[index], range(len(self.payloads))[index])
 
     def chosen(self, indices: Sequence[int]) -> Sequence[Message]:
         """Return the messages with these indices, which are not built for it."""
-        make, payloads = self._make, self.payloads
-        return LazyMessages([payloads[index] for index in indices], lambda number: make(indices[number]))
+        return self._of([self.payloads[index] for index in indices], indices)
+
+    def _of(self, payloads: list[bytes], indices: Sequence[int]) -> Sequence[Message]:
+        make = self._make
+        return LazyMessages(payloads, lambda number: make(indices[number]))
 
     def __iter__(self) -> Iterator[Message]:
         if self._made is None:
@@ -77,6 +100,13 @@ class LazyMessages(Sequence[Message]):
 
     def __repr__(self) -> str:
         return repr(list(self))
+
+
+def payload_bytes(messages: Sequence[Message]) -> int:
+    """Return the size of all payloads."""
+    if isinstance(messages, LazyMessages):
+        return messages.payload_bytes
+    return sum([len(message.payload) for message in messages])
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -137,9 +167,7 @@ class Batch:
     @property
     def payload_bytes(self) -> int:
         """The size of all payloads."""
-        messages = self.messages
-        payloads = messages.payloads if isinstance(messages, LazyMessages) else [each.payload for each in messages]
-        return sum(map(len, payloads))
+        return payload_bytes(self.messages)
 
     def part(self, start: int, stop: int) -> Batch:
         """Return the batch of the messages `[start, stop)`."""

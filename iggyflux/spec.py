@@ -26,6 +26,8 @@ class Const:
 
 Source: TypeAlias = Expression | Const
 
+Compression: TypeAlias = Literal["none", "auto", "gzip", "zlib", "zstd", "lz4", "snappy"]
+
 
 class OnError(Enum):
     """What the runner does with a failed record (LANGUAGE 21)."""
@@ -169,11 +171,12 @@ class PointSpec:
 class Payload:
     """`from.payload`: the name of the format and its own options (csv header, text pattern …), already checked.
 
-    The options also have what the format made of the files that they name.
+    `compression` is how payloads are compressed.  The options also have what the format made of files that they name.
     """
 
     format: str
     options: MappingABC[str, Any] = field(default_factory=dict)
+    compression: Compression = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,12 @@ class Writer:
     def may_repeat(self) -> bool:
         """Whether a message may give more points than there are items of `points`."""
         return bool(self.for_each) or any(point.for_each for point in self.points)
+
+    @property
+    def keeps_types(self) -> bool:
+        """Whether a field has the type that its value has in the payload."""
+        kinds = {each.type for point in self.points for each in point.fields}
+        return FieldType.PAYLOAD in kinds.union(each.type for point in self.points for each in point.field_stars)
 
     @property
     def chooses_bucket(self) -> bool:

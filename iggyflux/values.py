@@ -48,12 +48,22 @@ def stands_for_none(text: str) -> bool:
 OnBadValue: TypeAlias = Literal["fail", "omit"]
 """What happens to a value that its field cannot hold (LANGUAGE 17)."""
 
-Cast: TypeAlias = "bool | Literal['numbers']"
-"""Whether values are converted; `numbers`, which only `auto` has, converts numbers in strings and nothing else."""
+Cast: TypeAlias = "bool | Literal['numbers', 'comma', 'numbers, comma']"
+"""Whether values are converted; `numbers`, which only `auto` has, converts numbers in strings and nothing else.
+
+With `comma`, numbers in strings have a decimal comma.
+"""
+
+_COMMA = ("comma", "numbers, comma")
+
+
+def with_comma(cast: Cast) -> Cast:
+    """Return `cast` for strings in which numbers have a decimal comma."""
+    return "comma" if cast is True else "numbers, comma" if cast == "numbers" else cast
 
 
 class FieldType(Enum):
-    """The declared type of a field; `auto` takes numbers as float (LANGUAGE 11)."""
+    """The declared type of a field; `auto` takes numbers as float, `payload` as the payload has them (LANGUAGE 11)."""
 
     FLOAT = "float"
     INTEGER = "integer"
@@ -61,6 +71,7 @@ class FieldType(Enum):
     STRING = "string"
     BOOLEAN = "boolean"
     AUTO = "auto"
+    PAYLOAD = "payload"
 
 
 KEEPS_NUMBERS = frozenset({FieldType.INTEGER, FieldType.UNSIGNED, FieldType.STRING})
@@ -190,7 +201,7 @@ def scalar_text(value: bool | float) -> str:
     if isinstance(value, int):
         if value.bit_length() > 4096:
             raise RecordError(OUT_OF_RANGE, f"{describe(value)} is too long for text")
-        return str(value)
+        return int.__repr__(value)
     _finite(value)
     return repr(value)
 
@@ -205,10 +216,20 @@ def _finite(value: float) -> float:
     return value
 
 
-def _number(text: str, expected: str) -> int | float:
+def _json_number(text: str, cast: Cast) -> str:
+    """Return `text` with a point for its decimal comma, if numbers have one; it need not be a number."""
+    return text.translate(_SWAPPED) if cast in _COMMA else text
+
+
+_SWAPPED = str.maketrans(",.", ".,")
+"""With a decimal comma, a point is no part of a number, as a comma is none without."""
+
+
+def _number(text: str, expected: str, cast: Cast) -> int | float:
     """Return the number that `text` is in JSON syntax; integers are exact."""
+    given, text = text, _json_number(text, cast)
     if len(text) > _LONGEST_NUMBER or not _JSON_NUMBER.fullmatch(text):
-        raise _wrong(text, f"{expected} in JSON syntax")
+        raise _wrong(given, f"{expected} in JSON syntax{' with a decimal comma' if cast in _COMMA else ''}")
     return int(text) if _JSON_INTEGER.fullmatch(text) else float(text)
 
 
@@ -224,15 +245,15 @@ def _float(value: JSON, cast: Cast) -> float:
             raise RecordError(INEXACT, f"integer {describe(value)[7:]} cannot be stored exactly as a float")
         return nearest
     if isinstance(value, str) and cast:
-        return _float(_number(value, "a number"), False)
+        return _float(_number(value, "a number", cast), False)
     raise _wrong(value, "a number")
 
 
 def _whole(value: JSON, cast: Cast, expected: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return int(value)
     if isinstance(value, str) and cast:
-        return _whole_text(value, expected)
+        return _whole_text(value, expected, cast)
     if isinstance(value, float) and cast:
         if not _finite(value).is_integer():
             raise RecordError(INEXACT, f"{value!r} is not a whole number")
@@ -240,11 +261,12 @@ def _whole(value: JSON, cast: Cast, expected: str) -> int:
     raise _wrong(value, expected)
 
 
-def _whole_text(text: str, expected: str) -> int:
+def _whole_text(text: str, expected: str, cast: Cast) -> int:
     """Return the whole number that `text` is, without a double: "9007199254740993.0" keeps its last digit."""
-    number = _number(text, expected)
+    number = _number(text, expected, cast)
     if isinstance(number, int):
         return number
+    text = _json_number(text, cast)
     if not _finite(number).is_integer():
         raise RecordError(INEXACT, f"{text!r} is not a whole number")
     exact = Decimal(text)
@@ -285,13 +307,23 @@ def _boolean(value: JSON, cast: Cast) -> bool:
 
 def _auto(value: JSON, cast: Cast) -> float | str | bool:
     if cast and isinstance(value, str):
-        if cast is True and value in ("true", "false"):
+        if cast in (True, "comma") and value in ("true", "false"):
             return value == "true"
-        return _float(value, cast) if _JSON_NUMBER.fullmatch(value) else value
+        return _float(value, cast) if _JSON_NUMBER.fullmatch(_json_number(value, cast)) else value
     if isinstance(value, (str, bool)):
         return value
     if isinstance(value, (int, float)):
         return _float(value, cast)
+    raise _wrong(value, "a number, string or boolean")
+
+
+def _payload(value: JSON, cast: Cast) -> Scalar:
+    if isinstance(value, (str, bool, Unsigned)):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, int):
+        return _integer(value, cast)
     raise _wrong(value, "a number, string or boolean")
 
 
@@ -302,6 +334,7 @@ _CONVERSIONS: dict[FieldType, Callable[[JSON, Cast], Scalar]] = {
     FieldType.STRING: _string,
     FieldType.BOOLEAN: _boolean,
     FieldType.AUTO: _auto,
+    FieldType.PAYLOAD: _payload,
 }
 
 _OWN_TYPES: dict[type, tuple[FieldType, ...]] = {

@@ -166,7 +166,7 @@ def _csv(shape: str, random: Random) -> Form:
         end = random.choice(["\n", "\r\n"])
         if is_one_in(6, random):
             torn = random.choice([*_TORN_ROWS, delimiter * len(names)]).replace('"', quote)
-            return Payload(written(rows, end, torn), Failed())
+            return Payload(written(rows, end, torn), payload(rows, end).value, 1)
         if is_one_in(12, random):
             return Payload(written(rows, end) + b"\xff\n", Failed())
         return payload(rows, end)

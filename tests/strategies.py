@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from iggyflux import Message, parse_mapping
 from iggyflux.errors import PointError
 from iggyflux.mapping import ReaderMapping, WriterMapping
+from iggyflux.payloads.compression import COMPRESSIONS, compress
 from iggyflux.plan import columns
 from iggyflux.plan.tags import check_tag
 from tests.binary_payloads import WRITERS, from_json
@@ -229,13 +231,14 @@ _CELLS = st.one_of(NUMBERS, TEXTS).filter(lambda text: not set(text) & set(',"\n
 _LINES = st.sampled_from(
     [
         "m,d=x f=1,g=2i,h=\"x\",t=true 1700000000000", "m a=1.5", "m,id=d1 id=7i,a=9007199254740993i,b=\"lf\n\" -5", "# x", "", "m f=1e400",
-        "m,=x f=1", "m f=18446744073709551615u 7", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t", "m f=1 5\r", "\ufeffm f=1 6", "\r",
+        "m,=x f=1", "m f=18446744073709551615u 7", "m f=7u,g=2i,h=0u,id=3u 8", "über,class=a\\ b lambda=0.1,日本=\"é\" 1", "m f=1,f=2", "m", "m f=t", "m f=1 5\r", "\ufeffm f=1 6", "\r",
     ]
 )  # fmt: skip
 
 
 def _csv(words: Words) -> Any:
-    row = st.lists(_CELLS, min_size=len(_ROLES) - 1, max_size=len(_ROLES)).map(",".join)
+    cells = _CELLS | st.sampled_from(['"1,5"', '"-0,25e1"', '"9007199254740993,0"', ' "x" ', "#", "1.5"])
+    row = st.lists(cells, min_size=len(_ROLES) - 1, max_size=len(_ROLES)).map(",".join)
     header = st.just(",".join(json.dumps(name, ensure_ascii=False).replace('\\"', '""') for name in words.roles))
     return st.builds(lambda first, rows: "\n".join([first, *rows]).encode(), header, st.lists(row, max_size=3))
 
@@ -270,8 +273,19 @@ def _map_entry(pair: tuple[str, float]) -> bytes:
     return tagged(1, 2, pair[0].encode("utf-8", "replace")) + tagged(2, 1, struct.pack("<d", pair[1]))
 
 
+_XML = st.sampled_from(
+    [
+        '<d id="d1"><a>7</a><id>3</id><b>x</b></d>', "<d><a>7.5</a><a>2</a></d>", "<a>-7</a>", "<b/>", "<d", "<xs><a>1</a><b> x </b></xs>",
+        '<d xmlns="u"><xs><a>1</a></xs><xs><a>n/a</a></xs></d>', "<!DOCTYPE d [<!ENTITY a '7'>]><d><a>&a;</a></d>", "<c>true</c>",
+    ]
+)  # fmt: skip
+_LOGFMT = st.lists(
+    st.sampled_from(["a=7", "a=7.5", "id=3", 'b="x y"', "b=x", "c", "c=true", "t=1700000000000", 'd="', "a=9007199254740993.0", 'xs="\\u00e9"'])
+)  # fmt: skip
 OTHER_PAYLOADS: dict[str, Any] = {
     "protobuf": lambda _: _protobuf(),
+    "xml": lambda _: _XML.map(str.encode),
+    "logfmt": lambda _: _LOGFMT.map(lambda pairs: " ".join(pairs).encode()),
     "csv": _csv,
     "influx": lambda _: st.lists(_LINES, max_size=3).map(lambda lines: "\n".join(lines).encode()),
     "text": lambda _: st.lists(_CELLS, max_size=3).map(lambda words: " ".join(words).encode()),
@@ -360,8 +374,11 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
         document["from"]["strict"] = True
     if draw(st.integers(0, 4)) == 0:
         document["from"]["on_bad_value"] = "omit"
+    if draw(st.integers(0, 9)) == 0:
+        document["from"]["compression"] = draw(st.sampled_from(["auto", "gzip", "zlib", "zstd", "lz4", "snappy"]))
     if form != "json" or draw(st.integers(0, 9)) == 0:
-        written = {"format": form, **OPTIONS.get(form, {})}
+        options = draw(st.sampled_from(CSV_OPTIONS)) if form == "csv" else OPTIONS.get(form, {})
+        written = {"format": form, **options}
         document["from"]["payload"] = written if form == "protobuf" else draw(st.sampled_from([form, written]))
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
@@ -447,10 +464,8 @@ def _fields(draw: Any, words: Words, depth: int, paths: Any, stars: bool, has_ta
                     st.sampled_from([["a*"], ["*d", "b"], ["p_*"], [words["a"] or "x"]])
                 )
             if draw(st.booleans()):
-                star |= {
-                    "cast": True,
-                    "type": draw(st.sampled_from(["integer", "unsigned", "float", "string", "auto"])),
-                }
+                kind = draw(st.sampled_from(["integer", "unsigned", "float", "string", "auto", "payload"]))
+                star |= {"cast": kind != "payload", "type": kind}
             elif draw(st.booleans()):
                 star["cast"] = "numbers"
             if draw(st.booleans()):
@@ -501,6 +516,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "string": ["", 'say "hi"', "x"],
     "boolean": [True, False],
     "auto": [1.5, "x", True],
+    "payload": [1.5, "x", True, 7],
 }
 
 
@@ -511,7 +527,9 @@ def field(draw: Any, paths: Any) -> dict[str, Any]:
     if draw(st.booleans()) or kind != "float":
         item["type"] = kind
     if draw(st.booleans()):
-        item["cast"] = draw(st.sampled_from([False, True, "numbers"] if kind == "auto" else [False, True]))
+        item["cast"] = draw(
+            st.sampled_from({"auto": [False, True, "numbers"], "payload": [False]}.get(kind, [False, True]))
+        )
     if draw(st.integers(0, 2)) == 0:
         item["on_bad_value"] = draw(st.sampled_from(["omit", "omit", "fail"]))
     more = draw(st.sampled_from(["default", "required", "plain"]))
@@ -534,8 +552,12 @@ def as_yaml(document: dict[str, Any]) -> str:
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
-FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw"] + ["protobuf"] * 2
+FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw", "xml", "logfmt"] + ["protobuf"] * 2
+CSV_OPTIONS: list[dict[str, Any]] = [
+    {}, {"trim": True}, {"comment": "#"}, {"skip": 1, "trim": True}, {"units_row": True}, {"decimal": ","},
+]  # fmt: skip
 OPTIONS = {
+    "xml": {"lists": ["xs"]},
     "text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"},
     "influx": {"precision": "ms"},
     "protobuf": {"proto": "law.proto", "message": "law.Case"},
@@ -545,6 +567,8 @@ OWN_NAMES = {
     "influx": ("time", "measurement", "global", "fields", "d", "tags", "class"),
     "text": ("lambda", "class", "a", "b", "c", "d", "e"),
     "protobuf": ("load", "class", "lambda", "def", "id", "items", "time"),
+    "xml": ("a", "b", "c", "d", "id", "xs", "t"),
+    "logfmt": ("a", "b", "c", "d", "id", "xs", "t"),
 }
 
 
@@ -555,7 +579,20 @@ def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], li
     vocabulary = draw(words())
     if form in OWN_NAMES:
         vocabulary = Words(OWN_NAMES[form], ("p", "q") if form == "protobuf" else vocabulary.deep)
-    return draw(documents(vocabulary, form)), draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
+    document = draw(documents(vocabulary, form))
+    batches = draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
+    way = document["from"].get("compression")
+    return document, batches if way is None else [[draw(compressed(each, way)) for each in batch] for batch in batches]
+
+
+@st.composite
+def compressed(draw: Any, message: Message, way: str) -> Message:
+    """Return the message with its payload compressed, in three of four cases as `way` has it."""
+    way = way if draw(st.integers(0, 3)) and way != "auto" else draw(st.sampled_from(["none", *COMPRESSIONS]))
+    payload = compress(message.payload, way)
+    if draw(st.integers(0, 7)) == 0:
+        payload = draw(st.sampled_from([payload[: len(payload) // 2], payload * 2, payload + b"{}", b"{}" + payload]))
+    return msgspec.structs.replace(message, payload=payload)
 
 
 @st.composite

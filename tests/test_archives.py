@@ -20,26 +20,24 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
-from iggyflux.archives import FILE_HEADER, LINE_HEADER
 from iggyflux.archives import source as source_module
 from iggyflux.archives.files import Archive, find_archives, name_of
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, position_state
 from iggyflux.authoring import sample_bytes
-from iggyflux.cli.load_spread import share_of
+from iggyflux.cli.load_spread import shares_of
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.plan.reads import reads_arrival
-from iggyflux.records import Batch, Message
+from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
-from iggyflux.transports.share import Share
 from tests.transports.contract import SourceContract, drive
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -105,6 +103,7 @@ def test_json_is_split_as_the_standard_library_reads_it(
 CELLS = st.text(alphabet='ab,;"\n\r \t=ß', max_size=6)
 
 
+@example(rows=[["", "\r\n"], ["a", "b"]], has_header=False, sizes=[], end="\r\n")
 @given(
     rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=8),
     has_header=st.booleans(),
@@ -347,6 +346,37 @@ async def _all_with(one: ArchiveSource) -> None:
         await one.close()
 
 
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".zst"])
+def test_a_file_that_cannot_be_read_on_does_not_stop_the_others(folder: Path, packed: str) -> None:
+    """All that is before the damage, and all of the other files, is stored; the exit code is that of a stop."""
+    data = (folder / "a.ndjson").read_bytes()
+    (folder / f"b.ndjson{packed}").write_bytes(PACK[packed](random.Random(1).randbytes(90_000).hex().encode())[:-9])
+    (folder / "d.ndjson").write_bytes(data.replace(b"Ulm", b"Hof").replace(b'"x"', b"7"))
+    args = ("load", "klima.yaml", f"b.ndjson{packed}", "d.ndjson", "a.ndjson", "--pipeline", "pipeline.yaml")
+
+    first, second = iggyflux(*args), iggyflux(*args)
+
+    assert (first.code, second.code) == (3, 3), first.err
+    assert len(set(stored(folder))) == 19
+    assert f"error[IFX504]: {folder}/b.ndjson{packed}:1: the " in first.err
+    assert "2 files were loaded before" in second.err
+
+
+def test_each_file_that_was_left_is_named(folder: Path) -> None:
+    """In the log as it is left, and their number at the end."""
+    for name in ("b", "c"):
+        (folder / f"{name}.ndjson.gz").write_bytes(b"no gzip")
+
+    outcome = iggyflux("load", "klima.yaml", "*.gz", "a.ndjson", "--pipeline", "pipeline.yaml")
+
+    assert outcome.code == 3
+    assert [outcome.err.count(f'archive.left code=IFX504 reason="{folder}/{name}.ndjson.gz:1') for name in "bc"] == [
+        1,
+        1,
+    ]
+    assert "2 of 3 files were not read to their ends; the first: " in outcome.err
+
+
 @pytest.mark.slow
 def test_a_line_of_a_gigabyte_is_one_failed_record(tmp_path: Path) -> None:
     """A small file that expands to a line without an end does not fill the memory."""
@@ -428,6 +458,32 @@ def test_a_file_that_grows_while_it_is_read_is_not_complete(tmp_path: Path) -> N
 
     with pytest.raises(Stopped, match="changed while it was read"):
         drive(main())
+
+
+@pytest.mark.parametrize("order", [["a", "b.gz"], ["b.gz", "a"], ["b.gz", "c.gz", "a"]])
+def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -> None:
+    """A compressed file is as much as a plain one of the same content; nothing is forgotten, and the end is 1."""
+    draw = random.Random(3)
+    data = b"".join(b'{"wert": %d, "ort": "Halle %d"}\n' % (draw.randrange(9999), n % 7) for n in range(40_000))
+    for name in order:
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    size = 40_000 * len(order)
+
+    async def main() -> None:
+        one = source([tmp_path / name for name in order], tmp_path / "state", batch_size=2000)
+        await one.connect()
+        count = 0
+        try:
+            while (batch := await one.read()) is not None:
+                count += len(batch.messages)
+                now = one.progress
+                assert now.done / now.total == pytest.approx(count / size, abs=0.25)
+        except EndOfInput:
+            assert (one.progress.done, one.progress.total) == (len(order) * len(data),) * 2
+        finally:
+            await one.close()
+
+    drive(main())
 
 
 # --- object stores ---
@@ -542,6 +598,9 @@ def test_a_load_names_what_failed_and_replay_sends_it_again(folder: Path) -> Non
         f"klima,ort=Ulm grad={number}.0 {SINCE + number}000000000" for number in range(10) if number != 4
     ]
     assert "a.ndjson:5  unknown  klima  IFX340" in iggyflux("dead-letters", "list", "dead-letters/klima").out
+    for place, code in (("a.ndjson:5", 0), ("./a.ndjson:5", 0), (f"{folder}/a.ndjson:5", 0), ("a.ndjson:6", 1)):
+        shown = iggyflux("dead-letters", "show", "dead-letters/klima", place)
+        assert (shown.code, shown.out.startswith("a.ndjson:5\n")) == (code, not code)
 
     (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "grad: 'length(grad)'"), "utf-8")
     again = iggyflux("replay", "dead-letters/klima", "--pipeline", "pipeline.yaml")
@@ -562,6 +621,50 @@ def test_a_letter_of_an_archive_is_not_replayed_with_a_time_that_it_does_not_hav
 
     assert (again.code, again.out, stored(folder)) == (1, "", before)
     assert "1 of 1 letter of mapping 'klima' have no time of arrival" in again.err
+
+
+@pytest.mark.parametrize("word", ["NaN", " -Infinity"])
+def test_a_line_that_is_no_number_is_called_so(folder: Path, word: str) -> None:
+    """Also where `on_bad_value: omit` takes such words for null: it is not a missing tag of an object."""
+    text = DOCUMENT.replace("[ort]", "{ort: {expr: ort, required: true}}")
+    (folder / "a.ndjson").write_text(f"{word}\n", "utf-8")
+    for each in (text, text.replace("messung}", "messung, on_bad_value: omit}")):
+        (folder / "klima.yaml").write_text(each, "utf-8")
+        outcome = iggyflux("load", "klima.yaml", "a.ndjson", "--dry-run")
+        assert f"error[IFX404]: the payload is {word.strip()}, which JSON does not allow" in outcome.err
+
+
+def test_events_name_file_and_line(folder: Path) -> None:
+    """Offsets count from 0 in each file."""
+    (folder / "klima.yaml").write_text(
+        DOCUMENT.replace("messung}", "messung, on_bad_value: omit}").replace("{grad:", "{n: zeit, grad:"), "utf-8"
+    )
+    (folder / "b.ndjson").write_text('{"ort": "Ulm", "grad": 1, "zeit": 1}\n\n{"ort": "x", "grad": "y", "zeit": 1}\n')
+
+    outcome = iggyflux("load", "klima.yaml", "b.ndjson", "--pipeline", "pipeline.yaml", "--log-format", "text")
+
+    assert f"value.omitted route=klima at={folder}/b.ndjson:3 " in outcome.err
+
+
+def test_a_file_with_several_names_is_loaded_once_and_told(folder: Path) -> None:
+    """By glob and path, by a link, by another way to it."""
+    (folder / "link.ndjson").symlink_to("a.ndjson")
+
+    outcome = iggyflux("load", "klima.yaml", "./a.ndjson", "*.ndjson", "--pipeline", "pipeline.yaml")
+
+    assert len(stored(folder)) == 9
+    assert f"2 names are of files that are named before and loaded once: {folder}/a.ndjson, …" in outcome.err
+
+
+def test_a_forgotten_mapping_is_told(folder: Path) -> None:
+    """The first file is not described as a wrong document."""
+    (folder / "big.csv").write_bytes(b"x" * 2_000_000)
+    for args in (["a.ndjson", "--pipeline", "pipeline.yaml"], ["big.csv", "a.ndjson", "--pipeline", "pipeline.yaml"]):
+        outcome = iggyflux("load", *args)
+        assert (outcome.code, f"{args[0]} is no mapping" in outcome.err) == (2, True), outcome.err
+    assert "a.ndjson is no pipeline" in iggyflux("run", "a.ndjson").err
+    outcome = iggyflux("load", "klima.yaml", "--pipeline", "pipeline.yaml")
+    assert (outcome.code, "Missing argument 'PATH...'" in outcome.err) == (2, True)
 
 
 def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
@@ -587,6 +690,8 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert "note: 1 file was loaded before (--restart loads them again)" in second.err
     assert "klima  done: 11 messages, 10 points written" in third.err
     assert sorted(set(stored(folder))) == sorted(stored(folder)[:10])
+    status = iggyflux("status", "pipeline.yaml").out
+    assert "  2 files loaded, 11 records" in status
     shown = iggyflux("state", "show", ".iggyflux").out
     assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
 
@@ -740,12 +845,13 @@ def test_two_loads_of_one_file_at_once_are_refused(folder: Path) -> None:
 @given(sizes=st.lists(st.integers(0, 50), max_size=12), workers=st.integers(1, 5))
 def test_workers_share_all_files(sizes: list[int], workers: int) -> None:
     """Each file has one worker, and none has more than another and the largest file."""
-    archives = [Archive(f"/{number}", size, "") for number, size in enumerate(sizes)]
+    archives = [Archive(f"/{number}", 77, "") for number, _ in enumerate(sizes)]
+    left = {f"/{number}": size for number, size in enumerate(sizes)}
 
-    shares = [share_of(archives, Share(number, workers)) for number in range(workers)]
+    shares = shares_of(archives, workers, left)
 
-    assert sorted(each.name for share in shares for each in share) == sorted(each.name for each in archives)
-    loads = [sum(each.size + 1 for each in share) for share in shares]
+    assert sorted(name for share in shares for name in share) == sorted(left)
+    loads = [sum(left[name] + 1 for name in share) for share in shares]
     assert max(loads) - min(loads) <= max(sizes, default=-1) + 1
 
 
@@ -792,6 +898,24 @@ def test_a_worker_that_is_killed_is_started_again_and_goes_on(folder: Path) -> N
     ]
     assert len(stored_there) == len(wanted)
     assert "signal=SIGKILL" in "".join(lines)
+
+
+def test_a_file_that_is_loaded_takes_no_worker(folder: Path) -> None:
+    """Two files are left, so there are two processes, each with one of them."""
+    row = '{"ort": "Ulm", "grad": 1, "zeit": 1700000000}\n'
+    (folder / "a.ndjson").write_text(row * 90, "utf-8")
+    with SimServer(1, database="werk") as server:
+        text = f"iggyflux: 1\ninfluxdb: {{url: '{server.url}', database: werk}}\nrun: [{{mapping: klima.yaml}}]\n"
+        (folder / "pipeline.yaml").write_text(text, "utf-8")
+        assert iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml").code == 0
+        for name in ("b", "c"):
+            (folder / f"{name}.ndjson").write_text(row.replace("Ulm", name), "utf-8")
+        outcome = iggyflux("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--workers", "3")
+
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("worker.started") == 2
+    assert len(re.findall(r"route\.done .*read=1 ", outcome.err)) == 2
+    assert "note: 1 file was loaded before" in outcome.err
 
 
 def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:

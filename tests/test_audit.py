@@ -783,9 +783,15 @@ def test_a_range_is_bounded_by_offsets_times_and_what_is_settled(here: Path) -> 
         code, found = audit("--unsettled")
         assert (code, found["points"]["missing"]) == (1, 20)
         assert audit("--from", "10", "--to", "15")[1]["messages"] == 5
+        named = iggyflux("status", "pipeline.yaml").out.splitlines()[2].split()[0]
+        assert named.startswith("coast/gauges/")
+        assert audit("--partition", named)[1]["messages"] == audit("--partition", named[-1])[1]["messages"] > 0
         assert audit("--from", "2030-01-01T00:00:00Z")[1]["messages"] == 0
         for wrong, code, words in (
             (["--partition", "7"], 3, "no partition 7"),
+            (["--partition", "coast/gauges/7"], 3, "no partition 7"),
+            (["--partition", "reef/other/0"], 2, "tides does not read reef/other/0"),
+            (["--partition", "reef/0"], 2, "expected a number, or STREAM/TOPIC/P"),
             (["--from", "500"], 3, "no message has the offset 500"),
             (["--from", "20", "--to", "10"], 2, "no message is from 20 to 10"),
         ):  # a mistyped range must not look like one without faults

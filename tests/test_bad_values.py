@@ -21,7 +21,7 @@ VALUES: list[Any] = [
     *(True, None, 0, 7, -1, 2.5, 2**53 + 1, 2**70, math.nan, math.inf, -math.inf),
     *([], [1], {}, {"def": 1}),
 ]
-KINDS = ["float", "integer", "unsigned", "string", "boolean", "auto"]
+KINDS = ["float", "integer", "unsigned", "string", "boolean", "auto", "payload"]
 NAMES = ["def", "x y", "lambda", "ünder", "Größe", "0"]
 SOURCES = ["{}", "multiply({}, `2`)", "length({})", "parse_number({})"]
 ENCODE = {"json": lambda tree: json.dumps(tree).encode(), "msgpack": msgspec.msgpack.encode, "cbor": cbor2.dumps}
@@ -63,7 +63,8 @@ def trees(draw: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         item: dict[str, Any] = {"expr": source.format(json.dumps(name)), "type": draw(st.sampled_from(KINDS))}
         if source != "{}" and item["type"] in ("string", "boolean"):  # what can never be is an error of the document
             item["type"] = "float"
-        item["cast"] = draw(st.sampled_from([False, True, *(["numbers"] if item["type"] == "auto" else [])]))
+        casts = {"auto": [False, True, "numbers"], "payload": [False]}
+        item["cast"] = draw(st.sampled_from(casts.get(item["type"], [False, True])))
         fields[name] = item
     return {name: draw(st.sampled_from(VALUES)) for name in names}, fields
 

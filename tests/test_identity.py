@@ -98,7 +98,7 @@ def law(*strategies: Any) -> Any:
 
     def decorate(body: Any) -> Any:
         @pytest.mark.parametrize(
-            "examples", [40, pytest.param(300, marks=pytest.mark.slow), pytest.param(1_000, marks=pytest.mark.long)]
+            "examples", [10, pytest.param(300, marks=pytest.mark.slow), pytest.param(1_000, marks=pytest.mark.long)]
         )
         def test(examples: int) -> None:
             settings(max_examples=examples, deadline=None, suppress_health_check=checks)(given(*strategies)(body))()

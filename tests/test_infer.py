@@ -271,7 +271,8 @@ def test_two_ids_of_a_device_that_change_together_are_one_tag() -> None:
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (["ts=1767225600 kar=a djup=20.5", "ts=1767225660 djup=21.5 kar=b"], "in any order"),
+        (["pump ts=1767225600 kar=a djup=20.5", "pump ts=1767225660 djup=21.5 kar=b"], "in any order"),
+        (["ts=1767225600 kar=a djup=20.5", "ts=1767225660 djup=21.5 kar=b"], "payload: logfmt"),
         (['{"ts": 1767225600, "djup": NaN}', '{"ts": 1767225660, "djup": 2.5}'], "NaN and infinities are left out"),
     ],
 )
@@ -511,3 +512,48 @@ def test_a_mapping_of_known_shapes_is_clean_and_names_every_scalar(key: Key) -> 
     assert findings(proposal, messages) == []
     if samples.format in ("json", "csv"):
         assert unnamed(proposal, samples.trees) == set()
+
+
+@pytest.mark.parametrize("decimals", [",", "."])
+@pytest.mark.parametrize("blanks", ["", " "])
+@pytest.mark.parametrize("comment", ["", "# pump 3 was cleaned\n"])
+def test_a_table_as_it_is_found_is_read_by_options_of_csv(decimals: str, blanks: str, comment: str) -> None:
+    rows = [
+        f"2026-03-13T10:{n}:00Z{blanks};{blanks}{n}{decimals}5;{blanks}{['nord', 'syd'][n % 2]}\n"
+        for n in range(10, 22)
+    ]
+    text = f"{comment}ts{blanks};{blanks}djup;{blanks}brunn\n{comment.join(rows)}"
+    samples = recognize_file(text.encode())
+    expected = {"delimiter": ";", "decimal": ",", "trim": True, "comment": "#"}
+    unused = [
+        name
+        for name, is_unused in (("decimal", decimals == "."), ("trim", not blanks), ("comment", not comment))
+        if is_unused
+    ]
+
+    assert samples.options == {name: value for name, value in expected.items() if name not in unused}
+    mapping = proved(infer(samples, Wishes("s", "t")), samples, "yaml")
+    lines = mapping.plan().render([bare_message(samples.payloads[0], 0)]).lines
+    assert [parse_lines(line)[0].fields["djup"] for line in lines] == [n + 0.5 for n in range(10, 22)]
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize("whole", [False, True])
+def test_xml_is_recognized_and_what_is_a_list_somewhere_is_one_everywhere(
+    counts: tuple[int, int], whole: bool, tmp_path: Path
+) -> None:
+    brunn = "".join(f'<brunn nr="{n}"><djup>{n}.5</djup></brunn>' for n in range(max(counts)))
+    messages = [
+        f"<plats><ts>17672256{number:02}</ts>{brunn[: len(brunn) // max(counts) * count]}</plats>"
+        for number, count in enumerate(counts)
+    ][: 1 if whole else 2]
+    file = tmp_path / "a.xml"
+    file.write_text("\n".join(messages) if not whole else messages[0].replace("><", ">\n<"), encoding="utf-8")
+    outcome = iggyflux("infer", file)
+
+    assert outcome.code == 0, outcome.err
+    assert ("lists: [brunn]" in outcome.out) is (counts == (1, 3) and not whole)
+    (tmp_path / "a.yaml").write_text(outcome.out, encoding="utf-8")
+    rendered = iggyflux("dry-run", tmp_path / "a.yaml", file, *(["--whole"] if whole else []))
+    assert rendered.code == 0, rendered.err
+    assert rendered.out.count("djup=") == sum(counts[: 1 if whole else 2])

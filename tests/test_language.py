@@ -875,6 +875,24 @@ def test_each_format_gives_rows_or_strings() -> None:
     assert list(render(influx, b'x,a=b v=1i,s="t" 5\ny v=2 6').lines) == ['m,a=b s="t",v=1.0 5', "m v=2.0 6"]
 
 
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+def test_a_decimal_comma_is_read_where_a_field_casts(plan: str) -> None:
+    """Rule 27.  Texts keep theirs; a point is then no part of a number, so that 1.234 is not taken for 1,234."""
+    text = document(
+        "{v: {expr: v, cast: true}, n: {expr: n, type: integer, cast: true},"
+        " a: {expr: a, type: auto, cast: true}, t: {expr: t, type: string}}",
+        top="for_each: '@'",
+        tags="{t: t}",
+        head=with_payload("{format: csv, delimiter: ;, decimal: ','}"),
+    ).replace("t: {expr: t, type: string}", "s: {expr: t, type: string}")
+    rendered = parse_mapping(text).plan(kind=plan).render  # type: ignore[arg-type]
+    found = rendered([Message(b"v;n;a;t\n1,5;7,0;2,5;3,5\n-1,5e1;7;1.5;1.5\n")])
+    assert list(found.lines) == ['m,t=3\\,5 a=2.5,n=7i,s="3,5",v=1.5 0', 'm,t=1.5 a="1.5",n=7i,s="1.5",v=-15.0 0']
+    for value in (b"1.234", b"1.234,5", b"1,234,5", b"1,"):
+        failed = rendered([Message(b"v;n;a;t\n" + value + b";7;1;x\n")]).failures[0]
+        assert (failed.code, "with a decimal comma" in failed.reason) == ("IFX340", True)
+
+
 def test_rows_without_for_each_are_a_warning() -> None:
     """Rule 27.  Without `for_each` an expression gets the list, in which a member is always null."""
     for payload in ("csv", "{format: csv, header: [v]}", "influx"):

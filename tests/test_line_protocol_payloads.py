@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iggyflux import Message, parse_mapping
+from iggyflux import MappingError, Message, Point, Unsigned, parse_mapping
 
 DOCUMENT = """
 iggyflux: 1
@@ -110,3 +110,58 @@ def test_many_bad_lines_are_all_counted_and_cost_no_other_line(plan: str) -> Non
     assert sum(failure.count for failure in rendered.failures) == 1000
     assert len(rendered.failures) == 101
     assert {failure.index for failure in rendered.failures} == {0}
+
+
+MIRROR = """iggyflux: 1
+kind: writer
+from: {stream: s, topic: t, payload: influx}
+for_each: '@'
+points:
+  measurement: measurement
+  tags: {"*": tags}
+  fields: {"*": {expr: fields, type: payload}}
+  timestamp: {expr: time, format: unix_ns}
+"""
+
+
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdef"),
+        st.integers(-(2**63), 2**63 - 1)
+        | st.integers(0, 2**64 - 1).map(Unsigned)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.booleans()
+        | st.sampled_from(["", "7u", '"x"']),
+        min_size=1,
+    )
+)
+def test_values_keep_the_types_of_the_payload(kind: Literal["compiled", "reference"], fields: dict[str, Any]) -> None:
+    """Rule 11."""
+    line = Point("m", {"t": "x"}, fields, 7).encode()
+
+    assert parse_mapping(MIRROR).plan(kind=kind).render([Message(line.encode())]).lines == [line]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+def test_an_unsigned_integer_is_a_number_everywhere_else(kind: Literal["compiled", "reference"]) -> None:
+    text = MIRROR.replace("tags: {", "where: 'fields.n'\n  tags: {n: fields.n, ").replace(
+        'fields: {"*"',
+        "fields: {i: {expr: fields.n, type: integer}, x: 'add(fields.n, `1`)', f: fields.n,"
+        " s: {expr: fields.n, type: string, cast: true}, k: {expr: fields.n, type: payload},"
+        " j: {expr: 'to_string(fields)', type: string}, \"*\"",
+    )
+    rendered = parse_mapping(text).plan(kind=kind).render([Message(b"m n=0u,w=2u 5\nm n=7i,w=2i 6")])
+
+    assert list(rendered.lines) == [
+        r'm,n=0 f=0.0,i=0i,j="{\"n\":0,\"w\":2}",k=0u,s="0",w=2u,x=1.0 5',
+        r'm,n=7 f=7.0,i=7i,j="{\"n\":7,\"w\":2}",k=7i,s="7",w=2i,x=8.0 6',
+    ]
+
+
+def test_a_value_that_keeps_its_type_is_not_cast() -> None:
+    with pytest.raises(MappingError) as refused:
+        parse_mapping(MIRROR.replace("payload}", "payload, cast: true}"))
+    assert [(each.code, each.location.pointer) for each in refused.value.problems] == [
+        ("IFX181", "/points/fields/*/cast")
+    ]

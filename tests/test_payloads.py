@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
-from iggyflux.errors import DecodeError, RecordError
+from iggyflux.errors import DecodeError, PartlyDecoded, RecordError
 from iggyflux.payloads import (
     FORMATS,
     MAX_PAYLOAD_BYTES,
@@ -81,6 +81,16 @@ SAMPLES: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {
         ([{"a": ""}], {"header": ["a"]}),
     ],
     "text": [("hé\0llo\n", {}), ("", {})],
+    "xml": [
+        ({"a": None}, {}),
+        ({"a": {"@b": "1", "c": ["x", None, {"@d": "<é&>\n", "#text": "t"}], "e": "2"}}, {}),
+        ({"a": {"_b": "1", "c": ["x"]}}, {"attribute_prefix": "_", "lists": ["c"]}),
+        ({"m:a": {"@xmlns": {"m": "urn:x"}, "m:b": "1"}}, {"namespaces": {"urn:x": "m"}}),
+    ],
+    "logfmt": [
+        ({"a": "1", "b.c-d/é": 'say "hi"\n=\\\0', "e": True, "f": "", "g": "x=y,z"}, {}),
+        ({"level": "info"}, {}),
+    ],
     "raw": [("", {}), ("AAEC/w==", {})],
     "influx": [
         (
@@ -106,6 +116,8 @@ LARGE: dict[str, Any] = {
     "protobuf": {"probes": [{"label": "x" * 2000, "reading": 1.5}] * 10_000, "notes": ["é"]},
     "csv": [{"a": "x" * 200, "b": 'quo"ted', "c": "y" * 200_000}] * 100,
     "text": "é" * 10_000_000,
+    "xml": {"a": {"b": [{"@name": "x" * 200, "value": "1.5", "list": ["1", "2", "3"]}] * 85_000}},
+    "logfmt": {f"key{number}": 'qu"oted ' * 2000 for number in range(1300)},
     "raw": "AAEC" * 6_700_000,
     "influx": [{"measurement": "m", "tags": {}, "fields": {"s": "x\n" * 30_000}, "time": n} for n in range(340)],
 }
@@ -236,7 +248,7 @@ def test_a_payload_larger_than_any_message_is_rejected(name: str) -> None:
     assert refusal(name, b" " * (MAX_PAYLOAD_BYTES + 1)).code == "IFX401"
 
 
-@pytest.mark.parametrize("name", ["json", "csv", "text", "influx"])
+@pytest.mark.parametrize("name", ["json", "csv", "text", "influx", "logfmt"])
 @pytest.mark.parametrize("payload", [b"\xff", b"\xc3", b"a\x80", b"\xed\xa0\x80", b"\xc0\x80", "é".encode("latin-1")])
 def test_text_that_is_not_utf8_is_rejected_with_the_byte(name: str, payload: bytes) -> None:
     refused = refusal(name, payload)
@@ -266,6 +278,19 @@ def test_text_that_is_not_utf8_is_rejected_with_the_byte(name: str, payload: byt
         ("raw", 1),
         ("raw", "é"),
         ("raw", "AAE"),
+        ("xml", 1),
+        ("xml", {}),
+        ("xml", {"a": "1", "b": "2"}),
+        ("xml", {"a b": "1"}),
+        ("xml", {"a": "\0"}),
+        ("xml", {"a": "\ud800"}),
+        ("logfmt", "a=1"),
+        ("logfmt", {}),
+        ("logfmt", {"a": None}),
+        ("logfmt", {"a b": "1"}),
+        ("logfmt", {"a=b": "1"}),
+        ("logfmt", {"a": [1]}),
+        ("logfmt", {"a": "\ud800"}),
         ("influx", 1),
         ("influx", {"measurement": "m"}),
         ("influx", {"measurement": 1, "fields": {"f": 1.0}}),
@@ -295,8 +320,8 @@ def test_payloads_are_decoded_one_by_one(name: str) -> None:
 
 
 def test_libraries_are_imported_when_they_are_used() -> None:
-    libraries = "{'cbor2', 're2', 'dateutil', 'csv', 'google.protobuf'}"
-    program = f"import sys, iggyflux.payloads; print(sorted({libraries} & sys.modules.keys()))"
+    late = {"cbor2", "re2", "dateutil", "csv", "xmltodict", "pyexpat", "cramjam", "google.protobuf"}
+    program = f"import sys, iggyflux.payloads; print(sorted({late} & sys.modules.keys()))"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
@@ -895,13 +920,29 @@ def test_floats_of_msgpack_and_cbor_are_exact() -> None:
         ('1|"2', {"header": ["a", "b"], "delimiter": "|", "quote": ""}, [{"a": "1", "b": '"2'}]),
         ("1^2", {"header": ["a", "b"], "delimiter": "^"}, [{"a": "1", "b": "2"}]),
         ('""', {"header": ["a"]}, [{"a": ""}]),
+        (' a ;"b" \n 1\t; " 2" \n', {"delimiter": ";", "trim": True}, [{"a": "1", "b": " 2"}]),
+        ("a\t b\n1 \t2\n", {"delimiter": "\t", "trim": True}, [{"a": "1", "b": "2"}]),
+        ("a,b\n  \n1,2\n\t", {"trim": True}, [{"a": "1", "b": "2"}]),
+        ("#x\na,b\r\n#,,\r\n1,#2\n#", {"comment": "#"}, [{"a": "1", "b": "#2"}]),
+        ("  // x\n a\n1\n", {"comment": "//", "trim": True}, [{"a": "1"}]),
+        ('a,b\n"#1",2\n', {"comment": "#"}, [{"a": "#1", "b": "2"}]),
+        ('Plant "7"\r\n\r\na,b\n1,2\n', {"skip": 2}, [{"a": "1", "b": "2"}]),
+        ("x\n", {"skip": 3}, None),
+        ("a,b\n°C,%\n1,2\n", {"units_row": True}, [{"a": "1", "b": "2"}]),
+        ("°C,%\n1,2\n", {"units_row": True, "header": ["a", "b"]}, [{"a": "1", "b": "2"}]),
+        ("#\n\n x\na\n\n#y\n kWh \n1\n", {"units_row": True, "comment": "#", "skip": 3}, [{"a": "1"}]),
     ],
 )
 def test_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, Any], rows: Any) -> None:
     """Rule 27."""
     FORMATS["csv"].check(options)
+    if rows is None:
+        assert refusal("csv", text.encode(), **options).reason == "missing header row"
+        return
 
     assert decode("csv", text.encode(), **options) == rows
+    if rows:
+        assert decode("csv", FORMATS["csv"].encode(rows, options), **options) == rows
 
 
 @pytest.mark.parametrize(
@@ -935,13 +976,46 @@ def test_columns_with_duplicate_names_fail_where_they_are_read() -> None:
     assert refusal("csv", b"a,z,z\n1,2,3", reads=wanted, strict=True).code == "IFX405"
 
 
+@given(st.lists(st.sampled_from(["1,2", "1", "1,2,3", "", '"x\ny",2'])), st.booleans())
+def test_ragged_rows_fail_alone(lines: list[str], is_closed: bool) -> None:
+    """Rule 20.  What a row lacks does not take its neighbours; after a quote that is open nothing is certain."""
+    text = "\n".join(["a,b", *lines, *([] if is_closed else ['"', "3,4"])])
+    ragged = sum(line in ("1", "1,2,3") for line in lines)
+    good = [line for line in lines if line in ("1,2", '"x\ny",2')]
+    rows = [{"a": "1" if line == "1,2" else "x\ny", "b": "2"} for line in good]
+    if not ragged and is_closed:
+        assert decode("csv", text.encode()) == rows
+        return
+    with pytest.raises(PartlyDecoded) as refused:
+        decode("csv", text.encode())
+
+    assert refused.value.value == rows
+    assert len(refused.value.errors) == ragged + (not is_closed)
+    assert {each.code for each in refused.value.errors} == {"IFX410"}
+
+
+def test_many_ragged_rows_are_counted() -> None:
+    with pytest.raises(PartlyDecoded) as refused:
+        decode("csv", b"a,b\n1,2\n" + b"1\n" * 5000)
+
+    assert (len(refused.value.errors), refused.value.value) == (101, [{"a": "1", "b": "2"}])
+    assert refused.value.errors[-1].reason == "4,900 more rows without a cell for each column"
+
+
 cells = st.text(st.sampled_from("a1é,;\"'\r\n |\t") | st.characters(codec="utf-8"), max_size=5)
 
 
 @settings(max_examples=150)
-@given(st.lists(st.lists(cells, min_size=2, max_size=2), max_size=4), st.sampled_from(",;\t|^"), st.sampled_from("\"'"))
-def test_csv_reads_every_cell_that_it_wrote(rows: list[list[str]], delimiter: str, quote: str) -> None:
-    options = {"header": ["a", "b"], "delimiter": delimiter, "quote": quote}
+@given(
+    st.lists(st.lists(cells, min_size=2, max_size=2), max_size=4),
+    st.sampled_from(",;\t|^"),
+    st.sampled_from("\"'"),
+    st.sampled_from([{}, {"trim": True}, {"comment": "1"}, {"skip": 2, "units_row": True}]),
+)
+def test_csv_reads_every_cell_that_it_wrote(
+    rows: list[list[str]], delimiter: str, quote: str, more: dict[str, Any]
+) -> None:
+    options = {"header": ["a", "b"], "delimiter": delimiter, "quote": quote, **more}
     table = [dict(zip("ab", row, strict=True)) for row in rows]
 
     assert decode("csv", FORMATS["csv"].encode(table, options), **options) == table  # type: ignore[arg-type]
@@ -952,6 +1026,158 @@ def test_csv_writes_scalars_as_tags_do() -> None:
 
     assert FORMATS["csv"].encode(row, {}) == b"a,b,c,d,e\n1,2.5,true,,x y\n"
     assert FORMATS["csv"].encode({"a": None}, {"header": ["a"]}) == b'""\n'
+
+
+# --- xml, logfmt ---
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "value"),
+    [
+        ("<a/>", {}, {"a": None}),
+        ("<a> 1 <!-- x --><?y z?></a>", {}, {"a": "1"}),
+        ('<a b="1">t<c/>u</a>', {}, {"a": {"@b": "1", "c": None, "#text": "tu"}}),
+        ("<a><b>1</b><b>2</b></a>", {}, {"a": {"b": ["1", "2"]}}),
+        ("<a><b>1</b></a>", {"lists": ["b"]}, {"a": {"b": ["1"]}}),
+        ('<a b="1"/>', {"attribute_prefix": ""}, {"a": {"b": "1"}}),
+        ("<a>&lt;&#233;<![CDATA[<&]]></a>", {}, {"a": "<é<&"}),
+        ('<m:a xmlns:m="urn:x"><m:b>1</m:b></m:a>', {}, {"m:a": {"@xmlns:m": "urn:x", "m:b": "1"}}),
+        (
+            '<a xmlns="urn:x"><b xmlns="urn:y">1</b></a>',
+            {"namespaces": {"urn:x": "", "urn:y": "q"}},
+            {"a": {"@xmlns": {"": "urn:x"}, "q:b": {"@xmlns": {"": "urn:y"}, "#text": "1"}}},
+        ),
+        ("<!DOCTYPE a><a>1</a>", {}, {"a": "1"}),
+        ("<?xml version='1.0' encoding='ISO-8859-1'?><a>\xe9</a>", {}, {"a": "é"}),
+    ],
+)
+def test_xml_is_an_object_of_its_root(text: str, options: dict[str, Any], value: Any) -> None:
+    """Rule 27."""
+    payload = text.encode("latin-1" if "8859" in text else "utf-8")
+
+    assert decode("xml", payload, **options) == value
+    assert decode("xml", text.replace("ISO-8859-1", "UTF-16").encode("utf-16"), **options) == value
+
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+DECLARED = {
+    "a bomb of entities": f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><a>&l9;</a>',
+    "one large entity": f'<!DOCTYPE a [<!ENTITY x "{"x" * 9999}">]><a>{"&x;" * 999}</a>',
+    "an external entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>',
+    "an external set of declarations": '<!DOCTYPE a SYSTEM "x.dtd"><a>1&x;2</a>',
+    "an attribute with an entity": '<!DOCTYPE a PUBLIC "x" "x.dtd"><a b="&x;"/>',
+    "an entity of parameters": '<!DOCTYPE a [<!ENTITY % x SYSTEM "x.dtd"> %x;]><a/>',
+}
+HOSTILE_XML = {
+    **{name: (text, "IFX404", "has declarations") for name, text in DECLARED.items()},
+    "an unknown entity": ("<a>&x;</a>", "IFX404", "undefined entity"),
+    "deep elements": ("<a>" * 65 + "</a>" * 65, "IFX403", "more than 64 deep"),
+    "very deep elements": ("<a>" * 3_000_000, "IFX403", "more than 64 deep"),
+    "an attribute twice": ("<a b='1' b='2'/>", "IFX404", "duplicate attribute"),
+    "two roots": ("<a/><b/>", "IFX404", "not XML: junk after document element"),
+    "an encoding that is none": ("<?xml version='1.0' encoding='rot13'?><a/>", "IFX404", "not XML"),
+    "an encoding that nobody knows": ("<?xml version='1.0' encoding='klingon'?><a/>", "IFX404", "not XML"),
+    "an encoding of several bytes": ("<?xml version='1.0' encoding='shift_jis'?><a/>", "IFX404", "not XML"),
+    "a namespace without an address": ("<x:a/>", "IFX404", "not XML: unbound prefix"),
+    "nothing": ("", "IFX404", "not XML: no element found"),
+}
+
+
+@pytest.mark.parametrize(("text", "code", "reason"), HOSTILE_XML.values(), ids=list(HOSTILE_XML))
+def test_hostile_xml_fails_and_opens_nothing(text: str, code: str, reason: str) -> None:
+    refused = refusal("xml", text.encode(), **({"namespaces": {}} if "x:" in text else {}))
+
+    assert refused.code == code
+    assert reason in refused.reason
+
+
+def test_elements_may_be_nested_64_deep() -> None:
+    payload = b"<a><a/>" * 63 + b"<a>1</a>" + b"</a>" * 63
+
+    assert_plain(decode("xml", payload))
+
+
+_XML_PARTS = st.sampled_from(
+    [
+        "<a>", "</a>", "<b c='1'>", "</b>", "<d/>", "x", " ", "&lt;", "&e;", "<!--", "-->", "<![CDATA[", "]]>", "é",
+        "<n:a xmlns:n='u'>", "<!DOCTYPE a [", "]>", "<!ENTITY e 'x'>",
+        "<?xml version='1.0' encoding='", "utf-16", "cp037", "unicode_escape", "'?>",
+    ]
+).map(str.encode)  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(_XML_PARTS | st.binary(max_size=2), max_size=12),
+    st.sampled_from([{}, {"namespaces": {"u": ""}}, {"lists": ["a"]}]),
+)
+def test_any_xml_gives_a_plain_value_or_a_decode_error(parts: list[bytes], options: dict[str, Any]) -> None:
+    try:
+        value = decode("xml", b"".join(parts), **options)
+    except DecodeError as refused:
+        _assert_tellable(refused)
+    else:
+        assert_plain(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=1 b=x", {"a": "1", "b": "x"}),
+        ('level=info msg="it is \\"hot\\"\\n" took=3ms\n', {"level": "info", "msg": 'it is "hot"\n', "took": "3ms"}),
+        ("  a=1\t b \r\n", {"a": "1", "b": True}),
+        ('a= b=""', {"a": "", "b": ""}),
+        ("a=1 a=2", {"a": "2"}),
+        ("url=/x?y=z&q=1 größe=7", {"url": "/x?y=z&q=1", "größe": "7"}),
+        ('m="two\nlines"', {"m": "two\nlines"}),
+    ],
+)
+def test_logfmt_is_an_object_of_strings(text: str, value: Any) -> None:
+    """Rule 27."""
+    assert decode("logfmt", text.encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "the payload is empty"),
+        ("a=1\nb=2", "several lines"),
+        ("=1", "at '=1'"),
+        ('a="x', "unclosed quote"),
+        ('a="x"y', "misplaced"),
+        ('a=x"y"', "misplaced"),
+        ('a="\\x"', "invalid escape"),
+        ('a="\\ud800"', "invalid escape"),
+    ],
+)
+def test_what_is_not_logfmt_is_rejected(text: str, reason: str) -> None:
+    refused = refusal("logfmt", text.encode())
+
+    assert (refused.code, reason in refused.reason) == ("IFX404", True)
+
+
+def test_a_key_of_logfmt_that_is_there_twice_is_rejected_if_strict() -> None:
+    with pytest.raises(DecodeError) as refused:
+        decode("logfmt", b"a=1 a=1", strict=True)
+    assert refused.value.code == "IFX405"
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=4),
+        st.booleans() | st.text(st.characters(codec="utf-8"), max_size=6),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_logfmt_reads_every_value_that_it_wrote(value: dict[str, Any]) -> None:
+    try:
+        payload = FORMATS["logfmt"].encode(value, {})
+    except RecordError:
+        assert any(set(key) & set(' "=') or not key.isprintable() for key in value)
+        return
+    assert decode("logfmt", payload) == {key: "false" if each is False else each for key, each in value.items()}
 
 
 # --- text, raw, influx ---
@@ -988,6 +1214,9 @@ def test_patterns_of_text_run_in_linear_time() -> None:
         ("csv", {"delimiter": "\n"}, "delimiter"),
         ("csv", {"quote": "''"}, "quote"),
         ("csv", {"quote": ","}, "quote"),
+        ("csv", {"comment": ",x"}, "comment"),
+        ("csv", {"comment": '"'}, "comment"),
+        ("csv", {"comment": "#\n"}, "comment"),
         ("csv", {"header": []}, "header"),
         ("csv", {"header": ["a", "a"]}, "header"),
     ],

@@ -912,8 +912,8 @@ OVERLAPS: dict[str, tuple[list[str], list[str], bool]] = {
 
 @pytest.mark.parametrize(("one", "other", "expected"), OVERLAPS.values(), ids=OVERLAPS)
 def test_requests_overlap_where_they_write_one_point(one: list[str], other: list[str], expected: bool) -> None:
-    assert Footprint(one).overlaps(Footprint(other)) is expected
-    assert Footprint(other).overlaps(Footprint(one)) is expected
+    assert Footprint(one).overlapping({"other": Footprint(other)}) == ["other"] * expected
+    assert Footprint(other).overlapping({"one": Footprint(one)}) == ["one"] * expected
 
 
 def test_the_later_message_decides_a_point_that_is_written_twice() -> None:
@@ -997,6 +997,24 @@ def test_the_payloads_of_a_request_are_bounded_too(batches: list[tuple[int, int,
         of_a_line = after.payload_bytes / len(after.lines)
         most = max(each.share.job.payload_bytes / len(each.share.lines) for each in (*before.ranges, *after.ranges))
         assert len(before.lines) == max_lines or before.payload_bytes + max(of_a_line, most) > MOST_PAYLOAD_BYTES - 1
+
+
+@given(st.lists(st.integers(1, 400) | st.integers(190, 205), min_size=1, max_size=20))
+def test_a_request_that_lacks_few_lines_takes_none_of_the_next_batch(sizes: list[int]) -> None:
+    """A batch of which one message failed is then a request, as the others are."""
+    builder = RequestBuilder(200, 10**6)
+    jobs = [Job(FIRST, Rendered(["m v=1 1"] * size, [0] * size), size) for size in sizes]
+
+    requests = [
+        request
+        for job in jobs
+        for request in builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines))))
+    ]
+
+    assert all(196 <= len(request.lines) <= 200 for request in requests)
+    assert len(builder) < 196
+    if 196 <= sizes[0] <= 200:
+        assert len(requests[0].lines) == sizes[0]
 
 
 # --- Random scripts of faults ---

@@ -176,3 +176,50 @@ def test_a_star_of_a_member_omits_what_is_used_inside_of_it(plan: str) -> None:
     fields, _ = rendered(document, PAYLOAD, plan)
 
     assert set(fields) == {"v", "w_0_p", "w_0_q", "all_e", "all_t"}
+
+
+# --- two of them ---
+
+TWO = """\
+iggyflux: 1
+kind: writer
+name: anlage
+from: {stream: s, topic: t}
+points:
+  measurement: {const: p}
+  tags: {ort: ort, "*": wo}
+  fields: {kg: kg, "*": was}
+  timestamp: {expr: zeit, format: unix_s}
+on_error: dead_letter
+"""
+keys = st.sampled_from(["a", "b", "é", "ort", "kg", "zeit", "", "tür 1"])
+values = st.sampled_from([None, "", "x", "größe", 1, 2.5, True, {"a": 1}])
+members = st.one_of(st.none(), st.dictionaries(keys, values, max_size=4))
+payloads = st.fixed_dictionaries(
+    {"wo": members, "was": members, "ort": values, "kg": values, "zeit": st.just(1_750_000_000)}
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(payloads, min_size=1, max_size=8))
+def test_tags_and_fields_of_all_members_are_those_of_the_reference_plan(batch: list[dict[str, Any]]) -> None:
+    """A member that would be a tag and a field fails its message, and no other."""
+    mapping: Any = parse_mapping(TWO)
+    plan = mapping.plan()
+    assert plan.reason is None
+    messages = [Message(json.dumps(each).encode(), "s", "t", 0, number) for number, each in enumerate(batch)]
+
+    rendered, expected = plan.render(messages), mapping.plan("reference").render(messages)
+
+    assert rendered == expected
+    assert rendered.fallback is None
+
+
+def test_objects_without_a_common_name_need_no_reference_plan() -> None:
+    mapping: Any = parse_mapping(TWO)
+    plan = mapping.plan()
+    plan.reference.render_message = None  # it is not called
+    good = {"wo": {"halle": "7"}, "was": {"volt": 230.5}, "ort": "x", "kg": 2.5, "zeit": 1_750_000_000}
+    lines = plan.render([Message(json.dumps(good).encode())] * 3).lines
+
+    assert lines == ["p,halle=7,ort=x kg=2.5,volt=230.5 1750000000000000000"] * 3

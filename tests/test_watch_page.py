@@ -23,7 +23,7 @@ from iggyflux.errors import Location, Problem, Stopped
 from iggyflux.records import DeadLetter, Message, Partition, Reason
 from iggyflux.runner import RouteStatus, Status
 from iggyflux.runner.newest import with_newest
-from iggyflux.runner.status import About, ReaderStatus
+from iggyflux.runner.status import About, ReaderStatus, WorkerStatus
 from iggyflux.secrets import Secret
 from iggyflux.sim import SimServer
 from iggyflux.telemetry.answers import Site
@@ -142,6 +142,22 @@ def test_the_state_of_each_route_has_its_reason_and_the_time_left(browser: Brows
         assert reader[2].endswith("; 25 % read, 2 h left")
         assert reader[2].startswith("2004-03-23 00:00:00 UTC to 2014-06-29 00:00:00 UTC")
         assert "geheim" not in page.content()
+
+
+def test_each_worker_has_its_state_and_partitions(browser: Browser) -> None:
+    run = Run(*busy())
+    run.status.workers = [
+        WorkerStatus(0, "running", 4711, 2, 0, 0, 0.0, {}, 90, ["werk/halle/0", "werk/halle/2"]),
+        WorkerStatus(1, "waiting", None, 0, -9, 0, 0.0, {}),
+    ]
+    with shown(browser, run) as page:
+        answers(page)
+        found = [each.split("\t") for each in page.locator("#workers tbody tr").all_inner_texts()]
+
+    assert [[*row[:2], *row[3:]] for row in found] == [
+        ["0", "running, process 4711", "2", "werk/halle/0, werk/halle/2"],
+        ["1", "waiting, exit code -9", "0", "none"],
+    ]
 
 
 def test_rates_and_sums_are_of_the_route_that_is_chosen(browser: Browser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import random
 import re
@@ -367,6 +368,24 @@ while True: time.sleep(1)
     assert reports == [1, signal.SIGTERM, signal.SIGINT]
 
 
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_worker_that_ends_with_3_is_an_error_only_where_no_stop_was_requested(
+    caplog: pytest.LogCaptureFixture, is_stopped: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def stop_it(_: Supervisor, stop: Stop, found: list[int]) -> None:
+        await until(lambda: found == [1])
+        if is_stopped:
+            stop.request()
+
+    wait = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\nreport(1)\n"
+    supervise(wait + ("time.sleep(60)" if is_stopped else "sys.exit(3)"), has_end=True, during=stop_it)
+
+    (level,) = [each.levelname for each in caplog.records if "worker.ended" in each.getMessage()]
+    assert level == ("INFO" if is_stopped else "ERROR")
+
+
 def test_what_workers_write_is_logged_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     event = json.dumps({"time": "t", "level": "warning", "logger": "iggyflux.x", "event": "a.b", "größe": 1, "n": None})
     text = json.dumps({"time": "t", "level": "info", "logger": "iggyflux.y", "event": "c.d", "message": "k=1 l=2"})
@@ -559,6 +578,15 @@ def test_no_more_workers_are_started_by_themselves_than_there_are_partitions(
     assert outcome.code == 0, outcome.err
     assert len(json.loads(Path("s.json").read_text("utf-8"))["workers"]) == workers
     assert len(sim.dump()) == 1
+
+
+@pytest.mark.parametrize(("workers", "idle"), [(PARTITIONS + 2, 2), (PARTITIONS, 0)])
+def test_workers_without_partitions_are_told(sim: SimServer, workers: int, idle: int) -> None:
+    append(0, 40)
+    outcome = iggyflux("run", "p.yaml", "--until-end", "--workers", str(workers))
+
+    told = f"workers.idle workers={workers} partitions={PARTITIONS} idle={idle}"
+    assert (told in outcome.err) == (idle > 0), outcome.err
 
 
 @pytest.mark.slow

@@ -2,12 +2,3 @@
 
 `files` finds and opens them, `records` splits their content into messages, `source` is a `Source` that can be resumed.
 """
-
-from __future__ import annotations
-
-from typing import Final
-
-FILE_HEADER: Final = "iggyflux-file"
-"""The header of a message that names the file that it was read of."""
-LINE_HEADER: Final = "iggyflux-line"
-"""The header of a message with the number of its first line, from 1."""

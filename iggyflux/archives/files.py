@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from iggyflux.archives.extent import EXPANDS
 from iggyflux.authoring.sample_bytes import plain_name
 from iggyflux.disk import remedy
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
@@ -28,6 +29,8 @@ from iggyflux.secrets import Scrubber, Secret
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MAGIC: Final = re.compile(r"[*?\[]")
 _BEGIN_BYTES: Final = 4096
+_BLOCK_BYTES: Final = 4 << 20
+"""How much is read of a store at once; s3fs reads, and keeps in memory, 50 MB by itself."""
 _UNREADABLE: Final = "IFX710"
 _ENVIRONMENT: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -60,11 +63,18 @@ class Archive:
     """The URL that it was found by; None on this machine."""
     path: Secret | None = None
     """Its path in the file system of the URL."""
+    file: tuple[int, int] | None = None
+    """What is the same for all names of a file on this machine: device and inode."""
 
     @property
     def is_compressed(self) -> bool:
         """Whether its content has to be expanded, so that no place in it can be sought."""
         return plain_name(self.name) != self.name
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes its content has."""
+        return self.size * (EXPANDS if self.is_compressed else 1)
 
     @property
     def key(self) -> str:
@@ -77,7 +87,7 @@ class Archive:
             if self.url is None or self.path is None:
                 return ArchiveFile(self, Path(self.name).open("rb", buffering=0))
             filesystem, _ = _filesystem(self.url.reveal())
-            return ArchiveFile(self, filesystem.open(self.path.reveal(), "rb"))
+            return ArchiveFile(self, filesystem.open(self.path.reveal(), "rb", block_size=_BLOCK_BYTES))
 
 
 class ArchiveFile(io.RawIOBase):
@@ -127,15 +137,19 @@ class ArchiveFile(io.RawIOBase):
         return reading(self._archive.name, self._archive.url)
 
 
-def find_archives(patterns: Sequence[str]) -> list[Archive]:
+def find_archives(patterns: Sequence[str], again: list[str] | None = None) -> list[Archive]:
     """Return the files that paths, globs and URLs name, in their order, those of a glob sorted, each once.
+
+    What names a file once more, also by another path or a link, is appended to `again`.
 
     Raise `NotFound` or `NoFsspec` with the pattern, `Stopped` or `NotConnected`.
     """
-    found: dict[str, Archive] = {}
+    found: dict[object, Archive] = {}
     for pattern in patterns:
         each = _remote(pattern) if _URL.match(pattern) else _local(pattern)
-        found.update((archive.name, archive) for archive in each if archive.name not in found)
+        for archive in each:
+            if found.setdefault(archive.file or archive.name, archive) is not archive and again is not None:
+                again.append(archive.name)
     return list(found.values())
 
 
@@ -154,7 +168,7 @@ def _local(pattern: str) -> Iterator[Archive]:
         if not stat.S_ISREG(found.st_mode):
             hint = f"name its files: '{path.rstrip('/')}/*'" if stat.S_ISDIR(found.st_mode) else "expected a file"
             raise NotFound(f"{path} is not a file ({hint})")
-        yield Archive(name, found.st_size, str(found.st_mtime_ns))
+        yield Archive(name, found.st_size, str(found.st_mtime_ns), file=(found.st_dev, found.st_ino))
 
 
 def _remote(pattern: str) -> Iterator[Archive]:
@@ -217,7 +231,8 @@ def reading(name: str, url: Secret | None) -> Iterator[None]:
         raise
     except OSError as error:
         if url is None or isinstance(error, FileNotFoundError | PermissionError):
-            reason = error.strerror or type(error).__name__
+            missing = "No such file" if isinstance(error, FileNotFoundError) else "Permission denied"
+            reason = error.strerror or missing  # libraries leave it out
             raise Stopped(f"cannot read {name}: {reason}", remedy(error), _UNREADABLE) from error
         raise NotConnected(f"cannot read {name}: {_scrubbed(error, url)}") from error
     except Exception as error:  # libraries of object stores raise what they like

@@ -27,6 +27,8 @@ from iggyflux.payloads import MAX_PAYLOAD_BYTES, Options
 Record: TypeAlias = tuple[int, bytes]
 """The number of its first line, from 1, and its bytes."""
 
+_Held: TypeAlias = tuple[bytes, int, bytes]
+"""A line that was taken, its size and its end."""
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
 _MOST_JOINED: Final = 1 << 20
@@ -48,13 +50,17 @@ class ArchiveLines:
         self.is_utf16 = False
         self._file = file
         self._limit = limit
-        self._again: deque[tuple[bytes, int]] = deque()
+        self.end = b""
+        """What ended the last line."""
+        self._again: deque[_Held] = deque()
         self._size = 0
+        self._unread = b""
+        """What was read of a line that is not taken yet."""
 
     def take(self) -> bytes | None:
         """Return the next line; None at the end."""
         if self._again:
-            line, size = self._again.popleft()
+            line, size, self.end = self._again.popleft()
         else:
             line, size = self._read()
             if not size:
@@ -66,29 +72,46 @@ class ArchiveLines:
         self._size = size
         return line
 
-    def take_more(self, held: list[tuple[bytes, int]]) -> bytes | None:
+    def records(self) -> Iterator[Record]:
+        """Yield the lines that are not blank with their numbers: as `take`, at half of the cost."""
+        while (line := self.take()) is not None:  # the first one, and each that is long
+            if line.strip():
+                yield self.number, line
+            readline, most = self._file.readline, self._limit + 2
+            while line := readline(most):
+                if not line.endswith(b"\n"):
+                    self._unread = line
+                    break
+                self.position += len(line)
+                self.number += 1
+                line = line[: -2 if line.endswith(b"\r\n") else -1]
+                if line and not line.isspace():
+                    yield self.number, line
+
+    def take_more(self, held: list[_Held]) -> bytes | None:
         """Return the next line and keep it in `held`, for `give_back`; None at the end."""
         line = self.take()
         if line is not None:
-            held.append((line, self._size))
+            held.append((line, self._size, self.end))
         return line
 
-    def give_back(self, held: list[tuple[bytes, int]]) -> None:
+    def give_back(self, held: list[_Held]) -> None:
         """Take these lines, the last ones that were taken, once more."""
         self._again.extendleft(reversed(held))
-        self.position -= sum(size for _, size in held)
+        self.position -= sum(size for _, size, _ in held)
         self.number -= len(held)
 
     def _read(self) -> tuple[bytes, int]:
         """Return a line and the number of bytes that it takes."""
-        line = self._file.readline(self._limit + 2)
+        line, self._unread = self._unread or self._file.readline(self._limit + 2), b""
         if not self.position and is_utf16(line):
             self.is_utf16 = True
             self._file = utf8_of(line, self._file)
             line = self._file.readline(self._limit + 2)
         size = len(line)
-        if line.endswith(b"\n"):
-            return line[: -2 if line.endswith(b"\r\n") else -1], size
+        self.end = b"\r\n" if line.endswith(b"\r\n") else b"\n" if line.endswith(b"\n") else b""
+        if self.end:
+            return line[: -len(self.end)], size
         if size < self._limit + 2:
             return line, size
         while rest := self._file.readline(_CHUNK):  # it may have gigabytes
@@ -104,9 +127,7 @@ Splitter: TypeAlias = Callable[[ArchiveLines, Options, bytes], Iterator[Record]]
 
 
 def _lines(lines: ArchiveLines, _options: Options, _header: bytes) -> Iterator[Record]:
-    while (line := lines.take()) is not None:
-        if line.strip():
-            yield lines.number, line
+    return lines.records()
 
 
 def _documents(lines: ArchiveLines, _options: Options, _header: bytes) -> Iterator[Record]:
@@ -139,7 +160,7 @@ def has_documents(lines: ArchiveLines) -> bool:
         if line.strip():
             if is_json(line) or _depth(line) <= 0:
                 return False
-            lines.give_back([(line, lines.position)])
+            lines.give_back([(line, lines.position, lines.end)])
             return is_json(next(_documents(lines, {}, b""))[1])
     return False
 
@@ -195,12 +216,13 @@ def _joined(lines: ArchiveLines, opens: Callable[[bytes], bool], closes: Callabl
         if not opens(line):
             yield number, line
             continue
-        held: list[tuple[bytes, int]] = []
-        size = len(line)
+        held: list[_Held] = []
+        size, end = len(line), lines.end
         while (more := lines.take_more(held)) is not None and not closes(more) and size <= _MOST_JOINED:
             size += len(more)
         if more is not None and closes(more):
-            yield number, b"\n".join([line, *(each for each, _ in held)])
+            *inner, (last, _, _) = held
+            yield number, b"".join([line, end, *(part for each, _, after in inner for part in (each, after)), last])
         else:
             lines.give_back(held)
             yield number, line

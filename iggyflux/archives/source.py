@@ -11,11 +11,12 @@ gives that of the first record.  Two headers name its place: `iggyflux-file` and
 |                                        | that cannot be sought (compressed, UTF-16) it begins at the beginning |
 | … and it is read to its end            | leaves it out                                                        |
 | … and the plan has changed             | says so, and goes on by the new plan                                 |
-| … and it is another file now           | stops (IFX712), before anything is read; so it does where a file     |
-|                                        | changes while it is read                                             |
-| its content is damaged (IFX504), a     | returns all records before that, then stops                          |
-| record does not end (IFX503), a line   |                                                                      |
+| … and it is another file now           | stops (IFX712), before anything is read                              |
+| its content is damaged (IFX504), a     | returns all records before that, logs `archive.left`, and goes on    |
+| record does not end (IFX503), a line   | with the other files; stops when they are read                       |
 | is not an envelope (IFX711)            |                                                                      |
+| … it cannot be read (IFX710), or       |                                                                      |
+| changed while it was read (IFX712)     |                                                                      |
 
 The position of a file is stored with its identity, in a state of its own: so runs can share the files of an archive.
 """
@@ -34,14 +35,14 @@ from typing import Any, Final
 
 import msgspec
 
-from iggyflux.archives import FILE_HEADER, LINE_HEADER
+from iggyflux.archives.extent import Extent, Part
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
 from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
 from iggyflux.payloads import Options
-from iggyflux.records import Batch, LazyMessages, Message, Partition, Position, Scalar
+from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, LazyMessages, Message, Partition, Position, Scalar
 from iggyflux.runner.events import emit
 from iggyflux.state.sqlite import SUFFIX, SqliteState
 from iggyflux.state.store import StateStore
@@ -51,6 +52,8 @@ from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, 
 KIND: Final = "archive-position"
 _CHANGED: Final = "IFX712"
 _NOT_AN_ENVELOPE: Final = "IFX711"
+_OF_THE_FILE: Final = frozenset({"IFX503", "IFX504", "IFX710", _NOT_AN_ENVELOPE, _CHANGED})
+"""What stops the file that it is about, and not the others."""
 _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
 _RATE_SECONDS: Final = 0.1
@@ -112,9 +115,14 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Identity(self.size, self.written, self.begin)
 
 
+def archive_positions(folder: Path, route: str) -> Path:
+    """Return the folder with the positions of a route in files."""
+    return folder / "archives" / file_name(route)
+
+
 def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
     """Return the state of the position of a route in a file."""
-    path = folder / "archives" / file_name(route) / f"{archive.key}{SUFFIX}"
+    path = archive_positions(folder, route) / f"{archive.key}{SUFFIX}"
     return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
 
 
@@ -186,6 +194,11 @@ class RecordFile:
             raise Stopped(f"{self.archive.name} needs a package to be expanded", hint, "IFX710") from error
 
     @property
+    def position(self) -> int:
+        """The byte after the last record that was taken, in the content."""
+        return self._lines.position
+
+    @property
     def place(self) -> tuple[int, int, int]:
         """The byte, line and record after the last one that was taken; zeros if it cannot be sought."""
         if self.archive.is_compressed or self._lines.is_utf16:
@@ -219,9 +232,13 @@ class _Opened:
     state: StateStore
     identity: Identity | None = None
     settled: int = 0
+    skipped: int = 0
+    """The byte at which it is begun."""
     places: deque[tuple[int, int, int]] = field(default_factory=deque)
     """Where batches that are not settled begin and end."""
     is_read: bool = False
+    is_left: bool = False
+    """Whether it is not read on, for a reason that lies in the file."""
 
     def stored(self, records: int, plan: str, *, is_complete: bool) -> Stored:
         """Return what is stored when so many records are settled."""
@@ -231,6 +248,16 @@ class _Opened:
         assert who is not None  # noqa: S101  # it is known before the first record
         sought = self.places[0] if self.places else (0, 0, 0)
         return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan)
+
+    def part(self) -> Part:
+        """Return how much of it is read."""
+        archive = self.file.archive
+        return Part(
+            archive.size - self.skipped,
+            archive.is_compressed,
+            self.file.raw.tell(),
+            max(self.file.position - self.skipped, 0),
+        )
 
     def release(self) -> None:
         """Close the file and its state; idempotent."""
@@ -270,17 +297,19 @@ class ArchiveSource:
         self._current: _Opened | None = None
         self._opened: dict[int, _Opened] = {}
         self._fault: Exception | None = None
-        self._bytes_before = 0
+        """Why the current file is not read on."""
+        self._left: list[Stopped] = []
+        """Why files were not read to their ends."""
+        self._extent = Extent()
         self.complete = 0
         """How many files were complete when the source was connected last."""
         self._worker = Worker("archives")
 
     @property
     def progress(self) -> Progress:
-        """How much of the files is read, in bytes as they are stored."""
+        """How much of the files is read, in bytes of their content."""
         current = self._current
-        done = self._bytes_before + (0 if current is None else current.file.raw.tell())
-        return Progress(done, sum(archive.size for archive in self._archives))
+        return self._extent.progress(None if current is None else current.part())
 
     async def connect(self) -> None:
         """As `Source.connect`; raise `Stopped` if a file is another one than before."""
@@ -306,16 +335,20 @@ class ArchiveSource:
     def _connect(self) -> None:
         self._release()
         self._fault = None
+        self._left.clear()
         self._todo.clear()
-        self._bytes_before = self.complete = 0
+        self._extent, self.complete = Extent(), 0
         for index, archive in enumerate(self._archives):
             stored = stored_position(archive, self._state(archive), restart=self._restart)
             self._warn_of_change(archive, stored)
             if stored is not None and stored.is_complete:
                 self.complete += 1
-                self._bytes_before += archive.size
+                self._extent.done += archive.weight
             else:
                 self._todo.append((index, stored))
+                skipped = 0 if stored is None else stored.sought[0]
+                self._extent.done += skipped
+                self._extent.add(archive.size - skipped, is_compressed=archive.is_compressed)
         self._restart = False
 
     def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
@@ -325,27 +358,49 @@ class ArchiveSource:
             emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
 
     def _read(self) -> Batch:
-        while True:
-            if self._fault is not None:
-                raise self._fault
-            current = self._current or self._open_next()
-            if batch := self._batch(current):
-                return batch
-            if self._fault is None:
-                self._end(current)
+        while self._current or self._todo:
+            try:
+                if self._fault is not None:
+                    raise self._fault
+                current = self._current or self._open_next()
+                if batch := self._batch(current):
+                    return batch
+                if self._fault is None:
+                    self._end(current)
+            except Stopped as error:
+                if error.code not in _OF_THE_FILE:
+                    raise
+                self._leave(error)
+        raise self._end_of_all()
+
+    def _leave(self, error: Stopped) -> None:
+        """Go on with the next file; the position in this one stays after what is settled."""
+        emit(log, logging.ERROR, "archive.left", code=error.code, reason=error.reason, hint=error.hint)
+        self._left.append(error)
+        if (opened := self._current) is not None:
+            self._extent.end(opened.part())
+            opened.file.raw.release()
+            opened.is_left = True
+            self._release_left(opened)
+        self._fault = self._current = None
+
+    def _release_left(self, opened: _Opened) -> None:
+        if opened.is_left and opened.settled >= opened.file.taken:
+            del self._opened[opened.index]
+            opened.release()
 
     def _open_next(self) -> _Opened:
-        if not self._todo:
-            raise EndOfInput("all files were read")
         index, stored = self._todo.popleft()
         archive = self._archives[index]
+        skipped = 0 if stored is None else stored.sought[0]
+        self._extent.add(archive.size - skipped, -1, is_compressed=archive.is_compressed)
         file = RecordFile(archive, self._reading)
-        opened = self._opened[index] = _Opened(index, file, self._state(archive))
+        opened = self._opened[index] = self._current = _Opened(index, file, self._state(archive))
         opened.state.take()
+        opened.skipped = skipped
         opened.identity = file.raw.identity()
         if stored is not None and opened.identity != stored.identity:
             raise _changed(archive, "it is not the file that was read before")
-        self._current = opened
         try:
             file.begin(stored)
         except SampleError as error:
@@ -353,6 +408,18 @@ class ArchiveSource:
         opened.settled = 0 if stored is None else stored.records
         opened.places.append(file.place if stored is None else stored.sought)
         return opened
+
+    def _end_of_all(self) -> EndOfInput | Stopped:
+        """Return why there is nothing more to read."""
+        if not self._left:
+            return EndOfInput("all files were read")
+        first = self._left[0]
+        if len(self._left) == 1:
+            return first
+        reason = (
+            f"{len(self._left):,} of {counted(len(self._archives), 'file')} were not read to their ends; the first: "
+        )
+        return Stopped(reason + first.reason, first.hint, first.code)
 
     def _batch(self, opened: _Opened) -> Batch | None:
         """Return the next records of a file, None if there are none; what ends them is raised by the next read."""
@@ -386,11 +453,11 @@ class ArchiveSource:
 
     def _end(self, opened: _Opened) -> None:
         """End a file that is read to its end.  Raise `Stopped` if it is another one now."""
-        archive = opened.file.archive
+        archive, part = opened.file.archive, opened.part()
         if opened.file.raw.identity() != opened.identity:
             raise _changed(archive, "it was changed while it was read")
         opened.is_read, self._current = True, None
-        self._bytes_before += archive.size
+        self._extent.end(part)
         if opened.settled >= opened.file.taken:
             self._complete(opened)
 
@@ -402,6 +469,7 @@ class ArchiveSource:
                 self._complete(opened)
             else:
                 opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=False))
+                self._release_left(opened)
 
     def _complete(self, opened: _Opened) -> None:
         opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=True))

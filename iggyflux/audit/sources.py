@@ -6,7 +6,7 @@ Nothing is joined, locked or stored: a run of the route goes on meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,13 @@ class Limits:
     since: Bound | None = None
     until: Bound | None = None
     partition: int | None = None
+    topic: str | None = None
+    """The topic of the partition, where there are several."""
     settled_only: bool = True
+
+    def of_topics(self, topics: Sequence[str]) -> Sequence[str]:
+        """Return those of the topics, or globs, that are meant."""
+        return topics if self.topic is None else [self.topic]
 
 
 async def range_of(setup: WriterSetup, source: Endpoint, limits: Limits) -> Range | None:
@@ -46,7 +52,7 @@ async def _of_iggy(setup: WriterSetup, _source: Endpoint, limits: Limits) -> Ran
     from iggyflux.transports.iggy.topics import IggyRange
 
     origin, consumer = setup.writer.source, ConsumerId(setup.item.consumer.kind, setup.consumer)
-    places = await IggySource(setup.iggy, origin.stream, origin.topics, consumer=consumer).places()
+    places = await IggySource(setup.iggy, origin.stream, limits.of_topics(origin.topics), consumer=consumer).places()
     ends: dict[Partition, int] | None = None
     if limits.settled_only:
         ends = {}
@@ -75,7 +81,7 @@ async def _of_log(setup: WriterSetup, source: Endpoint, limits: Limits) -> Range
     return LogRange(
         folder,
         origin.stream,
-        origin.topics,
+        limits.of_topics(origin.topics),
         since=limits.since,
         until=limits.until,
         partition=limits.partition,

@@ -19,7 +19,7 @@ from iggyflux.authoring.updating import end_of, line_end
 from iggyflux.documents import Document, Format, read_document
 from iggyflux.errors import DocumentError, RecordError
 from iggyflux.mapping import WriterMapping, compile_document
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import decode_payload, encode_payload, expand
 from iggyflux.records import JSON, Message
 from iggyflux.transports.local.envelopes import bare_message, plain_header
 
@@ -59,12 +59,11 @@ def add_example(
 def _contents(mapping: WriterMapping, message: Message) -> Iterator[dict[str, Any]]:
     """Yield the message as members of an example, the most readable first; each gives the same payload."""
     payload = mapping.writer.source.payload
-    form = FORMATS[payload.format]
     try:
-        tree = form.decode(message.payload, payload.options, None, False)
+        tree = decode_payload(message.payload, payload)
         copy = masked(tree)
-        encoded = form.encode(copy, payload.options)
-        if form.decode(encoded, payload.options, None, False) == copy:
+        encoded = encode_payload(copy, payload)
+        if decode_payload(encoded, payload) == copy:
             if payload.format != "text":
                 yield {"message": copy}
             if copy != tree:
@@ -72,8 +71,8 @@ def _contents(mapping: WriterMapping, message: Message) -> Iterator[dict[str, An
     except RecordError:
         pass  # a payload of another format is an example of a failure
     try:
-        yield {"message_json": message.payload.decode("utf-8")}
-    except UnicodeDecodeError:
+        yield {"message_json": expand(message.payload, payload.compression).decode("utf-8")}
+    except (UnicodeDecodeError, RecordError):
         yield {"payload_base64": b64encode(message.payload).decode("ascii")}
 
 

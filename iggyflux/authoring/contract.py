@@ -73,16 +73,20 @@ Route: TypeAlias = tuple[WriterMapping, Database | None]
 """A mapping, and the database that it writes to; None if nothing says which."""
 
 
+_OPEN: Final = frozenset({FieldType.AUTO.value, FieldType.PAYLOAD.value})
+"""Types that the values decide."""
+
+
 def columns_of(mapping: WriterMapping) -> list[Column]:
     """Return the tags and fields of each measurement, those that are declared before those that only examples show."""
     found: dict[tuple[str | None, str, str, str | None], Column] = {}
     for column in (*_declared(mapping), *_of_examples(mapping)):
         found.setdefault((column.measurement, column.kind, column.key, column.type), column)
-    known = {(each.measurement, each.kind, each.key) for each in found.values() if each.type != FieldType.AUTO.value}
+    known = {(each.measurement, each.kind, each.key) for each in found.values() if each.type not in _OPEN}
     return [
         each
         for each in found.values()
-        if each.type != FieldType.AUTO.value or (each.measurement, each.kind, each.key) not in known
+        if each.type not in _OPEN or (each.measurement, each.kind, each.key) not in known
     ]
 
 
@@ -148,7 +152,7 @@ def _is_other_kind(one: Column, other: Column) -> bool:
 
 def _is_other_type(one: Column, other: Column) -> bool:
     types = {one.type, other.type}
-    return one.kind == other.kind == "field" and len(types) > 1 and FieldType.AUTO.value not in types
+    return one.kind == other.kind == "field" and len(types) > 1 and types.isdisjoint(_OPEN)
 
 
 def _other_kind(one: _Known, other: _Known) -> Problem:

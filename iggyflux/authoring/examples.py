@@ -18,7 +18,7 @@ from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import LineProtocolError, Location, RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import ReaderMapping, WriterMapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, compress, encode_payload
 from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 from iggyflux.transports.local.envelopes import bare_message
 
@@ -81,9 +81,9 @@ def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int
     """
     source = mapping.writer.source
     if "message" in tree:
-        payload = FORMATS[source.payload.format].encode(tree["message"], source.payload.options)
+        payload = encode_payload(tree["message"], source.payload)
     elif "message_json" in tree:
-        payload = tree["message_json"].encode("utf-8", "surrogatepass")
+        payload = compress(tree["message_json"].encode("utf-8", "surrogatepass"), source.payload.compression)
     else:
         try:
             payload = b64decode(tree["payload_base64"], validate=True)

@@ -129,7 +129,7 @@ class Coordinates:
 
 
 def read_samples(
-    lines: Lines, coordinates: Coordinates, *, form: str = "json", envelope: bool = False
+    lines: Lines, coordinates: Coordinates, *, form: str = "json", compression: str = "none", envelope: bool = False
 ) -> Iterator[Sample]:
     """Yield the messages of `lines`; `form` is the format of payloads (a name of `payloads.FORMATS`).
 
@@ -145,7 +145,7 @@ def read_samples(
                 raise SampleError(NOT_AN_ENVELOPE, str(error), number, hint) from error
             yield Sample(number, message)
         return
-    check_lines_can_hold(form)
+    check_lines_can_hold(form, compression)
     pieces = _documents(lines) if form == "json" else _numbered(lines)
     for number, payload in pieces:
         yield Sample(number, bare_message(payload, number - 1, stream=stream, topic=topic))
@@ -156,11 +156,13 @@ def whole_sample(payload: bytes, coordinates: Coordinates) -> Iterator[Sample]:
     yield Sample(1, bare_message(payload, 0, stream=coordinates.stream, topic=coordinates.topic))
 
 
-def check_lines_can_hold(form: str) -> None:
-    """Raise SampleError if payloads of this format are binary: those need envelopes."""
-    if FORMATS[form].binary:
+def check_lines_can_hold(form: str, compression: str = "none") -> None:
+    """Raise SampleError if payloads of this format are binary, or always compressed: those need envelopes."""
+    is_compressed = compression not in ("none", "auto")
+    if FORMATS[form].binary or is_compressed:
         hint = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
-        raise SampleError(NEEDS_ENVELOPE, f"{form} payloads are binary and cannot be written as lines", 0, hint)
+        what = compression if is_compressed else form
+        raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary and cannot be written as lines", 0, hint)
 
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,14 @@ from iggyflux.audit.stored import StoredPoints
 from iggyflux.audit.window import Class
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, note, plural, result, result_line, show_stop, talk
+from iggyflux.cli.progress import telling
 from iggyflux.cli.send_again import ReportedFailures, bounds, send_again
 from iggyflux.delivery.settled import count_of_others
 from iggyflux.errors import Stopped
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import OnError
 from iggyflux.pipeline import Pipeline, TopicAddress
+from iggyflux.records import Partition
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.route import Route
 from iggyflux.runner.settled_ledger import read_ledgers
@@ -46,12 +49,24 @@ _LABELS: Final = {
 }
 
 
+class _Place(click.ParamType[Partition]):
+    """The number of a partition, or with its stream and topic; both are empty if they are not given."""
+
+    name = "[STREAM/TOPIC/]P"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Partition:
+        found = re.fullmatch(r"(?:(.+)/(.+)/)?([0-9]{1,10})", str(value))
+        if found is None:
+            self.fail(f"expected a number, or STREAM/TOPIC/P; found {value!r}", param, ctx)
+        return Partition(found[1] or "", found[2] or "", int(found[3]))
+
+
 @click.command(name="audit")
 @click.argument("pipeline", type=MAPPING_FILE)
 @click.option("--mapping", "name", required=True, metavar="NAME", help="The route to audit.")
 @click.option("--from", "since", metavar="OFFSET|TIME", help="The first message: an offset, or a time (RFC 3339).")
 @click.option("--to", "until", metavar="OFFSET|TIME", help="The end, exclusive (default: what is settled).")
-@click.option("--partition", type=click.IntRange(min=0), metavar="P", help="Only this partition.")
+@click.option("--partition", "place", type=_Place(), help="Only this partition, as `status` names it or by its number.")
 @click.option("--unsettled", is_flag=True, help="Audit also messages that the route has not settled.")
 @click.option("--resend", is_flag=True, help="Send what is missing, after asking the store again.")
 @click.option(
@@ -69,7 +84,7 @@ def command(
     name: str,
     since: str | None,
     until: str | None,
-    partition: int | None,
+    place: Partition | None,
     unsettled: bool,
     resend: bool,
     most: int,
@@ -90,7 +105,6 @@ def command(
       iggyflux audit pipeline.yaml --mapping factory-env --from 120000 --to 125000 --partition 1 --resend
     """
     loaded = open_pipeline(pipeline)
-    limits = Limits(*bounds(since, until), partition, settled_only=not unsettled)
     (prepared,) = prepare_routes(loaded, only=[name])
     setup = prepared.setup
     if not isinstance(setup, WriterSetup):
@@ -99,6 +113,14 @@ def command(
         raise click.UsageError(f"{name} writes to a file; expected a route to InfluxDB, which can be asked")
     if setup.writer.chooses_bucket:
         raise click.UsageError(f"{name} chooses the bucket of each point (`to`); expected a route with one bucket")
+    limits = Limits(*bounds(since, until), settled_only=not unsettled)
+    if place is not None:
+        origin = setup.writer.source
+        if place.stream and not (
+            place.stream == origin.stream and any(fnmatchcase(place.topic, each) for each in origin.topics)
+        ):
+            raise click.BadParameter(f"{name} does not read {place}", param_hint="--partition")
+        limits = dataclasses.replace(limits, partition=place.partition, topic=place.topic or None)
     return asyncio.run(_audit(loaded, prepared, setup, limits, most, resend=resend, as_json=form == "json"))
 
 
@@ -139,7 +161,7 @@ async def _audit(
     )
     sent: _Sent | None = None
     try:
-        async with _progress(audit.report):
+        async with telling(lambda: _tell(audit.report), _TALK_EVERY_SECONDS):
             await audit.run()
         _check_range(audit.report, limits)
         if resend:
@@ -223,25 +245,12 @@ def _of_other_plans(setup: WriterSetup, audit: Audit) -> int:
     return sum(count_of_others(found, plan, *run) for run in audit.numbers.runs())
 
 
-@asynccontextmanager
-async def _progress(report: Report) -> Any:
-    """Say every few seconds how far it is."""
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(_TALK_EVERY_SECONDS)
-            if report.compared:
-                talk(f"{report.compared:,} of {plural(report.rendered, 'point')} compared")
-            else:
-                talk(f"{report.messages:,} of {plural(max(report.total, report.messages), 'message')} read")
-
-    telling = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
+def _tell(report: Report) -> None:
+    """Say how far it is."""
+    if report.compared:
+        talk(f"{report.compared:,} of {plural(report.rendered, 'point')} compared")
+    else:
+        talk(f"{report.messages:,} of {plural(max(report.total, report.messages), 'message')} read")
 
 
 def _lines(name: str, report: Report, sent: _Sent | None, others: int) -> Iterator[Line]:

@@ -448,7 +448,7 @@ async def _compare_types(setup: WriterSetup) -> AsyncIterator[CheckResult]:
                 if (column.kind == "field" and column.key in stored.tags) or (column.kind == "tag" and kinds):
                     conflicts += 1
                     yield _kind_conflict(setup.mapping, column, is_refused=rows.language == "sql")
-                if column.kind == "tag" or column.type == FieldType.AUTO.value:
+                if column.kind == "tag" or column.type in (FieldType.AUTO.value, FieldType.PAYLOAD.value):
                     continue
                 compared += bool(kinds)
                 if kinds and column.type not in kinds and "any" not in kinds:

@@ -5,6 +5,7 @@ Only `prune` changes anything.  Payloads may hold anything, so they are printed 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ from iggyflux.cli.prune_letters import command as prune
 from iggyflux.cli.send_again import message_name
 from iggyflux.codes import CODES
 from iggyflux.escapes import escaped
-from iggyflux.records import JSON, Reason
+from iggyflux.records import JSON, Reason, place_in_file
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import letter_tree
 
-_PLACE: Final = re.compile(r".+@[0-9]+", re.DOTALL)
+_PLACE: Final = re.compile(r".+[@:][0-9]+", re.DOTALL)
 _MOST_REASON_CHARACTERS: Final = 100
 
 _form = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -198,20 +199,22 @@ def show(
 
     That is when it arrived, was kept and was replayed, the names of its headers, and each reason with its place in the
     mapping and its line.
-    MESSAGE is STREAM/TOPIC/PARTITION@OFFSET, as the other commands print it. The exit code is 1 if there is no letter
-    of it.
+    MESSAGE is STREAM/TOPIC/PARTITION@OFFSET, or FILE:LINE of an archive, as the other commands print it. The exit code
+    is 1 if there is no letter of it.
 
     \b
     Example:
       iggyflux dead-letters show dead-letters/factory-env factory/readings/1@10 --payload
     """
     if not _PLACE.fullmatch(message):
-        raise click.BadParameter(f"{message!r}: expected STREAM/TOPIC/PARTITION@OFFSET", param_hint="MESSAGE")
+        expected = "expected STREAM/TOPIC/PARTITION@OFFSET or FILE:LINE"
+        raise click.BadParameter(f"{message!r}: {expected}", param_hint="MESSAGE")
     count = 0
     with selected_letters(path, pipeline, chosen) as letters:
         for kept in letters.scan():
             name = message_name(kept.letter.message)
-            if message not in (name, escaped(name)):
+            in_file = place_in_file(kept.letter.message)
+            if message not in (name, escaped(name)) and in_file not in (message, os.path.abspath(message)):  # noqa: PTH100
                 continue
             count += 1
             if form == "json":

@@ -39,7 +39,7 @@ from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_sam
 from iggyflux.errors import DocumentError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import is_text
 from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
@@ -200,9 +200,15 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole:
         try:
             envelope = not whole and are_messages(lines, envelope)
             found = (
-                whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates)
+                whole_sample(lines.read(is_text=is_text(source.payload)), coordinates)
                 if whole
-                else read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+                else read_samples(
+                    lines,
+                    coordinates,
+                    form=source.payload.format,
+                    compression=source.payload.compression,
+                    envelope=envelope,
+                )
             )
             for index, sample in enumerate(found):
                 if not index and not envelope:

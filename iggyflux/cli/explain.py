@@ -115,7 +115,9 @@ def _writer_lines(
     yield about_plan
     yield ""
     yield _heading("reads")
-    yield f"  stream {source.stream}, topic {', '.join(source.topics)}, payload {source.payload.format}"
+    payload = source.payload
+    way = "" if payload.compression == "none" else f", compression {payload.compression}"
+    yield f"  stream {source.stream}, topic {', '.join(source.topics)}, payload {payload.format}{way}"
     paths = list(read_paths(payload_reads(writer)))
     yield from (f"    {path}" for path in paths or ["nothing of the payload"])
     for kind, names in _message_parts(writer):

@@ -198,7 +198,7 @@ def _joined(read: Sequence[Recognized], paths: Sequence[Path]) -> Recognized:
     """Return the samples of all files, which have one format."""
     first = read[0]
     for other, path in zip(read, paths, strict=True):
-        if (other.format, other.options) != (first.format, first.options):
+        if (other.format, other.options, other.compression) != (first.format, first.options, first.compression):
             reason = f"{input_name(path)} is {other.how}, but {input_name(paths[0])} is {first.how}"
             place = Location(input_name(path))
             raise DocumentError([Problem("IFX541", reason, place, hint="infer one format at a time")])

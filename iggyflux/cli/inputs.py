@@ -99,6 +99,7 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
     except DocumentError:
         if kind_of_file(path) == "pipeline":
             raise click.UsageError(f"{path} is a pipeline; expected a mapping (its `run` lists some)") from None
+        _refuse_data(path, "mapping")
         raise
     for problem in mapping.warnings:
         show_problem(problem)
@@ -113,10 +114,18 @@ def open_pipeline(path: Path) -> Pipeline:
         if kind_of_file(path) == "mapping":
             hint = f"write a pipeline file with run: [{{mapping: {path}}}]"
             raise click.UsageError(f"{path} is a mapping; expected a pipeline ({hint})") from None
+        _refuse_data(path, "pipeline")
         raise
     for problem in pipeline.warnings:
         show_problem(problem)
     return pipeline
+
+
+def _refuse_data(path: Path, kind: str) -> None:
+    """Raise UsageError for a file that is not a document, by its content and its name: an argument is missing."""
+    if path.is_file() and path.suffix and path.suffix.lower() not in _SUFFIXES and not kind_of_file(path):
+        expected = f"expected the file of a {kind} (YAML or TOML); is it missing before {path.name}?"
+        raise click.UsageError(f"{path} is no {kind}; {expected}") from None
 
 
 def kind_of_file(path: Path) -> str:

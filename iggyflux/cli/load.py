@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -22,13 +23,13 @@ from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.dry_run import SampleRun
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
-from iggyflux.cli.load_spread import WorkersLoad, load_with_ray, share_of
+from iggyflux.cli.load_spread import WorkersLoad, load_with_ray, note_loaded
 from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, talk
-from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.cli.progress import show_run, summary_lines, telling
 from iggyflux.cli.run import Count, OneOf
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
-from iggyflux.errors import Stopped
+from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import Pipeline, RouteSettings
 from iggyflux.plan.reads import reads_arrival
@@ -53,7 +54,7 @@ log = logging.getLogger("iggyflux.load")
 
 @click.command(name="load")
 @click.argument("mapping", type=MAPPING_FILE)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("--pipeline", type=MAPPING_FILE, help="The pipeline file with the route of MAPPING.")
 @click.option("--route", "name", metavar="NAME", help="The route, where MAPPING has several.")
 @click.option("--envelope", is_flag=True, help="Records are messages with coordinates and headers, not plain payloads.")
@@ -70,6 +71,7 @@ log = logging.getLogger("iggyflux.load")
 @click.option("--address", metavar="ADDRESS", help="With --engine ray: the cluster (default: one on this machine).")
 @click.option("--workers", type=Count(), metavar="N|auto", default="1", help="Share the files among N processes.")
 @click.option("--worker", "share", type=OneOf(), hidden=True)
+@click.option("--only", type=click.Path(path_type=Path), hidden=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Print one line per event, also on a terminal.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 def command(
@@ -87,6 +89,7 @@ def command(
     address: str | None,
     workers: int | None,
     share: Share | None,
+    only: Path | None,
     log_format: str | None,
     quiet: bool,
 ) -> int:
@@ -111,9 +114,14 @@ def command(
     """
     _check_options(pipeline, dry_run, limit, engine, address, rate, workers)
     document = open_mapping(mapping)
+    if not paths:
+        raise click.UsageError(f"Missing argument 'PATH...': the files to load with {mapping}")
     if document.kind == "reader":
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
-    archives = _find(paths)
+    archives = _find(paths, notes=share is None)
+    if only is not None:
+        mine = set(json.loads(only.read_bytes()))
+        archives = [each for each in archives if each.name in mine]
     reading = _reading(document, archives, envelope, message_time)
     loaded = None if pipeline is None else open_pipeline(pipeline)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
@@ -127,8 +135,7 @@ def command(
         _check_workers(document, item)
         words = [*map(str, (mapping, *paths, "--pipeline", pipeline, "--route", item.name or document.name))]
         words += [*(["--envelope"] if envelope else []), *(["--quiet"] if quiet else [])]
-        words += [] if rate is None else ["--rate", str(rate / count)]
-        load = WorkersLoad(loaded, item, reading, archives, count, words)
+        load = WorkersLoad(loaded, item, reading, archives, count, words, rate)
         return load.run(log_format, restart=restart, quiet=quiet)
     return _load_here(loaded, item, archives, reading, rate, share, log_format, restart=restart, quiet=quiet)
 
@@ -147,8 +154,7 @@ def _load_here(
 ) -> int:
     """Load in this process; as a worker, its share of the files."""
     failed = ReportedFailures("failed")
-    mine = archives if share is None else share_of(archives, share)
-    route = load_route(pipeline, item, mine, reading, rate=rate, restart=restart)
+    route = load_route(pipeline, item, archives, reading, rate=rate, restart=restart)
     route = dataclasses.replace(route, dead_letters=_Reported(route.dead_letters, failed))
     source = route.source
     keep_freed_memory()
@@ -161,7 +167,7 @@ def _load_here(
             for line in (*summary_lines(summary), *failed.lines()):
                 talk(*line)
         if isinstance(source, ArchiveSource) and source.complete:
-            note(f"{plural(source.complete, 'file was', 'files were')} loaded before (--restart loads them again)")
+            note_loaded(source.complete)
         code = summary.exit_code or (ExitCode.PROBLEMS if failed.count else ExitCode.OK)
     else:
         code = ExitCode(summary.exit_code)  # a supervisor takes 1 for a crash
@@ -205,14 +211,26 @@ def _check_workers(document: WriterMapping, item: RouteSettings) -> None:
 # --- what is loaded ---
 
 
-def _find(paths: Sequence[str]) -> list[Archive]:
+def _find(paths: Sequence[str], *, notes: bool) -> list[Archive]:
+    again: list[str] = []
     try:
-        return find_archives(paths)
+        found = find_archives(paths, again)
     except NotFound as error:
         raise click.BadParameter(str(error), param_hint="PATH") from error
     except NoFsspec as error:
         extra = "iggyflux[s3]" if str(error) == "s3" else "fsspec"
         raise click.UsageError(f"{error}:// needs a package: pip install '{extra}'") from error
+    except NotConnected as error:
+        hint = (
+            "check the login, the region and the address of the store, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
+        )
+        raise Stopped(error.named, hint, "IFX611") from error
+    if again and notes:
+        note(
+            f"{plural(len(again), 'name is', 'names are')} of files that are named before and loaded once: {again[0]}"
+            + (", …" if again[1:] else "")
+        )
+    return found
 
 
 def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: bool, message_time: str | None) -> Reading:
@@ -221,7 +239,7 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
     payload, needs_time = writer.source.payload, reads_arrival(writer)
     if not envelope:
         try:
-            check_lines_can_hold(payload.format)
+            check_lines_can_hold(payload.format, payload.compression)
         except SampleError as error:
             raise click.UsageError(f"{error.reason} (add --envelope)") from error
     if message_time is not None and envelope:
@@ -322,40 +340,21 @@ async def _load(
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
-    progress = show_progress(
-        status,
-        live=log_format is None and not quiet,
-        log_format=log_format or "text",
-        level=logging.WARNING if quiet else logging.INFO,
-        without="record.failed",
-    )
+    progress = show_run(status, log_format, quiet=quiet, without="record.failed")
     stopping = stopping_on_signals if share is None else stopping_as_worker
     with progress, stopping(stop):
         told = nullcontext() if share is None else reporting(lambda: encoded(status), stop.request)
-        async with _telling(status), told:
+        async with telling(lambda: _tell(status), _PROGRESS_SECONDS), told:
             summary = await run_routes(
                 [route], stop=stop, status=status, shutdown_timeout_seconds=shutdown_timeout_seconds
             )
     return summary, stop.requested.is_set()
 
 
-@asynccontextmanager
-async def _telling(status: Status) -> AsyncIterator[None]:
-    """Log from time to time how much is read."""
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(_PROGRESS_SECONDS)
-            for route in status.routes:
-                if (read := route.input) is not None:
-                    left = None if read.seconds_left is None else f"{read.seconds_left:.0f}s"
-                    done = {"done": f"{read.share:.1%}", "of": size_text(read.total), "left": left}
-                    emit(log, logging.INFO, "load.progress", route=route.name, **done, messages=route.read)
-
-    telling = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
+def _tell(status: Status) -> None:
+    """Log how much is read."""
+    for route in status.routes:
+        if (read := route.input) is not None:
+            left = None if read.seconds_left is None else f"{read.seconds_left:.0f}s"
+            done = {"done": f"{read.share:.1%}", "of": size_text(read.total), "left": left}
+            emit(log, logging.INFO, "load.progress", route=route.name, **done, messages=route.read)

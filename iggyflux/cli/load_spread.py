@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import json
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from iggyflux.archives.files import Archive
 from iggyflux.archives.job import load_route, state_folder
 from iggyflux.archives.source import Reading, Stored, identity_of, position_state, stored_position
 from iggyflux.cli.output import ExitCode, note, plural, show_stop, talk
-from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.cli.progress import show_run, summary_lines
 from iggyflux.cli.run import worker_command
 from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.engines.ray import FileJob, load_files
@@ -22,7 +23,7 @@ from iggyflux.errors import Stopped
 from iggyflux.pipeline import Pipeline, RouteSettings, TopicAddress
 from iggyflux.records import DeadLetter
 from iggyflux.runner import RouteStatus, Status, Stop, Summary, stopping_on_signals
-from iggyflux.runner.merging import Part, merged_route, past_of
+from iggyflux.runner.merging import Part, after_end, merged_route
 from iggyflux.runner.run import about_route
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
 from iggyflux.transports.base import DeadLetterSink
@@ -32,20 +33,22 @@ from iggyflux.transports.share import Share
 # --- workers of this machine ---
 
 
-def share_of(archives: Sequence[Archive], share: Share) -> list[Archive]:
-    """Return the files that a worker loads: the largest go first, each to the worker that has least."""
-    sizes, found = [0] * share.workers, list[Archive]()
-    for archive in sorted(archives, key=lambda each: (-_weight(each), each.name)):
+def shares_of(archives: Sequence[Archive], workers: int, left: Mapping[str, int]) -> list[list[str]]:
+    """Return the names of the files that each worker loads: the largest go first, each to the worker that has least.
+
+    `left` is by name about how many bytes of content are not loaded yet.
+    """
+    sizes, found = [0] * workers, [list[str]() for _ in range(workers)]
+    for archive in sorted(archives, key=lambda each: (-left[each.name], each.name)):
         least = sizes.index(min(sizes))
-        sizes[least] += _weight(archive) + 1
-        if least == share.worker:
-            found.append(archive)
+        sizes[least] += left[archive.name] + 1
+        found[least].append(archive.name)
     return found
 
 
-def _weight(archive: Archive) -> int:
-    """Return about how many bytes a file has when it is expanded: text shrinks to a tenth."""
-    return archive.size * (10 if archive.is_compressed else 1)
+def note_loaded(count: int) -> None:
+    """Say how many of the files were loaded before."""
+    note(f"{plural(count, 'file was', 'files were')} loaded before (--restart loads them again)")
 
 
 @dataclass(slots=True)
@@ -58,28 +61,40 @@ class WorkersLoad:
     archives: Sequence[Archive]
     workers: int
     words: Sequence[str]
+    rate: float | None = None
+    """The records a second of all of them."""
     parts: list[Part] = field(default_factory=list)
 
     def run(self, log_format: str | None, *, restart: bool, quiet: bool) -> int:
         """Load; return the exit code."""
         route = load_route(self.pipeline, self.item, [], self.reading)
-        if restart:  # not by the workers: one that is started again goes on
-            for archive in self.archives:
-                stored_position(archive, position_state(state_folder(self.pipeline), route.name, archive), restart=True)
+        left, complete = {}, 0
+        for archive in self.archives:  # a restart is not of the workers: one that is started again goes on
+            state = position_state(state_folder(self.pipeline), route.name, archive)
+            stored = stored_position(archive, state, restart=restart)
+            is_complete = stored is not None and stored.is_complete
+            left[archive.name] = 0 if is_complete else archive.weight - (0 if stored is None else stored.sought[0])
+            complete += is_complete
+        self.workers = max(min(self.workers, len(self.archives) - complete), 1)
         self.parts = [Part(number, RouteStatus(route.name, about_route(route))) for number in range(self.workers)]
-        summary = asyncio.run(self._supervise(log_format, quiet=quiet))
+        with TemporaryDirectory(prefix="iggyflux-") as folder:
+            for number, names in enumerate(shares_of(self.archives, self.workers, left)):
+                (Path(folder) / str(number)).write_text(json.dumps(names))
+            summary = asyncio.run(self._supervise(Path(folder), log_format, quiet=quiet))
         (status,) = summary.routes
         if not quiet or summary.exit_code or status.dead_letters:
             for line in summary_lines(summary):
                 talk(*line)
         if status.dead_letters:
             place = self.item.dead_letters
-            folder = self.pipeline.folder / "dead-letters" / route.name
-            shown = folder if place is None or isinstance(place, TopicAddress) else place
+            letters = self.pipeline.folder / "dead-letters" / route.name
+            shown = letters if place is None or isinstance(place, TopicAddress) else place
             talk(f"`iggyflux dead-letters list {shown}` names the files and lines of what failed")
+        if complete:
+            note_loaded(complete)
         return summary.exit_code or (ExitCode.PROBLEMS if status.dead_letters else ExitCode.OK)
 
-    async def _supervise(self, log_format: str | None, *, quiet: bool) -> Summary:
+    async def _supervise(self, shares: Path, log_format: str | None, *, quiet: bool) -> Summary:
         stop, status, begin = Stop(), Status(routes=[merged_route(self.parts)]), time.monotonic()
 
         def reported(worker: WorkerProcess, report: bytes) -> int:
@@ -91,28 +106,28 @@ class WorkersLoad:
 
         def ended(worker: WorkerProcess) -> None:
             part = self.parts[worker.number]
-            if worker.state == "waiting":
-                part = Part(part.worker, RouteStatus(part.now.name, part.now.about), past_of(part.now, part.past))
-            elif worker.failed:
-                part = replace(part, now=replace(part.now, state="interrupted"))
-            self.parts[worker.number] = part
+            self.parts[worker.number] = after_end(part, again=worker.state == "waiting", failed=worker.failed)
             status.routes[:] = [merged_route(self.parts)]
 
+        rate = [] if self.rate is None else ["--rate", str(self.rate / self.workers)]
         supervisor = Supervisor(
-            [[*worker_command("load", Share(number, self.workers)), *self.words] for number in range(self.workers)],
+            [
+                [
+                    *worker_command("load", Share(number, self.workers)),
+                    "--only",
+                    str(shares / str(number)),
+                    *rate,
+                    *self.words,
+                ]
+                for number in range(self.workers)
+            ],
             reported=reported,
             ended=ended,
             stop=stop,
             has_end=True,
             shutdown_seconds=self.pipeline.shutdown_timeout_seconds,
         )
-        progress = show_progress(
-            status,
-            live=log_format is None and not quiet,
-            log_format=log_format or "text",
-            level=logging.WARNING if quiet else logging.INFO,
-            without="record.failed",
-        )
+        progress = show_run(status, log_format, quiet=quiet, without="record.failed")
         with progress, stopping_on_signals(stop):
             await supervisor.run()
         unfinished = any(each.failed for each in supervisor.workers)
@@ -143,9 +158,7 @@ def load_with_ray(
         if stored is None or not stored.is_complete:
             todo[archive.name] = identity_of(archive)
     if len(todo) < len(archives):
-        note(
-            f"{plural(len(archives) - len(todo), 'file was', 'files were')} loaded before (--restart loads them again)"
-        )
+        note_loaded(len(archives) - len(todo))
     path, number = str((pipeline.path or Path()).resolve()), pipeline.routes.index(item)
     patterns = {each.name: each.name if each.url is None else each.url.reveal() for each in archives}
     jobs = [FileJob(path, number, patterns[name], name) for name in todo]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Final
 
 from iggyflux.cli.output import Line, Styled, attached, plural
@@ -33,6 +34,36 @@ def show_progress(
 
         return live_display(status)
     return _logging_to_stderr(log_format, level, without)
+
+
+def show_run(
+    status: Status, log_format: str | None, *, quiet: bool, without: str | None = None
+) -> AbstractContextManager[None]:
+    """Return the context of `show_progress` for a command with the options `--log-format` and `--quiet`."""
+    return show_progress(
+        status,
+        live=log_format is None and not quiet,
+        log_format=log_format or "text",
+        level=logging.WARNING if quiet else logging.INFO,
+        without=without,
+    )
+
+
+@asynccontextmanager
+async def telling(tell: Callable[[], None], every_seconds: float) -> AsyncIterator[None]:
+    """Call `tell` from time to time inside the block."""
+
+    async def always() -> None:
+        while True:
+            await asyncio.sleep(every_seconds)
+            tell()
+
+    task = asyncio.create_task(always(), name="telling")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextmanager

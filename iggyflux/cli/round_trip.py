@@ -65,7 +65,13 @@ def _messages(writer: WriterMapping, samples: Path | None, envelope: Envelope) -
         return
     with open_input(samples) as lines:
         is_enveloped = are_messages(lines, envelope)
-        for sample in read_samples(lines, Coordinates.of(source), form=source.payload.format, envelope=is_enveloped):
+        for sample in read_samples(
+            lines,
+            Coordinates.of(source),
+            form=source.payload.format,
+            compression=source.payload.compression,
+            envelope=is_enveloped,
+        ):
             yield sample.message
 
 

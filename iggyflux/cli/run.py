@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,8 @@ from iggyflux.authoring.contract import Database
 from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Styled, leave_at_once, plural, talk
-from iggyflux.cli.progress import show_progress, summary_lines
+from iggyflux.cli.progress import show_run, summary_lines
+from iggyflux.cli.sdk_threads import run_sdk_on_one_thread
 from iggyflux.errors import Problem
 from iggyflux.pipeline import Pipeline, load_pipeline
 from iggyflux.runner import Status, Stop, Summary, run_pipeline, stopping_on_signals
@@ -149,6 +149,7 @@ def command(
         running = _supervise(loaded, command, workers, until_end, only, log_format, status_file, listen, quiet)
     else:
         keep_freed_memory()
+        run_sdk_on_one_thread()
         running = _run(loaded, until_end, only, log_format, status_file, listen, watch, quiet)
     summary, was_stopped = asyncio.run(running)
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))
@@ -209,6 +210,7 @@ def _work(
         raise click.UsageError(f"{pipeline}, or a mapping, has changed what needs a restart of the run (IFX830)")
     loaded = replace(loaded, telemetry=replace(loaded.telemetry, listen=None))
     keep_freed_memory()
+    run_sdk_on_one_thread()
     summary, was_stopped = asyncio.run(_run(loaded, until_end, only, "json", None, None, watch, quiet, share, hangups))
     if was_stopped:
         leave_at_once(summary.exit_code)
@@ -228,7 +230,7 @@ async def _supervise(
 ) -> tuple[Summary, bool]:
     """Return the summary of what the workers did, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
-    with _shown(status, log_format, quiet), stopping_on_signals(stop):
+    with show_run(status, log_format, quiet=quiet), stopping_on_signals(stop):
         summary = await run_workers(
             pipeline,
             command,
@@ -242,15 +244,6 @@ async def _supervise(
             manager=ServiceManager(os.environ),
         )
     return summary, stop.requested.is_set()
-
-
-def _shown(status: Status, log_format: str | None, quiet: bool) -> AbstractContextManager[None]:
-    return show_progress(
-        status,
-        live=log_format is None and not quiet,
-        log_format=log_format or "text",
-        level=logging.WARNING if quiet else logging.INFO,
-    )
 
 
 async def _run(
@@ -277,7 +270,7 @@ async def _run(
         return reload
 
     stopping = stopping_on_signals if share is None else stopping_as_worker
-    with _shown(status, log_format, quiet), stopping(stop), hangup:
+    with show_run(status, log_format, quiet=quiet), stopping(stop), hangup:
         async with nullcontext() if share is None else reporting(lambda: encoded(status), stop.request):
             summary = await run_pipeline(
                 pipeline,

@@ -12,10 +12,9 @@ from typing import Final
 
 import click
 
-from iggyflux.archives import FILE_HEADER, LINE_HEADER
 from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.cli.progress import show_progress
-from iggyflux.records import DeadLetter, Message
+from iggyflux.records import DeadLetter, Message, place_in_file
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -36,9 +35,8 @@ async def send_again(routes: Sequence[Route]) -> Summary:
 
 def message_name(message: Message) -> str:
     """Return how reports call a message: by its file, as seen from here, and its line, if it is of an archive."""
-    if FILE_HEADER in message.headers:
-        file, line = (str(message.headers.get(name, "")) for name in (FILE_HEADER, LINE_HEADER))
-        return f"{file.removeprefix(f'{Path.cwd()}{os.sep}')}:{line}"
+    if (place := place_in_file(message)) is not None:
+        return place.removeprefix(f"{Path.cwd()}{os.sep}")
     return f"{message.stream}/{message.topic}/{message.partition}@{message.offset}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from iggyflux.archives.source import archive_positions
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, result, result_line, show_stop
 from iggyflux.cursors import cursor_state
@@ -23,6 +24,8 @@ from iggyflux.runner.factories import dead_letters_folder, make_ledger
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.settled_ledger import read_ledgers
 from iggyflux.runner.setup import WriterSetup
+from iggyflux.state.copies import read_state
+from iggyflux.state.sqlite import SUFFIX
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import dead_letter_files
 
@@ -38,8 +41,8 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     """Show what the routes of a pipeline have settled, also while none runs.
 
     For each writer the intervals of settled offsets, with their counts and the gaps between them, as the ledger has
-    them; for each reader how far it has read; the number of dead letters. It reads files only. The exit code is 3 if a
-    file cannot be used; the others are shown.
+    them, and the files that were loaded; for each reader how far it has read; the number of dead letters. It reads
+    files only. The exit code is 3 if a file cannot be used; the others are shown.
 
     \b
     Example:
@@ -86,10 +89,20 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
         record = _record(cursor_state(state, setup.name))
         made["cursor"] = None if record is None else _cursor(record)
         return made
+    made["loads"] = [*_loads(archive_positions(state, setup.name))]
     ledger = read_ledgers(state, setup.name)
     tags, precision = dict(setup.item.tags), setup.influxdb.precision
     plans = {setup.mapping.identity(dialect=dialect.value, precision=precision, tags=tags) for dialect in Dialect}
     return {**made, "ledger": None if ledger is None else _ledger(ledger, plans)}
+
+
+def _loads(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield how far each file is loaded; `share` is None where it is not known, as of a compressed file."""
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        record = read_state(path).record
+        sought, size = record["sought"][0], record["size"]
+        share = 1.0 if record["is_complete"] else sought / size if sought and size else None
+        yield {"file": record["file"], "records": record["records"], "share": share}
 
 
 def _why_nothing(prepared: PreparedRoute) -> str:
@@ -171,7 +184,20 @@ def _lines_of_reader(tree: dict[str, Any]) -> Iterator[Line]:
         yield (f"  backfill {' to '.join(cursor['backfill'])} is not read yet",)
 
 
+def _lines_of_loads(loads: Sequence[dict[str, Any]]) -> Iterator[Line]:
+    whole = [each for each in loads if each["share"] == 1]
+    if whole:
+        yield (f"  {plural(len(whole), 'file')} loaded, {plural(sum(each['records'] for each in whole), 'record')}",)
+    begun = [each for each in loads if each["share"] != 1]
+    for each in begun[:_MOST_GAPS]:
+        share = "" if each["share"] is None else f", {each['share']:.0%}"
+        yield (f"  load of {each['file']}: {plural(each['records'], 'record')} settled{share}",)
+    if (more := len(begun) - _MOST_GAPS) > 0:
+        yield (f"  … and {plural(more, 'more file')} not loaded to the end",)
+
+
 def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
+    yield from _lines_of_loads(tree.get("loads", ()))
     ledger = tree.get("ledger")
     if ledger is None:
         return
@@ -183,6 +209,10 @@ def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
         yield Styled("  gap", "yellow"), f" in {_place(gap)}: offsets {_span(gap)}"
     if (more := len(ledger["gaps"]) - _MOST_GAPS) > 0:
         yield (f"  … and {plural(more, 'more gap')}",)
+    if ledger["gaps"]:
+        yield (
+            "  a gap was settled just before a kill of its process, or by another one, or is kept no more; see `audit`",
+        )
     if not all(each["is_plan_of_today"] for each in ledger["intervals"]):
         yield ("  * settled by another plan: the mapping has changed since",)
     if ledger["forgotten"]:

@@ -13,7 +13,7 @@ from iggyflux.documents import Document, split_pointer
 from iggyflux.errors import DocumentError, EvaluationError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, Place, compile_expression, truth
 from iggyflux.mapping import MessageSpec, PointSpec, ReaderMapping, WriterMapping, compile_document
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, Declared, expand
 from iggyflux.plan.reader import groups_of
 from iggyflux.records import JSON, Message, Row
 
@@ -61,22 +61,25 @@ def messages_of(mapping: WriterMapping, samples: Sequence[Message]) -> list[Give
 
     def add(name: str, message: Message, text: str, *, is_example: bool) -> None:
         with suppress(RecordError):
-            root = (form.decode_non_finite or form.decode)(message.payload, payload.options, None, False)
+            content = expand(message.payload, payload.compression)
+            root = (form.decode_non_finite or form.decode)(content, payload.options, None, False)
             found.append(Given(name, message, root, text, is_example))
 
     for number, message in enumerate(samples[:MOST_SAMPLES], 1):
-        add(f"sample {number}", message, message.payload.decode("utf-8", "replace"), is_example=False)
+        add(f"sample {number}", message, _text(message, payload), is_example=False)
     for number, tree in enumerate(mapping.examples[:MOST_SAMPLES]):
         with suppress(RecordError):
             message = example_message(mapping, tree, number)
             node = mapping.document.node(f"/examples/{number}/message")
-            text = (
-                message.payload.decode("utf-8", "replace")
-                if node is None
-                else mapping.document.text[node.start : node.end]
-            )
+            text = _text(message, payload) if node is None else mapping.document.text[node.start : node.end]
             add(f"example {number + 1}", message, text, is_example=True)
     return found
+
+
+def _text(message: Message, declared: Declared) -> str:
+    with suppress(RecordError):
+        return expand(message.payload, declared.compression).decode("utf-8", "replace")
+    return ""
 
 
 def noun_of(given: Sequence[Given]) -> str:
@@ -189,6 +192,7 @@ def _places_without_mapping(document: Document, pointer: str, samples: Samples) 
     options = payload if isinstance(payload, dict) else {"format": payload}
     name = options.get("format")
     form = FORMATS.get(name if isinstance(name, str) else "json", FORMATS["json"])
+    compression = source.get("compression") if isinstance(source, dict) else None
     places = []
     examples = tree.get("examples")
     roots = (
@@ -201,9 +205,8 @@ def _places_without_mapping(document: Document, pointer: str, samples: Samples) 
             places.append(Place(dict(sample.columns), dict(sample.columns), None, sample))
             continue
         with suppress(RecordError, LookupError, TypeError):
-            root = form.decode(
-                sample.payload, {key: value for key, value in options.items() if key != "format"}, None, False
-            )
+            content = expand(sample.payload, str(compression or "none"))
+            root = form.decode(content, {key: value for key, value in options.items() if key != "format"}, None, False)
             places.append(Place(root, root, None, sample))
     places += [Place(root, root) for root in roots]
     for text in _lists_around(document, pointer):

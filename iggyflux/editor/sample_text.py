@@ -26,7 +26,7 @@ from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, is_text
 
 LinedSamples: TypeAlias = Sequence[Sample] | Sequence[SampleRow]
 
@@ -57,8 +57,10 @@ def read_for(
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
     if whole:
-        return list(whole_sample(lines.read(is_text=not FORMATS[source.payload.format].binary), coordinates))
-    found = read_samples(lines, coordinates, form=source.payload.format, envelope=envelope)
+        return list(whole_sample(lines.read(is_text=is_text(source.payload)), coordinates))
+    found = read_samples(
+        lines, coordinates, form=source.payload.format, compression=source.payload.compression, envelope=envelope
+    )
     return list(islice(found, MOST_SAMPLES))
 
 
@@ -75,9 +77,11 @@ def read_pasted(mapping: WriterMapping | ReaderMapping, text: str) -> LinedSampl
     if isinstance(mapping, ReaderMapping):
         return read_for(mapping, _file(data), rows="jsonl" if data.lstrip()[:1] in (b"{", b"") else "csv")
     payload = mapping.writer.source.payload
-    if FORMATS[payload.format].binary and not envelope:
+    is_compressed = payload.compression not in ("none", "auto")
+    if not envelope and (is_compressed or FORMATS[payload.format].binary):
         hint = 'give messages with coordinates, one a line, such as {"payload_base64": "…"}'
-        raise SampleError(NEEDS_ENVELOPE, f"{payload.format} payloads are binary, and not lines of text", 0, hint)
+        what = payload.compression if is_compressed else payload.format
+        raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary, and not lines of text", 0, hint)
     has_header = payload.format == "csv" and "header" not in payload.options
     return read_for(mapping, _file(data), envelope=envelope, whole=has_header and not envelope)
 

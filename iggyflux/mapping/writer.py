@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import cast, get_args
 
 from iggyflux.documents import join_pointer
 from iggyflux.errors import PointError, RecordError
@@ -23,6 +23,7 @@ from iggyflux.mapping.times import read_timestamp
 from iggyflux.records import JSON, Scalar
 from iggyflux.spec import (
     Collisions,
+    Compression,
     Const,
     Destination,
     Field,
@@ -37,11 +38,11 @@ from iggyflux.spec import (
     Tag,
     Writer,
 )
-from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, tag_text
+from iggyflux.values import Cast, FieldType, OnBadValue, bucket_fault, convert, tag_text, with_comma
 
 TYPES = tuple(kind.value for kind in FieldType)
 LISTS_OF_ROWS = ("csv", "influx")
-TEXTS_ONLY = ("csv", "text")
+TEXTS_ONLY = ("csv", "text", "xml", "logfmt")
 SCALAR = "a string, a number or a boolean"
 _GIVING = {
     FieldType.FLOAT: "a number",
@@ -50,10 +51,11 @@ _GIVING = {
     FieldType.STRING: "a string",
     FieldType.BOOLEAN: "a boolean",
     FieldType.AUTO: SCALAR,
+    FieldType.PAYLOAD: SCALAR,
 }
 _CASTING = {
     **dict.fromkeys((FieldType.FLOAT, FieldType.INTEGER, FieldType.UNSIGNED), "a string or a number"),
-    **dict.fromkeys((FieldType.STRING, FieldType.BOOLEAN, FieldType.AUTO), SCALAR),
+    **dict.fromkeys((FieldType.STRING, FieldType.BOOLEAN, FieldType.AUTO, FieldType.PAYLOAD), SCALAR),
 }
 
 
@@ -121,7 +123,7 @@ def read_from(reading: Reading, tree: Mapping[str, JSON]) -> From:
     return From(
         stream=str(tree.get("stream", "")),
         topics=topics,
-        payload=_read_payload(reading, tree.get("payload", "json")),
+        payload=replace(_read_payload(reading, tree.get("payload", "json")), compression=_compression(reading, tree)),
         strict=tree.get("strict") is True,
         on_bad_value=_on_bad_value(reading, tree),
     )
@@ -148,6 +150,18 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
             pointer = join_pointer("/from/payload", error.option) if error.option else "/from/payload"
             reading.report(error.code, pointer, error.reason, hint=error.hint)
     return Payload(name, options)
+
+
+def _compression(reading: Reading, tree: Mapping[str, JSON]) -> Compression:
+    chosen: Compression = reading.choice(tree, "compression", get_args(Compression))
+    if chosen not in ("none", "auto"):
+        from iggyflux.payloads.compression import INSTALL, is_missing
+
+        if is_missing(chosen):
+            reading.report(
+                "IFX180", "/from/compression", f"the package that expands {chosen} is not installed", hint=INSTALL
+            )
+    return chosen
 
 
 def _item(pointer: str, items: JSON, item: str) -> str:
@@ -340,15 +354,21 @@ class _Point:
         return Field(name, source, kind, cast, default, required, pointer, self.on_bad_value(options))
 
     def cast(self, options: Mapping[str, JSON], kind: FieldType, pointer: str) -> Cast:
+        comma = object_of(object_of(self.reading.tree.get("from")).get("payload")).get("decimal") == ","
         cast = options.get("cast")
+        if cast and kind is FieldType.PAYLOAD:
+            hint = "remove `cast`, or declare `type: auto`"
+            message = "`type: payload` takes values as they are, so nothing is converted"
+            self.reading.report("IFX181", join_pointer(pointer, "cast"), message, hint=hint)
+            return False
         if cast != "numbers":
-            return cast is True
+            return with_comma(cast is True) if comma else cast is True
         if kind is not FieldType.AUTO:
             hint = "write `cast: true`, or declare `type: auto`"
             self.reading.report(
                 "IFX125", join_pointer(pointer, "cast"), "`cast: numbers` is for `type: auto`", hint=hint
             )
-        return "numbers"
+        return with_comma("numbers") if comma else "numbers"
 
     def on_bad_value(self, options: Mapping[str, JSON]) -> OnBadValue:
         """Return what a field does with a bad value; `from` says it for all fields."""

@@ -6,9 +6,13 @@ value or a `DecodeError`, and no value is changed.
 
 from __future__ import annotations
 
-from iggyflux.payloads import cbor, csv_, influx, json_, msgpack, protobuf, raw, text
+from typing import Protocol
+
+from iggyflux.payloads import cbor, csv_, influx, json_, logfmt, msgpack, protobuf, raw, text, xml_
+from iggyflux.payloads.compression import compress, expand
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
 from iggyflux.payloads.json_ import check_json_bytes
+from iggyflux.records import JSON
 
 FORMATS: dict[str, Format] = {
     "json": json_.FORMAT,
@@ -19,14 +23,54 @@ FORMATS: dict[str, Format] = {
     "text": text.FORMAT,
     "raw": raw.FORMAT,
     "influx": influx.FORMAT,
+    "xml": xml_.FORMAT,
+    "logfmt": logfmt.FORMAT,
 }
+
+
+class Declared(Protocol):
+    """What a document says of its payloads."""
+
+    @property
+    def format(self) -> str:
+        """A name of `FORMATS`."""
+
+    @property
+    def options(self) -> Options:
+        """The format's own."""
+
+    @property
+    def compression(self) -> str:
+        """How payloads are compressed."""
+
+
+def decode_payload(payload: bytes, declared: Declared) -> JSON:
+    """Return the whole value of a payload.  Raise DecodeError."""
+    return FORMATS[declared.format].decode(expand(payload, declared.compression), declared.options, None, False)
+
+
+def encode_payload(value: JSON, declared: Declared) -> bytes:
+    """Return the payload that `decode_payload` makes `value` of.  Raise RecordError if the format cannot hold it."""
+    return compress(FORMATS[declared.format].encode(value, declared.options), declared.compression)
+
+
+def is_text(declared: Declared) -> bool:
+    """Whether payloads are text for people."""
+    return not FORMATS[declared.format].binary and declared.compression == "none"
+
 
 __all__ = [
     "FORMATS",
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
+    "Declared",
     "Format",
     "OptionError",
     "Options",
     "check_json_bytes",
+    "compress",
+    "decode_payload",
+    "encode_payload",
+    "expand",
+    "is_text",
 ]

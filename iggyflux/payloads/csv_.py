@@ -7,10 +7,10 @@ accepts malformed text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from iggyflux.errors import DecodeError, counted
+from iggyflux.errors import DecodeError, PartlyDecoded, counted
 from iggyflux.payloads.format import (
     BAD_TABLE,
     Format,
@@ -24,36 +24,56 @@ from iggyflux.payloads.format import (
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
+_MOST_ERRORS = 100
+"""So many rows that do not fit are told one by one."""
+
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:
     """Return an object of strings for each row; blank lines are omitted.
 
-    Without the option `header` the first row has the names, and a byte order mark before it is ignored.
+    Without the option `header` the first row has the names, and a byte order mark before it is ignored.  Raise
+    PartlyDecoded for rows that do not have as many cells as names, and for a misplaced quote, after which no row is
+    read.
     """
-    text = decode_utf8(payload)
     header = _header(options)
-    rows = _rows(text.removeprefix("\ufeff") if header is None else text, _delimiter(options), _quote(options))
+    text = decode_utf8(payload)
+    errors: list[DecodeError] = []
+    rows = _rows(text.removeprefix("\ufeff") if header is None else text, options, errors)
     if header is None:
         header = next(rows, (0, []))[1]
+        if errors:
+            raise errors[0]
         if not header:
             raise DecodeError(BAD_TABLE, "missing header row")
-    rows_read = Reads.WHOLE if strict or reads is None or reads.whole else reads.items
+    if options.get("units_row"):
+        next(rows, None)
+    _check_names(header, Reads.WHOLE if strict or reads is None or reads.whole else reads.items)
+    table: list[JSON] = []
+    width, ragged = len(header), 0
+    for line, cells in rows:
+        if len(cells) == width:
+            table.append(dict(zip(header, cells, strict=True)))
+            continue
+        ragged += 1
+        if ragged <= _MOST_ERRORS:
+            has, expected = counted(len(cells), "cell"), counted(width, "column")
+            errors.append(DecodeError(BAD_TABLE, f"line {line} has {has}, but the header has {expected}"))
+    if ragged > _MOST_ERRORS:
+        more = counted(ragged - _MOST_ERRORS, "more row")
+        errors.append(DecodeError(BAD_TABLE, f"{more} without a cell for each column"))
+    if errors:
+        raise PartlyDecoded(table, errors)
+    return table
+
+
+def _check_names(header: Iterable[str], read: Reads | None) -> None:
+    """Raise DecodeError for a name that is there twice, and that `read` has."""
     seen: set[str] = set()
     for name in header:
         is_duplicate = name in seen
         seen.add(name)
-        if is_duplicate and rows_read is not None and (rows_read.whole or name in rows_read.keys):
+        if is_duplicate and read is not None and (read.whole or name in read.keys):
             raise duplicate_key(name)
-    table: list[JSON] = []
-    for line, cells in rows:
-        if len(cells) != len(header):
-            reason = (
-                f"line {line} has {counted(len(cells), 'cell')}, but the header has {counted(len(header), 'column')}"
-            )
-            raise DecodeError(BAD_TABLE, reason)
-        row: dict[str, JSON] = dict(zip(header, cells, strict=True))
-        table.append(row)
-    return table
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:
@@ -64,6 +84,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
     options = options or {}
     rows = value if isinstance(value, list) else [value]
     header = _header(options)
+    skip = options.get("skip", 0)
     lines: list[list[JSON]] = []
     for row in rows:
         if not isinstance(row, dict):
@@ -74,8 +95,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         if not row.keys() <= set(header):
             raise not_encodable("csv", f"rows with the columns {', '.join(header)}", row)
         lines.append([row.get(name) for name in header])
-    delimiter, quote = _delimiter(options), _quote(options)
-    text = "".join(_line([_cell(cell, delimiter, quote) for cell in line], delimiter, quote) for line in lines)
+    if options.get("units_row") and header is not None:
+        lines.insert(0 if "header" in options else 1, [None] * len(header))
+    text = "\n" * (skip if isinstance(skip, int) else 0) + "".join(_line(line, options) for line in lines)
     return encode_utf8(text, "csv")
 
 
@@ -88,6 +110,9 @@ def check(options: Options) -> None:
         raise OptionError(f"expected one character or none as quote, found {quote!r}", "quote")
     if delimiter == quote:
         raise OptionError("delimiter and quote are the same", "quote")
+    comment = str(options.get("comment", ""))
+    if comment and (comment[0] in (delimiter, quote) or set(comment) & set("\r\n")):
+        raise OptionError("a comment cannot begin with the delimiter or the quote, or have a line end", "comment")
     header = _header(options)
     if header is not None and (not header or len(set(header)) != len(header)):
         raise OptionError("expected at least one column in the header, and no duplicates", "header")
@@ -107,27 +132,52 @@ def _quote(options: Options) -> str:
 
 
 @lru_cache(maxsize=32)
-def _cell_pattern(delimiter: str, quote: str) -> re.Pattern[str]:
-    """Return the pattern of one cell, quoted (group 1) or bare (group 2), and of what ends it (group 3)."""
-    d, q = re.escape(delimiter), re.escape(quote)
+def _patterns(delimiter: str, quote: str, comment: str, trim: bool) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+    """Return the pattern of one cell, quoted (group 1) or bare (group 2), and of what ends it (group 3), and the
+    pattern of a line that is omitted.
+    """
+    d, q, c = re.escape(delimiter), re.escape(quote), re.escape(comment)
+    blank = "".join(each for each in _BLANKS if each not in (delimiter, quote)) if trim else ""
+    blank = f"[{blank}]*+" if blank else ""
     quoted = f"{q}([^{q}]*+(?:{q}{q}[^{q}]*+)*+){q}" if quote else "(?!)()"
-    return re.compile(rf"(?:{quoted}|([^{q}{d}\r\n]*+))({d}|\r\n|\n|\r|\Z)")
+    end = r"\r\n|\n|\r|\Z"
+    cell = re.compile(rf"(?:{blank}{quoted}{blank}|([^{q}{d}\r\n]*+))({d}|{end})")
+    omitted = [rf"{c}[^\r\n]*+"] * bool(comment) + [r"(?=[\r\n]|\Z)"] * trim
+    return cell, re.compile(rf"{blank}(?:{'|'.join(omitted)})(?:{end})") if omitted else None
 
 
-def _rows(text: str, delimiter: str, quote: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the number of its first line."""
-    match = _cell_pattern(delimiter, quote).match
+_LINE = re.compile(r"[^\r\n]*+(?:\r\n|\n|\r|\Z)")
+
+
+def _rows(text: str, options: Options, errors: list[DecodeError]) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the number of its first line; after a misplaced quote add to `errors`, and end."""
+    delimiter, quote, trim = _delimiter(options), _quote(options), options.get("trim") is True
+    cell, omitted = _patterns(delimiter, quote, str(options.get("comment", "")), trim)
+    blanks = _BLANKS.replace(delimiter, "")
+    match = cell.match
     line, position, length = 1, 0, len(text)
+    skip = options.get("skip", 0)
+    while isinstance(skip, int) and line <= skip and position < length:
+        position = _end_of(_LINE, text, position)
+        line += 1
     while position < length:
         start = position
+        if omitted is not None and (found := omitted.match(text, position)):
+            position = found.end()
+            line += 1
+            continue
         cells: list[str] = []
         while True:
             found = match(text, position)
             if found is None:
                 line += text.count("\n", start, position)
-                raise DecodeError(BAD_TABLE, f"line {line} has a misplaced or unclosed quote")
+                errors.append(DecodeError(BAD_TABLE, f"line {line} has a misplaced or unclosed quote"))
+                return
             quoted, bare, end = found.groups()
-            cells.append(bare if quoted is None else quoted.replace(quote * 2, quote))
+            if quoted is not None:
+                cells.append(quoted.replace(quote * 2, quote))
+            else:
+                cells.append(bare.strip(blanks) if trim else bare)
             position = found.end()
             if end != delimiter:
                 break
@@ -136,22 +186,37 @@ def _rows(text: str, delimiter: str, quote: str) -> Iterator[tuple[int, list[str
         line += text.count("\n", start, position) or 1
 
 
-def _line(cells: list[str], delimiter: str, quote: str) -> str:
+def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return len(text) if found is None else found.end()
+
+
+def _line(cells: list[JSON], options: Options) -> str:
     """Return a row; if it would be a blank line, its empty cell is in quotes."""
-    return (delimiter.join(cells) or quote * 2) + "\n"
+    comment = str(options.get("comment", ""))
+    texts = [_cell(cell, comment if number == 0 else "", options) for number, cell in enumerate(cells)]
+    return (_delimiter(options).join(texts) or _quote(options) * 2) + "\n"
 
 
-def _cell(value: JSON, delimiter: str, quote: str) -> str:
+def _cell(value: JSON, comment: str, options: Options) -> str:
+    """Return a cell, in quotes where it must; `comment` is what it must not begin with."""
     if value is None:
         return ""
     if isinstance(value, list | dict):
         raise not_encodable("csv", "scalars in its cells", value)
     text = str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else repr(value)
-    if text and not any(special in text for special in (delimiter, quote or delimiter, "\r", "\n")):
+    if isinstance(value, float) and options.get("decimal") == ",":
+        text = text.replace(".", ",")
+    delimiter, quote = _delimiter(options), _quote(options)
+    is_special = any(special in text for special in (delimiter, quote or delimiter, "\r", "\n"))
+    is_trimmed = options.get("trim") is True and text != text.strip(_BLANKS)
+    if text and not is_special and not is_trimmed and not (comment and text.startswith(comment)):
         return text
     if not quote:
         raise not_encodable("csv", "a quote for such a cell", value)
     return quote + text.replace(quote, quote * 2) + quote
 
+
+_BLANKS = " \t"
 
 FORMAT = Format(decode, encode, check=check)

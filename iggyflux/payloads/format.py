@@ -58,16 +58,18 @@ class Format:
 
     `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
     duplicate keys the last wins; `strict` rejects them.  `decode_non_finite` does the same, but NaN and infinities are
-    floats instead of failures; None for a format without them.  `encode(value, options)` raises `RecordError` for a
-    value that the format cannot hold.  `binary` says that a payload is not text for people.  `check(options)` is called
-    when a document is compiled and raises `OptionError`; then `bind(options, read)` returns the options with what it
-    made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
+    floats instead of failures; None for a format without them.  `decode_typed` does the same as `decode`, but integers
+    that are unsigned in the payload are `Unsigned`; None for a format without them.  `encode(value, options)` raises
+    `RecordError` for a value that the format cannot hold.  `binary` says that a payload is not text for people.
+    `check(options)` is called when a document is compiled and raises `OptionError`; then `bind(options, read)` returns
+    the options with what it made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
     """
 
     decode: Decode
     encode: Callable[[JSON, Options], bytes]
     binary: bool = False
     decode_non_finite: Decode | None = None
+    decode_typed: Decode | None = None
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
     bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
 

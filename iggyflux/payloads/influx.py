@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from iggyflux.errors import DecodeError, LineProtocolError, PartlyDecoded
 from iggyflux.lineprotocol import Dialect, FieldValue, Point, Precision, Unsigned, parse_line, split_lines
 from iggyflux.payloads.format import MALFORMED, Format, Options, decode_utf8, not_encodable
@@ -9,10 +11,18 @@ from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
 
-def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
+def decode(
+    payload: bytes,
+    options: Options,
+    reads: Reads | None = None,  # noqa: ARG001
+    strict: bool = False,  # noqa: ARG001
+    *,
+    typed: bool = False,
+) -> JSON:
     """Return a row for each line; `time` is in nanoseconds, or null if the line has none.
 
-    Byte order marks before lines and carriage returns after them are ignored.  Raise PartlyDecoded for invalid lines.
+    Byte order marks before lines and carriage returns after them are ignored.  If `typed`, unsigned integers are
+    `Unsigned`.  Raise PartlyDecoded for invalid lines.
     """
     text = decode_utf8(payload)
     dialect, precision = _dialect(options), _precision(options)
@@ -23,7 +33,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
         if not written.lstrip(" ") or written.lstrip(" ").startswith("#"):
             continue
         try:
-            rows.append(_row(parse_line(written, dialect, precision, line=number)))
+            rows.append(_row(parse_line(written, dialect, precision, line=number), typed))
         except LineProtocolError as exc:
             errors.append(DecodeError(MALFORMED, f"not line protocol: {exc}"))
     if errors:
@@ -39,9 +49,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
     return "\n".join(lines).encode()
 
 
-def _row(point: Point) -> JSON:
+def _row(point: Point, typed: bool) -> JSON:
     fields: dict[str, JSON] = {
-        key: int(value) if type(value) is Unsigned else value for key, value in point.fields.items()
+        key: int(value) if type(value) is Unsigned and not typed else value for key, value in point.fields.items()
     }
     return {
         "measurement": point.measurement,
@@ -86,4 +96,4 @@ def _precision(options: Options) -> Precision:
     return Precision(options.get("precision", "ns"))
 
 
-FORMAT = Format(decode, encode)
+FORMAT = Format(decode, encode, decode_typed=partial(decode, typed=True))

@@ -67,7 +67,7 @@ def decode(
         _raw.decode(payload)
     except msgspec.DecodeError as exc:
         tree = _parse_leniently(payload, non_finite)
-        if tree is None:
+        if tree is None or isinstance(tree, float):  # a mapping cannot omit the whole payload
             raise DecodeError(MALFORMED, _syntax_reason(payload, exc)) from None
     if strict and (key := find_duplicate_key(payload)) is not None:
         raise duplicate_key(key)
@@ -234,6 +234,8 @@ def _syntax_reason(payload: bytes, exc: msgspec.DecodeError) -> str:
         return "the payload begins with a byte order mark, which JSON does not allow"
     if not payload.strip():
         return "the payload is empty"
+    if (word := payload.strip()) in (b"NaN", b"Infinity", b"-Infinity"):
+        return f"the payload is {word.decode()}, which JSON does not allow"
     return f"not JSON: {_lower(exc).removeprefix('JSON is malformed: ')}"
 
 

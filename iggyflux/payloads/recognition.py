@@ -14,6 +14,7 @@ from typing import TypeAlias
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import cbor, json_, msgpack
+from iggyflux.payloads.compression import recognized
 from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, Options, single_byte_encoding
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -64,7 +65,9 @@ def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
 def _looks(payload: bytes, declared: str) -> Iterator[Look]:
     """Yield what the payload looks like, the most certain first."""
     if compression := _compression(payload):
-        yield f"it looks like {compression}", "let the producer send it uncompressed"
+        is_known = recognized(payload) != "none"
+        hint = f"set `compression: {compression}`" if is_known else "let the producer send it uncompressed"
+        yield f"it looks like {compression}", hint
     for encoding, pattern in (("UTF-32", _UTF_32), ("UTF-16", _UTF_16)):
         if pattern.match(payload):
             yield f"it looks like {encoding}", "let the producer send UTF-8"
@@ -76,8 +79,8 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         yield from _looks_of_base64(payload, declared)
     if declared == "json":
         yield from _looks_of_broken_json(payload)
-    if _XML.match(payload):
-        yield "it looks like XML", "declare `payload: text`, and take parts of it with expressions"
+    if declared != "xml" and _XML.match(payload):
+        yield "it looks like XML", "declare `payload: xml`"
     for name, (words, is_it) in _FORMATS.items():
         if name != declared and is_it(payload):
             yield f"it looks like {words}", f"declare `payload: {name}`"

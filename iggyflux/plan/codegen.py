@@ -535,7 +535,7 @@ class _WriterGenerator:
             key = escape_key(self._valid(item.key, LinePart.FIELD_KEY), self.dialect)
             suffix = stars.SUFFIXES.get(item.type, "")
             if isinstance(item.source, Const):
-                text = columns.scalar_text(convert(item.source.value, item.type, item.cast))
+                text = columns.scalar_text(convert(item.source.value, item.type, item.cast), item.type)
                 if text is None or (item.type is FieldType.UNSIGNED and not self.dialect.has_unsigned):
                     raise NotCompiled(f"only the reference plan can judge the constant of field {item.key!r}")
                 body.append(f"{_literal(key)}={_literal(text)}{suffix}")
@@ -583,7 +583,8 @@ class _WriterGenerator:
                 )
             self.out.add(f"{column} = refuse({column}, {odd})")
         if item.default is not None:
-            default = columns.scalar_text(convert(item.default, item.type, False))  # it is what it says, without a cast
+            value = convert(item.default, item.type, False)  # it is what it says, without a cast
+            default = columns.scalar_text(value, item.type)
             if default is None:
                 raise NotCompiled(f"only the reference plan can judge the default of field {item.key!r}")
             if item.type is FieldType.STRING and not item.cast:

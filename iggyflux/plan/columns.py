@@ -57,10 +57,12 @@ def float_texts(column: Sequence[float | None], fallback: Fallback) -> Column:
 
     From 2**53 on, an integer may have lost digits when it was decoded: the record needs the reference plan.
     """
-    values: Sequence[Any] = [value for value in column if value is not None] if None in column else column
-    text = _encode(values)
-    # msgspec and repr write the same digits, but not the same exponents; `n` is in what is not finite.
-    if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:
+    text, values = _encode(column), column
+    if b"n" in text:  # msgspec writes a null, and what is not finite, as null
+        values = [value for value in column if value is not None]
+        text = _encode(values)
+    # msgspec and repr write the same digits, but not the same exponents.
+    if b"e" not in text and b"0.0000" not in text and b"n" not in text and math.hypot(*values) < EXACT_INTEGERS:  # type: ignore[arg-type]
         texts = text[1:-1].decode().split(",") if values else []
         return texts if len(values) == len(column) else _with_nulls(texts, column)
     return _texts(
@@ -178,6 +180,19 @@ def auto_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
     return converted_texts(column, fallback, FieldType.AUTO, False)
 
 
+def payload_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
+    """Return numbers with the suffix of their type, strings with their quotes, and booleans."""
+    kinds = set(map(type, column)) - {type(None)}
+    if kinds == {float}:
+        return float_texts(column, fallback)  # type: ignore[arg-type]
+    if kinds == {str}:
+        return string_texts(column, fallback)  # type: ignore[arg-type]
+    if kinds == {int}:
+        whole = any_integer_texts(column, fallback)
+        return _texts([None if text is None else f"{text}i" for text in whole])
+    return converted_texts(column, fallback, FieldType.PAYLOAD, False)
+
+
 COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
     FieldType.FLOAT: any_float_texts,
     FieldType.INTEGER: any_integer_texts,
@@ -185,6 +200,7 @@ COLUMNS: dict[FieldType, Callable[[Sequence[Any], Fallback], Column]] = {
     FieldType.STRING: string_texts,
     FieldType.BOOLEAN: boolean_texts,
     FieldType.AUTO: auto_texts,
+    FieldType.PAYLOAD: payload_texts,
 }
 """The column function of each type, for values of any type."""
 
@@ -201,7 +217,7 @@ def converted_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType,
             texts.append(None)
             continue
         try:
-            text = scalar_text(convert(value, kind, cast))
+            text = scalar_text(convert(value, kind, cast), kind)
         except RecordError:
             text = None
         if text is None:
@@ -210,15 +226,18 @@ def converted_texts(column: Sequence[JSON], fallback: Fallback, kind: FieldType,
     return _texts(texts)
 
 
-def scalar_text(value: Scalar) -> str | None:
-    """Return a converted value without the suffix of its type; None if only the reference plan can judge it."""
+def scalar_text(value: Scalar, kind: FieldType) -> str | None:
+    """Return a converted value, without the suffix of its type unless `kind` is PAYLOAD.
+
+    Return None if only the reference plan can judge it.
+    """
     if isinstance(value, bool):
         return _BOOLEANS[value]
     if isinstance(value, str):
         return f'"{escape_string(value)}"' if len(value) < _STRING_LIMIT and _encodable(value) else None
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else None
-    return int.__repr__(value)
+    return f"{int.__repr__(value)}i" if kind is FieldType.PAYLOAD else int.__repr__(value)
 
 
 def _encodable(text: str) -> bool:

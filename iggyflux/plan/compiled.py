@@ -5,20 +5,23 @@ It equals the reference plan in lines, origins, failures, skips and order, and i
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, compress, repeat
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from iggyflux.errors import RecordError
+from iggyflux.errors import DecodeError, RecordError
 from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads.binary import is_plain
+from iggyflux.payloads.compression import EXPANDED_BY
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
@@ -26,7 +29,7 @@ from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
-from iggyflux.records import Failure, LazyMessages, Message, Rendered
+from iggyflux.records import JSON, Failure, LazyMessages, Message, Rendered, payload_bytes
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
@@ -60,6 +63,7 @@ class CompiledPlan:
         self._decode: Decode
         self._fault: str | None = None
         self._is_json = writer.source.payload.format == "json"
+        self._compression = writer.source.payload.compression
         self._strict = writer.source.strict
         self._is_bounded_by_size = False
         self.interpreted: tuple[tuple[Expression, Interpreted], ...] = ()
@@ -81,21 +85,28 @@ class CompiledPlan:
         namespace: dict[str, Any] = {"__name__": "iggyflux.plan.generated", **generated.namespace}
         exec(compile(generated.source, f"<plan of {writer.name}>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
         if not self._is_json:
-            decode = FORMATS[writer.source.payload.format].decode
+            form = FORMATS[writer.source.payload.format]
             options, strict = writer.source.payload.options, writer.source.strict
+            decode, typed = form.decode, form.decode_typed if writer.keeps_types else None
             self._decode = lambda payload: decode(payload, options, reads, strict)
+            if typed is not None:
+                self._decode = lambda payload: _plain(typed(payload, options, reads, strict))
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
         self._namespace = namespace
-        self._is_bounded_by_size = self._is_json and generated.is_static and not generated.interpreted
+        is_plain = self._is_json and self._compression == "none"
+        self._is_bounded_by_size = is_plain and generated.is_static and not generated.interpreted
         self.interpreted = generated.interpreted
 
     def decode(self, messages: Sequence[Message]) -> list[Any]:
         """Return the decoded payloads of good messages: what is read of them, nothing checked.  For measurements."""
-        return list(map(self._decode, _payloads(messages)))
+        payloads = _payloads(messages)
+        if self._compression != "none":
+            payloads = [expand(payload, self._compression) for payload in payloads]
+        return list(map(self._decode, payloads))
 
     @contextmanager
     def timing(self, seconds: Callable[[], float]) -> Iterator[dict[Interpreted, float]]:
@@ -134,9 +145,9 @@ class CompiledPlan:
             return True
         if len(messages) > _LIGHT_MESSAGES:
             return True
-        sizes = map(len, _payloads(messages))
-        # Under `for_each`, each element may make a line of the whole payload.
-        total = sum([size * size // 8 for size in sizes]) if self._repeats else sum(sizes)
+        total = payload_bytes(messages)
+        if self._repeats:  # each element may make a line of the whole payload
+            total = sum([size * size // 8 for size in map(len, _payloads(messages))])
         return total * len(self.reference.writer.points) > _LIGHT_BYTES
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
@@ -176,24 +187,21 @@ class CompiledPlan:
 
     def _render_in_chunks(self, run: Callable[..., Any], messages: Sequence[Message]) -> Rendered:
         work, total = Work(), len(messages)
-        if total <= _CHUNK:
-            return self._render(run, messages, work)
-        chunks = [messages[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
+        chunks = (
+            [messages[start : start + _CHUNK] for start in range(0, total, _CHUNK)] if total > _CHUNK else [messages]
+        )
         return joined((len(chunk), self._render(run, chunk, work)) for chunk in chunks)
 
     def _render(self, run: Callable[..., Any], messages: Sequence[Message], work: Work) -> Rendered:
         payloads = _payloads(messages)
         fallback: set[int] = set()
-        decode = self._decode
+        if self._compression != "none":
+            payloads = self._expand(payloads, fallback)
         self._find_fallback(payloads, fallback)
+        roots = self._decode_all(payloads, fallback)
         kept: Sequence[int] = range(len(messages))
         messages_kept = messages
-        try:
-            if fallback:
-                raise RecordError("", "some payloads are not to be decoded here")
-            roots = list(map(decode, payloads))
-        except _DECODE_ERRORS:
-            roots = self._decode_each(decode, payloads, fallback)
+        if fallback:
             kept = [index for index in kept if index not in fallback]
             messages_kept = (
                 messages.chosen(kept) if isinstance(messages, LazyMessages) else [messages[index] for index in kept]
@@ -204,6 +212,23 @@ class CompiledPlan:
         check_characters(work.characters, MAX_LINE_CHARACTERS)
         fallback.update(kept[position] for position in inner_fallback)
         return self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback, work)
+
+    def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
+        """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
+        expanded: list[bytes] = []
+        expand = EXPANDED_BY[self._compression]
+        size = 0
+        for index, payload in enumerate(payloads):
+            try:
+                whole = expand(payload)
+            except DecodeError:
+                fallback.add(index)
+                whole = b""
+            size += len(whole)
+            if size > MAX_BYTES_AT_ONCE and len(payloads) > 1:
+                raise MayBeTooMuch
+            expanded.append(whole)
+        return expanded
 
     def _find_fallback(self, payloads: list[bytes], fallback: set[int]) -> None:
         """Add the payloads to `fallback` that only the reference plan can judge.
@@ -225,16 +250,23 @@ class CompiledPlan:
         if not b"".join(payloads).isascii():  # faster than to ask each of them
             fallback.update(index for index, payload in enumerate(payloads) if not _is_utf8(payload))
 
-    def _decode_each(self, decode: Decode, payloads: list[bytes], fallback: set[int]) -> list[Any]:
-        roots = []
-        for index, payload in enumerate(payloads):
-            if index in fallback:
-                continue
+    def _decode_all(self, payloads: list[bytes], fallback: set[int]) -> list[Any]:
+        """Return the decoded payloads, without those in `fallback`; add to it the index of each that is not decoded."""
+        indices: Sequence[int] = range(len(payloads))
+        if fallback:
+            indices = [index for index in indices if index not in fallback]
+            payloads = [payloads[index] for index in indices]
+        roots: list[Any] = []
+        failed = 0
+        decoded = map(self._decode, payloads)
+        while True:
             try:
-                roots.append(decode(payload))
-            except _DECODE_ERRORS:
-                fallback.add(index)
-        return roots
+                roots.extend(decoded)
+            except _DECODE_ERRORS:  # what came before it was added, and what comes after it follows
+                fallback.add(indices[len(roots) + failed])
+                failed += 1
+            else:
+                return roots
 
     def _assemble(
         self,
@@ -249,10 +281,9 @@ class CompiledPlan:
         work: Work,
     ) -> Rendered:
         """Return what the generated code made, in the order of messages; the reference plan renders `fallback`."""
-        identical = type(kept) is range and type(positions) is range
         lines, records, times = made[0] if len(made) == 1 else _in_order(made)
-        if identical and type(origins) is range and type(records) is range:
-            indices: list[int] = list(range(len(lines)))
+        if type(positions) is range and type(origins) is range and type(records) is range:
+            indices = kept  # each has one line
         else:
             indices = [kept[positions[origins[record]]] for record in records]
         skips = [kept[position] for position in skipped]
@@ -280,42 +311,43 @@ class CompiledPlan:
         lines: list[str],
         times: Sequence[int],
         buckets: list[str] | None,
-        indices: list[int],
+        indices: Sequence[int],
         skips: list[int],
         none: list[int],
         fallback: set[int],
         work: Work,
     ) -> Rendered:
-        keep = [index not in fallback for index in indices]
-        places = repeat("") if buckets is None else compress(buckets, keep)
-        found = list(zip(*(compress(each, keep) for each in (indices, lines, times)), places, strict=False))
+        """Return the same with what the reference plan makes of `fallback`, in the place of what was made of it."""
+        merged = _Merged()
         failures: list[Failure] = []
         omitted: list[Failure] = []
         skips = [index for index in skips if index not in fallback]
         none = [index for index in none if index not in fallback]
+        start = 0  # of what is not merged yet
         for index in sorted(fallback):
             if work.is_enough:
                 raise MayBeTooMuch
             outcome = self.reference.render_message(index, messages[index], work)
-            chosen = outcome.buckets or repeat("")
-            found += [
-                (index, line, int(line[line.rfind(" ") :]), bucket)
-                for line, bucket in zip(outcome.lines, chosen, strict=False)
-            ]
+            stop = bisect_left(indices, index, start)
+            merged.add(lines, indices, times, buckets, start, stop)
+            start = bisect_right(indices, index, stop)
+            of_lines = [int(line[line.rfind(" ") :]) for line in outcome.lines]
+            chosen = outcome.buckets or [""] * len(of_lines)
+            merged.add(outcome.lines, [index] * len(of_lines), of_lines, chosen, 0, len(of_lines))
             failures += outcome.failures
             skips += outcome.skipped
             none += outcome.empty
             omitted += outcome.omitted
-        found.sort(key=_index)
+        merged.add(lines, indices, times, buckets, start, len(lines))
         return Rendered(
-            [line for _, line, _, _ in found],
-            [index for index, _, _, _ in found],
+            merged.lines,
+            merged.indices,
             failures,
             sorted(skips),
             sorted(none),
             omitted=omitted,
-            times=[time for _, _, time, _ in found],
-            buckets=None if buckets is None else [bucket for _, _, _, bucket in found],
+            times=merged.times,
+            buckets=None if buckets is None else merged.buckets,
         )
 
 
@@ -330,8 +362,36 @@ def _casts_numbers(writer: Writer) -> bool:
     return any(cast and kind in KEEPS_NUMBERS for cast, kind in fields + stars)
 
 
-def _index(found: tuple[int, str, int, str]) -> int:
-    return found[0]
+class _Merged:
+    """Lines, the index of the message of each, its time and its bucket, in the order of messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.indices: list[int] = []
+        self.times: list[int] = []
+        self.buckets: list[str] = []
+
+    def add(
+        self,
+        lines: Sequence[str],
+        indices: Sequence[int],
+        times: Sequence[int],
+        buckets: Sequence[str] | None,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Add what these have in `[start, stop)`."""
+        self.lines += lines[start:stop]
+        self.indices += indices[start:stop]
+        self.times += times[start:stop]
+        self.buckets += buckets[start:stop] if buckets else ()
+
+
+def _plain(tree: JSON) -> JSON:
+    """Return `tree`; raise RecordError if it has unsigned integers, which only the reference plan tells from others."""
+    if not is_plain(tree):
+        raise RecordError("", "an unsigned integer")
+    return tree
 
 
 _Made = tuple[list[str], Sequence[int], Sequence[int]]

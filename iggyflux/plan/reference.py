@@ -16,6 +16,8 @@ from functools import cache
 from itertools import accumulate, chain
 from types import MappingProxyType
 
+import msgspec
+
 from iggyflux.errors import DecodeError, EvaluationError, PartlyDecoded, PointError, RecordError
 from iggyflux.expressions import Budget, Expression, truth
 from iggyflux.expressions.lowering import static_path
@@ -26,11 +28,12 @@ from iggyflux.lineprotocol import (
     LinePart,
     Point,
     Precision,
+    Unsigned,
     check_part,
     replace_invalid,
     shorten,
 )
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.binary import is_plain
 from iggyflux.payloads.recognition import explained
 from iggyflux.plan.bounds import (
@@ -189,7 +192,10 @@ class ReferencePlan:
         self._format = FORMATS[writer.source.payload.format]
         parts = [each for spec in writer.points for each in (spec.fields, spec.field_stars)]
         omits = any(each.on_bad_value == "omit" for part in parts for each in part)
-        self._decode_payload = (self._format.decode_non_finite if omits else None) or self._format.decode
+        special = (self._format.decode_non_finite if omits else None) or (
+            self._format.decode_typed if writer.keeps_types else None
+        )
+        self._decode_payload = special or self._format.decode
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
@@ -227,6 +233,16 @@ class ReferencePlan:
             work.add(budget, len(rendered.lines) + sum(failure.count for failure in rendered.failures))
         return rendered
 
+    def _expand(self, message: Message) -> Message:
+        """Return the message with what its payload expands to."""
+        compression = self.writer.source.payload.compression
+        if compression == "none":
+            return message
+        try:
+            return msgspec.structs.replace(message, payload=expand(message.payload, compression))
+        except DecodeError as error:
+            raise error.at("/from/compression") from None
+
     def _decode(self, index: int, message: Message, failures: Failures) -> JSON:
         """Return the payload; what of it could not be decoded is added to `failures`."""
         source = self.writer.source
@@ -244,6 +260,7 @@ class ReferencePlan:
         return root
 
     def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
+        message = self._expand(message)
         root = self._decode(index, message, failures)
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
         numbers = root if self._decode_payload is self._format.decode or is_plain(root) else finite(root)
@@ -460,7 +477,7 @@ class ReferencePlan:
 
     def _field(self, scope: _Scope, value: JSON, field: Field) -> Scalar | None:
         try:
-            found = _evaluate(scope, field.source, value, field.pointer)
+            found = _evaluate(scope, field.source, value, field.pointer, typed=field.type is FieldType.PAYLOAD)
             if found is not None:
                 with _located(field.pointer):
                     return scope.convert(found, field)
@@ -588,7 +605,7 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
     times = [part.times for _, part in kept if part.times is not None]
     return Rendered(
         list(chain.from_iterable(part.lines for _, part in kept)),
-        [start + origin for start, part in placed for origin in part.origins],
+        list(chain.from_iterable(_moved(part.origins, start) for start, part in placed)),
         [replace(failure, index=start + failure.index) for start, part in placed for failure in part.failures],
         [start + index for start, part in placed for index in part.skipped],
         [start + index for start, part in placed for index in part.empty],
@@ -597,6 +614,13 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
         list(chain.from_iterable(times)) if len(times) == len(kept) else None,
         _joined_buckets([part for _, part in placed]),
     )
+
+
+def _moved(origins: Sequence[int], start: int) -> Sequence[int]:
+    """Return `origins` counted from `start` messages before them."""
+    if type(origins) is range:  # a line of each message
+        return range(start + origins.start, start + origins.stop)
+    return [start + origin for origin in origins]
 
 
 def _joined_buckets(parts: Sequence[Rendered]) -> list[str] | None:
@@ -728,10 +752,17 @@ def _nested(positions: tuple[int, ...]) -> tuple[int, ...]:
     return positions if len(positions) > 1 else ()
 
 
-def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep: bool = False) -> JSON:
-    """Return the value of `source`; with `deep`, all of it is read, which takes steps where an expression made it."""
+def _evaluate(
+    scope: _Scope, source: Source, value: JSON, pointer: str, *, deep: bool = False, typed: bool = False
+) -> JSON:
+    """Return the value of `source`; with `deep`, all of it is read, which takes steps where an expression made it.
+
+    If `typed`, an unsigned integer of the payload remains one.
+    """
     try:
         found = scope.evaluate(source, value)
+        if type(found) is Unsigned and not typed:
+            found = int(found)
         if deep and isinstance(source, Expression) and source.spends:
             scope.budget.spend_on(found, deep=True)
         return found
@@ -740,11 +771,13 @@ def _evaluate(scope: _Scope, source: Source, value: JSON, pointer: str, *, deep:
 
 
 def finite(value: JSON) -> JSON:
-    """Return `value` with null for NaN and infinities."""
+    """Return `value` with null for NaN and infinities, and a plain integer for an unsigned one."""
     if isinstance(value, dict):
         return {key: finite(member) for key, member in value.items()}
     if isinstance(value, list):
         return [finite(element) for element in value]
+    if type(value) is Unsigned:
+        return int(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

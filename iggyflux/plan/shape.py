@@ -108,7 +108,7 @@ def _enter_condition(levels: Sequence[PayloadNode], expression: Expression) -> b
 
 
 def _wanted(item: Field) -> str:
-    return "scalar" if item.cast or item.type is FieldType.AUTO else item.type.value
+    return "scalar" if item.cast or item.type in (FieldType.AUTO, FieldType.PAYLOAD) else item.type.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Which points a request writes: to count those that overwrite each other, and to keep their order.
 
+A set of its times takes half a megabyte, so it is made where it is needed and not kept.
+
 Two requests in flight may be stored in either order, and the value of a point that both write would depend on chance.
 So a request that writes a point of a request in flight waits for it.  Most requests have no time in common; then only
 the times are compared.
@@ -7,11 +9,14 @@ the times are compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from iggyflux.delivery.lines import point_key
 from iggyflux.timestamps import PLAUSIBLE_NS
+
+T = TypeVar("T")
 
 
 class Footprint:
@@ -21,12 +26,11 @@ class Footprint:
     which the server gives its time has none.
     """
 
-    __slots__ = ("_distinct", "_first", "_last", "_lines", "_points", "_times")
+    __slots__ = ("_first", "_last", "_lines", "_points", "_times")
 
     def __init__(self, lines: Sequence[str], times: Sequence[int] | None = None) -> None:
         self._lines = lines
         self._times = _times_of(lines) if times is None else times
-        self._distinct = frozenset(self._times)
         self._first, self._last = (min(self._times), max(self._times)) if self._times else (0, 0)
         self._points: set[tuple[str, str]] | None = None
 
@@ -43,18 +47,19 @@ class Footprint:
 
     def collisions(self) -> int:
         """Return the number of lines that overwrite the point of an earlier, different line."""
-        if len(self._distinct) == len(self._lines):
+        if len(frozenset(self._times)) == len(self._lines):
             return 0
         points = self._known_points()
         return 0 if len(points) == len(self._lines) else len(set(self._lines)) - len(points)
 
-    def overlaps(self, other: Footprint) -> bool:
-        """Return whether both requests write the same point."""
-        if self._last < other._first or other._last < self._first:
-            return False
-        if self._distinct.isdisjoint(other._distinct):
-            return False
-        return not self._known_points().isdisjoint(other._known_points())
+    def overlapping(self, others: Mapping[T, Footprint]) -> list[T]:
+        """Return the keys of the requests that write a point of this one."""
+        near = [key for key, other in others.items() if self._first <= other._last and other._first <= self._last]  # noqa: SLF001
+        times = frozenset(self._times) if near else frozenset()
+        return [key for key in near if self._shares_a_point(others[key], times)]
+
+    def _shares_a_point(self, other: Footprint, times: frozenset[int]) -> bool:
+        return not times.isdisjoint(other._times) and not self._known_points().isdisjoint(other._known_points())
 
     def _known_points(self) -> set[tuple[str, str]]:
         if self._points is None:

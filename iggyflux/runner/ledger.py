@@ -14,7 +14,7 @@ from typing import Final
 
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.records import Batch, Message, Partition, Position, Rendered
+from iggyflux.records import Batch, Message, Partition, Position, Rendered, place_in_file
 from iggyflux.telemetry.tracing import NO_TRACE, Trace
 
 
@@ -37,9 +37,11 @@ class Job:
         """Return the index of the message that a refused line was made of."""
         return self.rendered.origins[refusal.line]
 
-    def place_of(self, message: int) -> Position:
-        """Return the position of the message with this index: its own, as letters name it, if it has one."""
+    def place_of(self, message: int) -> Position | str:
+        """Return the position of the message with this index: its own, as letters name it, or its file and line."""
         found = self.messages[message]
+        if (line := place_in_file(found)) is not None:
+            return line
         place = Partition(found.stream, found.topic, found.partition) if found.stream else self.batch.partition
         return Position(place, found.offset)
 

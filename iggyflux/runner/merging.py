@@ -42,6 +42,16 @@ class Part:
     past: RouteStatus | None = None
 
 
+def after_end(part: Part, *, again: bool, failed: bool) -> Part:
+    """Return the part of a worker whose process has ended: it is started `again`, or has `failed`."""
+    now = part.now
+    if again:
+        return Part(part.worker, RouteStatus(now.name, now.about), past_of(now, part.past))
+    if failed:
+        return replace(part, now=replace(now, state="interrupted"))
+    return replace(part, now=replace(now, state="done")) if now.state == "starting" else part
+
+
 def merged_route(parts: Sequence[Part]) -> RouteStatus:
     """Return the status of a route; there is at least one part."""
     now = [part.now for part in parts]

@@ -31,7 +31,7 @@ _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, 
 
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
-_MOST_BYTES = 32_000_000
+_MOST_BYTES = 37_000_000
 """The most memory of several requests in flight, as they count it, where their number is not given but adapted."""
 
 log = logging.getLogger("iggyflux.runner")
@@ -134,7 +134,7 @@ class RequestSender:
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         pace.held_up(self._clock.monotonic() - ready)
-        if before := [task for task, other in self._in_flight.items() if footprint.overlaps(other)]:
+        if before := footprint.overlapping(self._in_flight):
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint

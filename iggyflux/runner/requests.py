@@ -2,7 +2,8 @@
 
 Pure.  Requests are bounded by lines and by bytes.  The exact bound on bytes is the delivery's, which knows what the
 server accepts: here the size is counted in characters.  The payloads of its messages stay in memory until a request is
-settled, since each may become a dead letter; so they are bounded too.
+settled, since each may become a dead letter; so they are bounded too.  A request that lacks few lines is full: so lines
+of one batch stay together.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
 
 MOST_PAYLOAD_BYTES: Final = 4_000_000
 """The most bytes of the payloads of a request, but for a single line."""
+
+_ROOM: Final = 50
+"""A request is full that lacks at most a fiftieth of its lines."""
+
+_OF_A_LINE: Final = 100
+"""The bytes that Python takes for a line, its message and its time, beside their texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,8 @@ class Request:
 
     @property
     def memory(self) -> int:
-        """How many bytes it takes until it is settled, overheads left out: the lines are there as a body, too."""
-        return 2 * self.size + self.payload_bytes
+        """About how many bytes it takes until it is settled: the lines are there as a body, too."""
+        return 2 * self.size + self.payload_bytes + _OF_A_LINE * len(self.lines)
 
     def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[Refusal]]]:
         """Yield each range with its refused lines, counted from the first line of the range."""
@@ -71,6 +78,7 @@ class RequestBuilder:
 
     def __init__(self, max_lines: int, max_bytes: int) -> None:
         self._max_lines = max_lines
+        self._enough_lines = max_lines - max_lines // _ROOM
         self._max_bytes = max_bytes
         self._ranges: list[LineRange] = []
         self._lines: Sequence[str] = ()
@@ -107,7 +115,7 @@ class RequestBuilder:
             self._size += size
             self._payload_bytes += len(added) * of_a_line
             start += len(added)
-            is_full = len(self._lines) >= self._max_lines or self._size >= self._max_bytes
+            is_full = len(self._lines) >= self._enough_lines or self._size >= self._max_bytes
             if is_full or self._payload_bytes >= MOST_PAYLOAD_BYTES:
                 yield self.take()
 

@@ -291,10 +291,18 @@ class WorkerStatus:
     cpu_seconds: float
     """Of all its processes."""
     routes: Mapping[str, State]
+    read: int = 0
+    """The messages and rows that all its processes have read."""
+    partitions: Sequence[str] = ()
+    """Those that it has acknowledged messages of, or is given by a group, now."""
 
     def as_dict(self) -> dict[str, JSON]:
         """Return the JSON form."""
-        return {**dataclasses.asdict(self), "cpu_seconds": round(self.cpu_seconds, 2)}
+        return {
+            **dataclasses.asdict(self),
+            "cpu_seconds": round(self.cpu_seconds, 2),
+            "partitions": list(self.partitions),
+        }
 
 
 @dataclass(slots=True)

@@ -190,7 +190,8 @@ class Supervisor:
 
     def _end(self, worker: WorkerProcess, again: float | None) -> None:
         worker.state = "ended" if again is None else "waiting"
-        is_done = worker.code == 0 and (self._has_end or self._stop.requested.is_set())
+        is_stopping = self._stop.requested.is_set()
+        is_done = (worker.code == 0 and self._has_end) or (worker.code in (0, 3) and is_stopping)
         level = logging.INFO if is_done else logging.ERROR
         by = None if worker.code is None or worker.code >= 0 else _name_of(-worker.code)
         code = None if by else worker.code

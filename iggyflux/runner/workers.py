@@ -16,17 +16,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
 from iggyflux.errors import PipelineError, Problem
 from iggyflux.pipeline import Pipeline
+from iggyflux.records import Partition
 from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.documents import fixed_identity
 from iggyflux.runner.events import emit
 from iggyflux.runner.exporting import exporting
 from iggyflux.runner.listening import listening, public_tree
-from iggyflux.runner.merging import Part, merged_configuration, merged_route, past_of
+from iggyflux.runner.merging import Part, after_end, merged_configuration, merged_route
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.partitions import count_partitions
 from iggyflux.runner.run import about_route
@@ -112,6 +114,7 @@ async def run_workers(
             for route in prepared:
                 if (reason := route.alone_because) is not None:
                     emit(log, logging.INFO, "route.not_shared", route=route.setup.name, worker=0, reason=reason)
+            idle = asyncio.create_task(_warn_of_idle(prepared, workers), name="partitions of workers")
             ticking = asyncio.create_task(merging.follow(supervisor.workers), name="status of workers")
             if file:
                 file.start()
@@ -119,13 +122,34 @@ async def run_workers(
                 await supervisor.run()
             finally:
                 ticking.cancel()
-                await asyncio.gather(ticking, return_exceptions=True)
+                idle.cancel()
+                await asyncio.gather(ticking, idle, return_exceptions=True)
                 merging.update(supervisor.workers)
                 if file:
                     file.close()
     summary = Summary(tuple(status.routes), status.seconds)
     unfinished = any(each.failed or (each.code == 3 and not summary.errors) for each in supervisor.workers)
     return replace(summary, interrupted=unfinished or any(each.state == "interrupted" for each in status.routes))
+
+
+def _partitions_of(routes: Sequence[RouteStatus]) -> list[str]:
+    """Return the partitions that a process reads: those of its groups, else those that it has settled something of."""
+    groups = {
+        Partition(group.stream, group.topic, number)
+        for route in routes
+        for group in route.groups
+        for number in group.partitions
+    }
+    settled = {place for route in routes if not route.groups for place in route.offsets.copy()}
+    return [str(place) for place in sorted(groups | settled, key=attrgetter("stream", "topic", "partition"))]
+
+
+async def _warn_of_idle(prepared: Sequence[PreparedRoute], workers: int) -> None:
+    """Warn where there are more workers than partitions now; more partitions may come."""
+    count = await count_partitions(prepared)
+    if count and workers > count:
+        fields = {"workers": workers, "partitions": count, "idle": workers - count}
+        emit(log, logging.WARNING, "workers.idle", **fields, hint=f"--workers {count} does the same, or add partitions")
 
 
 def _check(prepared: Sequence[PreparedRoute]) -> None:
@@ -158,18 +182,20 @@ class _Merging:
         self.seconds = seconds
         self._status = status
         self._names = [route.setup.name for route in prepared]
-        self._about = {each.setup.name: about_route(each.build()) for each in prepared}
+        about = {each.setup.name: about_route(each.build()) for each in prepared}
         self._parts = [
-            {route.setup.name: self._new(number, route.setup.name) for route in prepared if route.of(share)}
+            {
+                name: Part(number, RouteStatus(name, about[name]))
+                for route in prepared
+                if route.of(share)
+                for name in [route.setup.name]
+            }
             for number, share in enumerate(shares)
         ]
         self._configurations = [Configuration() for _ in shares]
         self._changes = [Configuration().changes for _ in shares]
         """Those that the ended processes of each worker counted."""
         self._reloading: asyncio.Task[None] | None = None
-
-    def _new(self, worker: int, name: str, past: RouteStatus | None = None) -> Part:
-        return Part(worker, RouteStatus(name, self._about[name]), past)
 
     def reported(self, worker: WorkerProcess, report: bytes) -> int:
         """Take the report of a worker; return the messages that its process has acknowledged."""
@@ -187,12 +213,7 @@ class _Merging:
         parts = self._parts[worker.number]
         self._changes[worker.number] = self._configurations[worker.number].changes
         for name, part in parts.items():
-            if worker.state == "waiting":
-                parts[name] = self._new(worker.number, name, past_of(part.now, part.past))
-            elif worker.failed:
-                parts[name] = replace(part, now=replace(part.now, state="interrupted"))
-            elif part.now.state == "starting":
-                parts[name] = replace(part, now=replace(part.now, state="done"))
+            parts[name] = after_end(part, again=worker.state == "waiting", failed=worker.failed)
 
     async def follow(self, workers: Sequence[WorkerProcess]) -> None:
         """Update the status once a second, until cancelled."""
@@ -222,6 +243,8 @@ class _Merging:
             worker.resident_bytes,
             worker.past_cpu_seconds + worker.cpu_seconds,
             {name: part.now.state for name, part in self._parts[worker.number].items()},
+            sum(life.read for part in self._parts[worker.number].values() for life in (part.now, part.past) if life),
+            _partitions_of([part.now for part in self._parts[worker.number].values()]),
         )
 
     def reload(self, supervisor: Supervisor, manager: ServiceManager) -> None:

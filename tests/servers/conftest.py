@@ -1,9 +1,13 @@
-"""Each product once for the whole run; tests ask for `server`, and say what it must support."""
+"""Each product once for the whole run; tests ask for `server`, and say what it must support.
+
+A simulator is new for each test: one that holds the points of all tests before answers slowly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from required_servers import not_found
@@ -15,7 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
         needed = getattr(metafunc.function, "needed", frozenset())
         able = [name for name in PRODUCTS if not needed & LACKS[name]]
-        metafunc.parametrize("server", able, indirect=True, scope="session")
+        metafunc.parametrize("server", able, indirect=True)
 
 
 class Found:
@@ -42,10 +46,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
         yield found
 
 
-@pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, servers: Found) -> Server:
+@pytest.fixture
+def server(request: pytest.FixtureRequest, servers: Found, tmp_path: Path) -> Iterator[Server]:
     """A running server of a product."""
+    if request.param.startswith("simulator"):
+        with ExitStack() as until:
+            yield find(request.param, tmp_path, until)
+        return
     known = servers.get(request.param)
     if isinstance(known, str):
         not_found(request.param, f"{request.param}: {known}")
-    return known
+    yield known

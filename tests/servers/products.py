@@ -120,7 +120,11 @@ def _simulator(name: str, _folder: Path, until: ExitStack) -> Server:
     dialect = int(name[-1])
     token = f"{USER}:{PASSWORD}" if dialect == 1 else TOKEN
     server = until.enter_context(SimServer(dialect, database="plant", token=token))
-    return {1: _one, 2: _two, 3: _three}[dialect](name, server.url, "plant")
+    found = {1: _one, 2: _two, 3: _three}[dialect](name, server.url, "plant")
+    if dialect == 3:  # the first write makes its database
+        request = urllib.request.Request(f"{server.url}/api/v3/write_lp?db=plant", b"first x=1 1", dict(found.headers))
+        urllib.request.urlopen(request, timeout=10).close()
+    return found
 
 
 def _one(name: str, url: str, database: str, user: str | None = USER, password: str | None = PASSWORD) -> Server:

@@ -63,6 +63,7 @@ _FIELD_VALUES: Final[Mapping[FieldType, JSON]] = {
     FieldType.STRING: "ok",
     FieldType.BOOLEAN: True,
     FieldType.AUTO: 21.5,
+    FieldType.PAYLOAD: 21.5,
 }
 _STAR: Final[dict[str, JSON]] = {"value": 21.5, "level": 3}
 

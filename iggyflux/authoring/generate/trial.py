@@ -11,7 +11,7 @@ from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import LineProtocolError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import WriterMapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import decode_payload, encode_payload
 from iggyflux.records import JSON, Message
 
 Base: TypeAlias = "tuple[Message, JSON]"
@@ -26,8 +26,7 @@ class PlanTrial:
         self.writer = mapping.writer
         self.coordinates = Coordinates.of(self.writer.source)
         self._plan: Any = mapping.plan()
-        payload = self.writer.source.payload
-        self._form, self._options = FORMATS[payload.format], payload.options
+        self._payload = self.writer.source.payload
 
     def render(self, messages: Sequence[Message]) -> Any:
         """Return what the plan renders from messages."""
@@ -35,11 +34,11 @@ class PlanTrial:
 
     def encode(self, tree: JSON) -> bytes:
         """Return the payload of a tree.  Raise RecordError if the format cannot encode it."""
-        return self._form.encode(tree, self._options)
+        return encode_payload(tree, self._payload)
 
     def decode(self, payload: bytes) -> JSON:
         """Return the tree of a payload.  Raise RecordError if it is invalid."""
-        return self._form.decode(payload, self._options, None, False)
+        return decode_payload(payload, self._payload)
 
     def points(self, messages: Sequence[Message]) -> list[list[Point] | None]:
         """Return the points of each message; None if a record of it fails, or if it makes none."""

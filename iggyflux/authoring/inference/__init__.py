@@ -48,6 +48,7 @@ def infer(
         captures=samples.captures,
         has_non_finite=samples.has_non_finite,
         file=samples.file,
+        compression=samples.compression,
     )
     shape = observe(samples.trees)
     numbered = messages or [

@@ -13,7 +13,7 @@ from iggyflux.authoring.inference.roles import looks_secret
 from iggyflux.authoring.inference.shape import MOST_POSITIONS
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.mapping import WriterMapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
 from iggyflux.records import JSON, Message
 from iggyflux.secrets import HIDDEN, is_name_of_secret
 
@@ -32,15 +32,16 @@ def example_of(mapping: WriterMapping, message: Message, number: int, read: Coll
     headers = {name: value for name, value in message.headers.items() if name in read and not isinstance(value, bytes)}
     source = mapping.writer.source.payload
     form = FORMATS[source.format]
+    content = expand(message.payload, source.compression)
     try:
-        tree = form.decode(message.payload, source.options, None, False)
+        tree = form.decode(content, source.options, None, False)
     except DecodeError:  # NaN and infinities, which the mapping leaves out, and columns with one name
-        payload = message.payload
+        payload = content
         if source.format == "csv":
             payload = b"".join(payload.splitlines(keepends=True)[: SHOWN_ELEMENTS + 1])
         return _made(mapping, payload, None, "message_json", number, headers)
     if source.format in ("text", "influx"):
-        return _made(mapping, _masked_text(message.payload), None, "message_json", number, headers)
+        return _made(mapping, _masked_text(content), None, "message_json", number, headers)
     for copy in (masked(shortened(tree)), masked(tree)):
         try:
             payload = form.encode(copy, source.options)

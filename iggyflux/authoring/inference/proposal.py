@@ -25,6 +25,7 @@ class Input:
     """Whether samples have NaN or infinities, which JSON does not: they are left out, wherever they are."""
     file: str | None = None
     """The path of the mapping, if its options name files."""
+    compression: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

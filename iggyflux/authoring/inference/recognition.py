@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from iggyflux.authoring.inference.logfmt import logfmt_captures, logfmt_pattern, logfmt_trees
+from iggyflux.authoring.inference.logfmt import LEAST_PAIRS, logfmt_captures, logfmt_pattern, logfmt_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads.compression import recognized
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON
 
@@ -46,6 +47,7 @@ class Recognized:
     captures: dict[str, str] = field(default_factory=dict)
     has_non_finite: bool = False
     file: str | None = None
+    compression: str = "none"
 
 
 def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
@@ -57,6 +59,8 @@ def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
         return recognize_payloads([data])
     as_json = [(sample.line, sample.message.payload) for sample in read_samples(data.splitlines(True), Coordinates())]
     if found := _json([payload for _, payload in as_json], [line for line, _ in as_json]):
+        return found
+    if found := _xml([payload for _, payload in as_json], [line for line, _ in as_json]) or _xml([data], [1]):
         return found
     is_text = _is_utf8(data)
     if is_text and (table := _table([data], [1])):
@@ -73,16 +77,32 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     if not kept:
         raise SampleError(NOTHING, "there are no messages", 0, "give messages: one a line, or one document")
     numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
-    for recognize in (_json, _binary, _line_protocol, _key_value, _table):
+    if set(ways := [recognized(payload) for payload in payloads]) != {"none"}:
+        return _compressed(payloads, numbers, ways)
+    for recognize in (_json, _xml, _binary, _line_protocol, _logfmt, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
     raise _unrecognized(payloads, numbers)
 
 
+def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequence[str]) -> Recognized:
+    """Return the format of what payloads expand to, which some compress: all by one way, or each by its own."""
+    expanded = []
+    for payload, number, name in zip(payloads, numbers, found, strict=True):
+        try:
+            expanded.append(expand(payload, name))
+        except DecodeError as error:
+            raise SampleError(UNKNOWN, error.reason, number, error.hint or "remove it, or correct it") from error
+    inside = recognize_payloads(expanded, numbers)
+    way = found[0] if len(set(found)) == 1 else "auto"
+    how = f"{inside.how}, {'some of it compressed' if way == 'auto' else f'compressed by {way}'}"
+    return replace(inside, payloads=list(payloads), how=how, compression=way)
+
+
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
     """Return what is wrong, as seen from the format that most payloads have."""
     decoded = [_decodes("json", payload) for payload in payloads]
-    hint = "JSON, CSV, MessagePack, CBOR, line protocol and text with key=value are recognized"
+    hint = "JSON, CSV, XML, MessagePack, CBOR, line protocol and text with key=value are recognized"
     bad = decoded.index(False)
     if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
         try:
@@ -148,6 +168,41 @@ def _json(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | Non
     elif len(payloads) == 1:
         how += ", one document"
     return Recognized("json", list(payloads), trees, list(numbers), how, has_non_finite="NaN" in how)
+
+
+def _xml(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """XML; an element that is there once in some places and several times in others is a list everywhere."""
+    if not all(map(_TAG.match, payloads)):
+        return None
+    trees = _trees("xml", payloads, {})
+    if trees is None:
+        return None
+    kinds: set[tuple[str, bool]] = set()
+    for tree in trees:
+        _note_lists(tree, kinds)
+    lists: list[JSON] = [name for name, is_list in sorted(kinds) if is_list and (name, False) in kinds]
+    options: dict[str, JSON] = {"lists": lists} if lists else {}
+    how = "XML" if len(payloads) > 1 else "XML; the file is one message (dry-run: --whole)"
+    return Recognized("xml", list(payloads), _trees("xml", payloads, options) or trees, list(numbers), how, options)
+
+
+_TAG: Final = re.compile(rb"\s*+<[!?A-Za-z_]")
+
+
+def _note_lists(tree: JSON, kinds: set[tuple[str, bool]]) -> None:
+    """Add each name in `tree` to `kinds`, and whether it is a list there."""
+    if isinstance(tree, dict):
+        kinds.update((name, isinstance(value, list)) for name, value in tree.items())
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        _note_lists(value, kinds)
+
+
+def _logfmt(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """Nothing but key=value, in orders that differ: a pattern reads those in one order, also among other text."""
+    trees = _trees("logfmt", payloads, {})
+    if trees is None or any(len(tree) < LEAST_PAIRS or True in tree.values() for tree in trees):  # type: ignore[arg-type,union-attr]
+        return None
+    return Recognized("logfmt", list(payloads), trees, list(numbers), "logfmt")
 
 
 def _binary(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
@@ -216,16 +271,14 @@ def _in_any_order(texts: Sequence[str], payloads: Sequence[bytes], numbers: Sequ
 
 def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     """CSV: the delimiter that gives the most columns, the same number in all rows."""
-    best: tuple[str, str, list[list[str]]] | None = None
-    for delimiter in DELIMITERS:
-        for quote in ('"', "'", ""):
-            rows = _rows(payloads, delimiter, quote)
-            if rows and (best is None or len(rows[0]) > len(best[2][0])):
-                best = delimiter, quote, rows
+    best = _widest(payloads)
     if best is None:
-        return None
+        return _table_with_comments(payloads, numbers)
     delimiter, quote, rows = best
     options: dict[str, JSON] = {}
+    if any(cell != cell.strip() for cell in rows[0]):
+        options["trim"] = True
+        rows = [[cell.strip() for cell in row] for row in rows]
     if delimiter != ",":
         options["delimiter"] = delimiter
     if quote != '"':
@@ -240,11 +293,52 @@ def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | No
         trees = _without_unnamed(payloads, options, rows[0])
     if trees is None or not any(trees):
         return None
+    if delimiter != "," and _has_decimal_comma(rows):
+        options["decimal"] = ","
+        trees = [_with_points(tree) for tree in trees]
     shown = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
     how = f"CSV with {shown}, {'its header in the first line' if has_header else 'without a header'}"
     if len(payloads) == 1:
         how += "; the file is one message (dry-run: --whole)"
     return Recognized("csv", list(payloads), trees, list(numbers), how, options)
+
+
+def _widest(payloads: Sequence[bytes]) -> tuple[str, str, list[list[str]]] | None:
+    """Return delimiter, quote and rows of the table with the most columns."""
+    best: tuple[str, str, list[list[str]]] | None = None
+    for delimiter in DELIMITERS:
+        for quote in ('"', "'", ""):
+            rows = _rows(payloads, delimiter, quote)
+            if rows and (best is None or len(rows[0]) > len(best[2][0])):
+                best = delimiter, quote, rows
+    return best
+
+
+def _table_with_comments(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    """CSV among lines that begin with #."""
+    plain = [_COMMENT.sub(b"", payload) for payload in payloads]
+    if plain == list(payloads) or not all(map(bytes.strip, plain)):
+        return None
+    found = _table(plain, numbers)
+    return found and replace(found, payloads=list(payloads), options={**found.options, "comment": "#"})
+
+
+_COMMENT: Final = re.compile(rb"^#.*\n?", re.MULTILINE)
+_WITH_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+")
+_WITH_POINT: Final = re.compile(r"-?[0-9]+\.[0-9]+|-?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")
+
+
+def _has_decimal_comma(rows: Sequence[Sequence[str]]) -> bool:
+    cells = [cell for row in rows for cell in row]
+    return any(map(_WITH_COMMA.fullmatch, cells)) and not any(map(_WITH_POINT.fullmatch, cells))
+
+
+def _with_points(tree: JSON) -> JSON:
+    """Return a table in which numbers have a point, as they are read."""
+    return [
+        {name: cell.replace(",", ".") if _WITH_COMMA.fullmatch(cell) else cell for name, cell in row.items()}  # type: ignore[union-attr,arg-type]
+        for row in tree  # type: ignore[union-attr]
+    ]
 
 
 def _rows(payloads: Sequence[bytes], delimiter: str, quote: str) -> list[list[str]] | None:

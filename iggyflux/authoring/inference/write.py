@@ -55,6 +55,8 @@ def _document(proposal: Proposal, form: str) -> Iterator[Entry]:
     read = [Entry("stream", source.stream), Entry("topic", source.topic)]
     payload: JSON = {"format": source.format, **source.options} if source.options else source.format
     read.append(Entry("payload", payload, comment=source.how))
+    if source.compression != "none":
+        read.append(Entry("compression", source.compression))
     if source.has_non_finite:
         read.append(Entry("on_bad_value", "omit", comment="NaN and infinities are left out and counted"))
     yield Entry("from", block=read)

@@ -20,7 +20,7 @@ from iggyflux.delivery.retry import Policy
 from iggyflux.errors import RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import ReaderMapping, WriterMapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, decode_payload
 from iggyflux.pipeline import InfluxSettings
 from iggyflux.records import JSON, Failure, Message, Row
 from iggyflux.runner.clock import SystemClock
@@ -134,9 +134,8 @@ class _RoundTrip:
     # --- there ---
 
     def _decoded(self, message: Message) -> JSON:
-        source = self._writer.source
         try:
-            return FORMATS[source.payload.format].decode(message.payload, source.payload.options, None, False)
+            return decode_payload(message.payload, self._writer.source.payload)
         except RecordError:
             return message.payload.decode("utf-8", "backslashreplace")
 

@@ -15,7 +15,7 @@ export class History {
     this.#started = status.started_unix
     const last = this.samples.at(-1)
     if (last && last.at >= status.time_unix) return // the server's own copy of the answer before
-    this.samples.push({at: status.time_unix, routes: new Map(status.routes.map(route => [route.name, numbers(route)]))})
+    this.samples.push({at: status.time_unix, routes: new Map(status.routes.map(route => [route.name, numbers(route)])), workers: new Map((status.workers ?? []).map(each => [each.worker, each.read]))})
     if (this.samples.length > MOST) this.samples.shift()
   }
 
@@ -66,6 +66,14 @@ export class History {
       return shares.map(share => quantile(bounds, counts, share))
     })
     return shares.map((_, row) => found.map(each => each[row]))
+  }
+
+  /** Return how many messages a second a worker reads now. */
+  rateOfWorker(worker) {
+    const at = this.samples.length - 1
+    const [now, then] = [this.samples[at], this.samples[this.#before(at, RATE_SECONDS)]]
+    const [count, before] = [now.workers.get(worker), then.workers.get(worker)]
+    return now === then || before === undefined ? null : Math.max(count - before, 0) / (now.at - then.at)
   }
 
   /** Return the lag of one partition, at each sample. */

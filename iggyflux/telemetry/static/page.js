@@ -137,6 +137,7 @@ function show() {
   showPartitions(routes)
   showReasons(byId("letters"), routes, "dead_letters", "No dead letter since the run began.")
   showReasons(byId("retries"), routes, "retries", "No request was sent again.")
+  showWorkers()
   showReaders(routes.filter(route => route.reader))
   showNewest(routes)
   showLink()
@@ -271,6 +272,20 @@ function showReasons(table, routes, counter, none) {
 }
 
 const bodyOf = table => table.tBodies[0] ?? table.createTBody()
+
+function showWorkers() {
+  const workers = status.workers ?? []
+  byId("workers-panel").hidden = workers.length === 0
+  each(bodyOf(byId("workers")), workers, worker => worker.worker, worker => el("tr", {},
+    el("th", {scope: "row"}, String(worker.worker)), el("td"), el("td", {class: "number"}), el("td", {class: "number"}), el("td")),
+  (element, worker) => {
+    say(element.cells[1], worker.pid === null ? `${worker.state}, exit code ${worker.exit_code ?? "unknown"}` : `${worker.state}, process ${worker.pid}`)
+    say(element.cells[2], number(history.rateOfWorker(worker.worker)))
+    say(element.cells[3], number(worker.restarts))
+    const left = worker.partitions.length - MOST_ROWS
+    say(element.cells[4], (worker.partitions.slice(0, MOST_ROWS).join(", ") || "none") + (left > 0 ? `, and ${left} more` : ""))
+  })
+}
 
 function showReaders(routes) {
   if (status.routes.some(route => route.reader)) byId("readers-panel").hidden = false

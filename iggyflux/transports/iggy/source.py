@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, closest, listed
 from iggyflux.pipeline import IggySettings, Start
-from iggyflux.records import Batch, Message, Partition, Position
+from iggyflux.records import Batch, Message, Partition, Position, payload_bytes
 from iggyflux.transports.base import GroupState
 from iggyflux.transports.iggy.connection import At, Connection, ConsumerId, PartitionInfo, address_of
 from iggyflux.transports.iggy.errors import CallFailed, Meaning
@@ -35,7 +35,6 @@ from iggyflux.transports.share import ALONE, Share
 
 _DISCOVER_SECONDS = 5.0
 _MOST_REST_SECONDS = 1.0  # a longer `read` would look like a server that does not answer
-_SAMPLED = 64  # messages of a poll whose size is measured
 _FIRST_COUNT = 1000  # messages in a poll until their size is known
 _POLLS_OF_OTHERS = 20.0  # a second, of partitions that other members hold: in case the last look is old
 _MOST_PARTITIONS_ASKED = 32  # for the lag of a group, whose other members store offsets too
@@ -82,9 +81,7 @@ class _Cursor:
             self.begin = messages[0].offset
         self.position = messages[-1].offset + 1
         self.at = ("offset", self.position)
-        sample = messages[:: len(messages) // _SAMPLED + 1]
-        size = sum([len(message.payload) for message in sample]) / len(sample)
-        self.average_bytes = max(size, self.average_bytes * 0.9)
+        self.average_bytes = max(payload_bytes(messages) / len(messages), self.average_bytes * 0.9)
 
 
 class IggySource:
