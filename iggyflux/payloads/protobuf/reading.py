@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError as NotParsed
 
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.binary import foreign, plain, time_text
-from iggyflux.payloads.format import BAD_NUMBER, MALFORMED, TOO_LARGE, too_deep
+from iggyflux.payloads.format import BAD_NUMBER, MALFORMED, too_deep
+from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -72,6 +73,7 @@ class Converters:
         self._made: dict[tuple[str, int, int], Step] = {}
         self._kept: list[Reads] = []
         self._proto3: dict[str, bool] = {}
+        self._bounds: dict[str, Bounds] = {}
 
     def of(self, descriptor: Descriptor, reads: Reads, anys: int = 0) -> Step:
         """Return the function of a message type; `anys` is how many `Any` are around the message."""
@@ -218,6 +220,9 @@ class Converters:
         if descriptor is not None and (not is_special(descriptor.full_name) or of_value is not None):
             if anys == _MOST_ANYS:
                 raise too_deep()
+            if descriptor.full_name not in self._bounds:
+                self._bounds[descriptor.full_name] = Bounds(descriptor)
+            self._bounds[descriptor.full_name].check(content, budget)
             try:
                 inner = message_factory.GetMessageClass(descriptor).FromString(content)
             except NotParsed:
@@ -259,13 +264,6 @@ def _check_finite(values: Iterable[float]) -> None:
     for value in values:
         if not isfinite(value):
             raise DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
-
-
-def spend(budget: list[int], count: int) -> None:
-    """Take so many values from a budget; raise DecodeError if it has less."""
-    budget[0] -= count
-    if budget[0] < 0:
-        raise DecodeError(TOO_LARGE, "the payload has more than 10,000,000 values")
 
 
 def _text(value: str | bytes, _budget: list[int]) -> JSON:

@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError as NotParsed
 
 from iggyflux.errors import DecodeError, closest
 from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, NOTHING_KNOWN, OptionError, not_utf8, too_deep
-from iggyflux.payloads.protobuf.reading import Converters, spend
+from iggyflux.payloads.protobuf.bounds import Bounds, spend
+from iggyflux.payloads.protobuf.reading import Converters
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -54,6 +55,7 @@ class Schema:
 
     def _converter(self, reads: Reads, strict: bool, non_finite: bool) -> Converter:
         step = Converters(*self._options, non_finite).of(self.descriptor, reads)
+        check = Bounds(self.descriptor).check
         parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
         of_no_bytes = step(self.message_class(), [width])
 
@@ -62,6 +64,7 @@ class Schema:
                 budget[0] -= width
                 if budget[0] < 0:
                     spend(budget, 0)
+                check(payload, budget)
                 message = parse(payload)
                 if strict and self._has_unknown_fields(message):
                     raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
