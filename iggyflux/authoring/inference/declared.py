@@ -26,7 +26,7 @@ class Declared:
     """A format with its options; `file` is the path of the mapping, beside which files of schemas are."""
 
     def __init__(self, text: str, file: str) -> None:
-        """Raise DocumentError for a text that is not a valid `from.payload`."""
+        """Raise DocumentError unless `text` is a valid `from.payload`."""
         self._written: JSON = parse_document(text, format="yaml").tree
         self._file = file
         self._payload = self._read()
