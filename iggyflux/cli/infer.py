@@ -66,7 +66,7 @@ class _Input:
 @click.option(
     "--payload",
     metavar="FORMAT",
-    help="The format of the samples, as `from.payload` of a mapping has it; needed for those with a schema.",
+    help="The format of the samples, as `from.payload` of a mapping: '{format: protobuf, proto: FILE, message: TYPE}'.",
 )
 @click.option(
     "--topic", type=TopicName(), help="The stream and topic to write into the mapping (default: by the file's name)."
@@ -114,7 +114,6 @@ def command(
       iggyflux infer samples.ndjson --output inferred.yaml
       iggyflux infer --from log:data factory/readings --last 500
       iggyflux infer samples.ndjson --tag device.id --time ts --measurement env
-      iggyflux infer m.bin --payload '{format: protobuf, proto: meters.proto, message: plant.Reading}'
     """
     _check(samples, origin, last, pipeline, envelope, whole)
     folder = Path() if output is None else output.parent
