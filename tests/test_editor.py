@@ -66,7 +66,7 @@ def proposed(text: str, samples: list[Message] = SAMPLES) -> dict[str, Completio
         ('"root().device.id"', '"root().device.|"', ["id", "klass"]),
         ('"root().device.id"', '"root().|"', ["device", "yield", "at"]),
         ('"root().device.id"}', '"root().device.|', ["id", "klass"]),
-        ("type: float", "type: |", ["float", "integer", "unsigned", "string", "boolean", "auto"]),
+        ("type: float", "type: |", ["float", "integer", "unsigned", "string", "boolean", "auto", "payload"]),
         ("type: float", "|", ["type", "cast", "default", "required", "on_bad_value", "const"]),
         ("fields:", "fiel|:", ["fields", "for_each", "where"]),
         ('    timestamp: {expr: "root().at", format: unix_s}\n', "    |\n", ["timestamp", "for_each", "where"]),
