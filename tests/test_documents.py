@@ -906,6 +906,7 @@ def test_every_key_of_a_schema_has_a_description_and_valid_examples(name: str) -
 
 ROWS: dict[str, Any] = {
     "csv": {"a": 'x "y", z', "b": 1},
+    "xml": {"a": {"@b": "1", "c": "x"}},
     "influx": {"measurement": "m", "tags": {"a": "b\\c"}, "fields": {"x": 1}, "time": 1_000_000_001},
 }
 
