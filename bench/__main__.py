@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = (
-    *("plan", "shapes", "avro", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
+    *("plan", "shapes", "avro", "protobuf", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
     *("letters", "memory"),
 )
 

@@ -32,6 +32,8 @@ Tell = Callable[[str, str], None]
 MOST_STEPS: Final = 200
 """A document of which more than this has to be removed is not written."""
 MOST_EXAMPLES: Final = 3
+MOST_READ: Final = 100
+"""For a mapping with more tags and fields no message is made up: it takes a time that grows with their square."""
 _BLOCKS: Final = re.compile(r"/(?:from|to|tags|fields|iggy|influxdb|tables|cursor|payload|consumer)$|^$")
 _FLOW_WIDTH: Final = 76
 _EXPRESSIONS: Final = re.compile(r"/(?:for_each|where|measurement|key)$|/(?:tags|fields|timestamp|headers|payload)/")
@@ -198,8 +200,9 @@ def _passes(text: str, name: str) -> bool:
 def _made_up(draft: Draft, mapping: WriterMapping) -> Iterator[Message]:
     """Yield messages that a mapping may read, until one of them makes a point."""
     payloads = list(_PAYLOADS.get(mapping.writer.source.payload.format, ()))
-    with suppress(GenerateError, MappingError):
-        payloads.insert(0, _generated(draft))
+    if sum(len(point["tags"]) + len(point["fields"]) for point in draft.points) <= MOST_READ:
+        with suppress(GenerateError, MappingError):
+            payloads.insert(0, _generated(draft))
     coordinates = Coordinates.of(mapping.writer.source)
     for payload in payloads:
         made = Message(payload, coordinates.stream, coordinates.topic, headers=draft.headers)

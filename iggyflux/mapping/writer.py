@@ -103,7 +103,8 @@ def _warn_missing_for_each(reading: Reading, payload: Payload, has_for_each: boo
         from iggyflux.payloads.avro import encoding_of
 
         form = f"avro {encoding_of(payload.options)}"
-    if form in LISTS_OF_ROWS and not has_for_each and any(expression.reads.keys for expression in reading.expressions):
+    is_list = form in LISTS_OF_ROWS or payload.options.get("framing") == "delimited"
+    if is_list and not has_for_each and any(expression.reads.keys for expression in reading.expressions):
         pointer = "/from/payload" if "payload" in object_of(reading.tree.get("from")) else "/from"
         message = f"a payload of {form} is a list of rows; without `for_each` expressions get the list, not a row"
         reading.warn("IFX153", pointer, message, hint="add `for_each: '@'` to render points per row")

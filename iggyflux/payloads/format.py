@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
@@ -30,14 +30,14 @@ FOREIGN_TYPE = "IFX408"
 BAD_TABLE = "IFX410"
 NO_MATCH = "IFX411"
 NOT_ENCODABLE = "IFX420"
+NOTHING_KNOWN = "IFX442"
 
-Options: TypeAlias = Mapping[str, JSON]
-Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
-
-
-ReadPayload: TypeAlias = Callable[[bytes], JSON]
+Options: TypeAlias = Mapping[str, Any]
+"""JSON values as the document has them, and what `bind` adds."""
 ReadFile: TypeAlias = Callable[[str, str], bytes | None]
 """The type of a function from the name of a file and the option that names it to its content; None: it is reported."""
+Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
+ReadPayload: TypeAlias = Callable[[bytes], JSON]
 
 
 class OptionError(ValueError):

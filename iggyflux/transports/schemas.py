@@ -42,7 +42,7 @@ def looking_up(mapping: WriterMapping, registry: SchemaRegistry | None) -> Write
     if registry is None:
         return mapping
     source = mapping.writer.source
-    payload = replace(source.payload, options={**source.payload.options, "known": registry.known})  # type: ignore[dict-item]
+    payload = replace(source.payload, options={**source.payload.options, "known": registry.known})
     return replace(mapping, writer=replace(mapping.writer, source=replace(source, payload=payload)))
 
 

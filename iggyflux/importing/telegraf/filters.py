@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fnmatch import translate
 from typing import Final
 
 from iggyflux.importing.configuration import Part
@@ -107,5 +106,13 @@ def _one_of(expression: str, globs: Sequence[str]) -> str:
     """Return the condition that a text matches one of the globs."""
     if not any(re.search(r"[*?\[]", glob) for glob in globs):
         return f"contains({literal(list(globs))}, {expression})"
-    patterns = [translate(glob).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z") for glob in globs]
-    return f"regex_match({expression}, {string('^(?:' + '|'.join(patterns) + ')$')})"
+    return f"regex_match({expression}, {string('^(?:' + '|'.join(map(_regex, globs)) + ')$')})"
+
+
+def _regex(glob: str) -> str:
+    """Return the pattern of a glob with `*`, `?` and `[…]`."""
+    parts = re.findall(r"\[!?[^\]]+\]|.", glob, re.DOTALL)
+    return "".join(_SIGNS.get(part) or (part.replace("[!", "[^") if part[1:] else re.escape(part)) for part in parts)
+
+
+_SIGNS: Final = {"*": ".*", "?": "."}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -120,9 +121,9 @@ def _is_glob(text: str) -> bool:
 def _flattened(elements: Sequence[JSON]) -> dict[str, str]:
     """Return the expressions of all values of objects by the names that Telegraf's flattening gives them."""
     found: dict[str, str] = {}
-    waiting: list[tuple[str, str, JSON, int]] = [("", "", each, 0) for each in elements]
+    waiting: deque[tuple[str, str, JSON, int]] = deque(("", "", each, 0) for each in elements)
     while waiting:
-        name, path, value, depth = waiting.pop(0)
+        name, path, value, depth = waiting.popleft()
         if isinstance(value, dict) and depth < 20:
             for key, inner in value.items():
                 waiting.append(

@@ -34,8 +34,8 @@ class Step:
         return {"index": f"[{self.text}]", "each": "[]", "all": f"[?{self.text}]"}[self.kind]
 
 
-def steps(path: str) -> list[Step]:
-    """Return the parts of a path.  Raise NotExpressed."""
+def steps(path: str, *, is_inside: bool = False) -> list[Step]:
+    """Return the parts of a path, or of one inside a query.  Raise NotExpressed."""
     made: list[Step] = []
     for part in _split(path):
         if part in ("", "@this"):
@@ -43,6 +43,8 @@ def steps(path: str) -> list[Step]:
         if part == "#":
             made.append(Step("each"))
         elif part.startswith(("#(", "#[")):
+            if is_inside:
+                raise NotExpressed("a query in a query")
             made += _query(part)
         elif part[0] in "@!{[" or re.search(r"(?<!\\)[*?]", part):
             raise NotExpressed(f"{part[0]!r} in a path")
@@ -99,7 +101,7 @@ def _query(part: str) -> list[Step]:
     match = _QUERY.fullmatch(inside)
     if match is None:
         raise NotExpressed("a query without a comparison")
-    left = expression(steps(match["path"].strip()))
+    left = expression(steps(match["path"].strip(), is_inside=True))
     text = match["value"].strip()
     operator = match["operator"]
     if operator in ("%", "!%"):

@@ -65,6 +65,8 @@ _TIMES: Final = {
     "ts-rfc1123z": "rfc1123z",
 }
 MOST_DEPTH: Final = 8
+MOST_CHARACTERS: Final = 10_000
+"""A longer pattern is not written: patterns that name each other grow without bounds."""
 
 
 def read(part: Part, kind: str) -> tuple[str, Tree] | None:
@@ -102,7 +104,7 @@ def _expanded(text: str, known: dict[str, str], point: Tree, part: Part, depth: 
     made, at = "", 0
     for match in _REFERENCE.finditer(text):
         pattern = known.get(match["pattern"])
-        if pattern is None or depth > MOST_DEPTH:
+        if pattern is None or depth > MOST_DEPTH or len(made) > MOST_CHARACTERS:
             return None
         inner = _expanded(pattern, known, point, part, depth + 1)
         if inner is None:

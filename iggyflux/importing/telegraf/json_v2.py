@@ -262,7 +262,7 @@ class _Walk:
     def walk(self, level: int, path: str, values: Sequence[JSON], name: str, of_type: str, depth: int = 0) -> None:
         """Put all that is in objects into the shape."""
         objects = [value for value in values if isinstance(value, dict)]
-        keys = list(dict.fromkeys(key for value in objects for key in value))
+        keys = list(dict.fromkeys(key for value in objects for key in value))[:MOST_LEAVES]
         for key in keys:
             found = [value[key] for value in objects if value.get(key) is not None]
             plain = key.replace(" ", "_")

@@ -16,6 +16,7 @@ from iggyflux.records import JSON
 _CALL: Final = re.compile(
     r"(?P<name>string|number|boolean|int|lower-case|upper-case|normalize-space)\((?P<inside>.*)\)", re.DOTALL
 )
+MOST_CHARACTERS: Final = 1_000
 _STEP: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<index>[0-9]+)\])?")
 
 
@@ -125,6 +126,8 @@ def _value(part: Part, key: str, base: Sequence[str]) -> str | None:
 def converted(text: str, base: Sequence[str]) -> str:
     """Return the expression of an XPath, seen from the element at `base`.  Raise NotExpressed."""
     text = text.strip()
+    if len(text) > MOST_CHARACTERS:
+        raise NotExpressed("a text of this length")
     if re.fullmatch(r"'[^']*'|\"[^\"]*\"", text):
         return string(text[1:-1])
     if re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", text):

@@ -119,7 +119,7 @@ def _single_object(options: Options, compiled: _Compile, _reads: Reads | None) -
 
 def _confluent(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayload:
     schemas: dict[int, Schema] = {int(number): text for number, text in _by_id(options).items()}
-    registry: Mapping[int, Schema] = options.get("known", {})  # type: ignore[assignment]  # of a registry
+    registry: Mapping[int, Schema] = options.get("known", {})  # of a registry
     readers: dict[int, Read] = {}
     asks = options.get("schema_registry") is True
 
