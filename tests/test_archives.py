@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -484,6 +485,66 @@ def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -
             await one.close()
 
     drive(main())
+
+
+# --- many files ---
+
+
+@pytest.mark.parametrize("bad", [b""])
+def test_files_that_are_not_settled_do_not_add_up(tmp_path: Path, bad: bytes) -> None:
+    """A source of many files waits for acknowledgements; what it holds open is bounded, also of files that are left."""
+    for number in range(150):
+        (tmp_path / f"{number:03}.ndjson").write_bytes(b'{"payload": {"n": %d}}\n' % number + bad * (number % 2))
+
+    async def main() -> tuple[list[int], set[bytes], bool]:
+        one = source(sorted(tmp_path.glob("*.ndjson")), tmp_path / "state", Reading(envelope=True))
+        await one.connect()
+        before, open_files, found, given_ = descriptors(), list[int](), set[bytes](), list[Batch]()
+        try:
+            while True:
+                batch = await one.read()
+                assert (batch is None) is one.is_full
+                if batch is not None:
+                    given_.append(batch)
+                    found.update(each.payload for each in batch.messages)
+                    continue
+                open_files.append(descriptors() - before)
+                await one.ack([each.last for each in given_])
+                given_.clear()
+        except (EndOfInput, Stopped):
+            await one.ack([each.last for each in given_])
+            return open_files, found, descriptors() == before
+        finally:
+            await one.close()
+
+    open_files, found, is_closed = drive(main())
+
+    assert len(open_files) >= 2
+    assert max(open_files) <= 2 * source_module._MOST_OPEN
+    assert (len(found), is_closed) == (150, True)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def test_many_small_files_are_loaded_with_few_descriptors(folder: Path) -> None:
+    """More of them than a process may have open."""
+    row = '{"ort": "Ulm", "grad": 1, "zeit": %d}\n'
+    for number in range(200):
+        (folder / f"k{number}.ndjson").write_text(row % (SINCE + number), "utf-8")
+    args = [sys.executable, "-m", "iggyflux", "load", "klima.yaml", "k*.ndjson", "--pipeline", "pipeline.yaml"]
+
+    done = subprocess.run(
+        args,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (130, 130)),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert len(set(stored(folder))) == 200
 
 
 # --- object stores ---

@@ -112,7 +112,11 @@ class ArchiveFile(io.RawIOBase):
             return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        return 0 if self._file.closed else int(self._file.tell())
+        """Return the place in the file; 0 once it is closed, which another thread may do meanwhile."""
+        try:
+            return int(self._file.tell())
+        except ValueError:
+            return 0
 
     def close(self) -> None:
         """Do nothing: a buffer that is not used any more would close the file."""

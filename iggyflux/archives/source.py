@@ -18,6 +18,8 @@ gives that of the first record.  Two headers name its place: `iggyflux-file` and
 | … it cannot be read (IFX710), or       |                                                                      |
 | changed while it was read (IFX712)     |                                                                      |
 
+A file keeps a lock until all its records are settled.  While 64 files wait for that, no other one is begun.
+
 The position of a file is stored with its identity, in a state of its own: so runs can share the files of an archive.
 """
 
@@ -56,6 +58,8 @@ _OF_THE_FILE: Final = frozenset({"IFX503", "IFX504", "IFX710", _NOT_AN_ENVELOPE,
 """What stops the file that it is about, and not the others."""
 _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
+_MOST_OPEN: Final = 64
+"""How many files may be begun and not settled: each keeps up to two descriptors, and a process may have 256."""
 _RATE_SECONDS: Final = 0.1
 """How much of a second's records a batch has at most where the rate is limited."""
 
@@ -311,6 +315,11 @@ class ArchiveSource:
         current = self._current
         return self._extent.progress(None if current is None else current.part())
 
+    @property
+    def is_full(self) -> bool:
+        """As of `Bounded`."""
+        return self._current is None and bool(self._todo) and len(self._opened) >= _MOST_OPEN
+
     async def connect(self) -> None:
         """As `Source.connect`; raise `Stopped` if a file is another one than before."""
         await self._worker.call(self._connect)
@@ -318,7 +327,7 @@ class ArchiveSource:
     async def read(self) -> Batch | None:
         """As `Source.read`."""
         batch = await self._worker.call(self._read)
-        if self._rate is not None:
+        if batch is not None and self._rate is not None:
             now = time.monotonic()
             self._due = max(self._due, now) + len(batch.messages) / self._rate
             await asyncio.sleep(self._due - now)
@@ -357,8 +366,10 @@ class ArchiveSource:
             fields = {"file": archive.name, "records": stored.records, "plan": self._plan(), "before": stored.plan}
             emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
 
-    def _read(self) -> Batch:
+    def _read(self) -> Batch | None:
         while self._current or self._todo:
+            if self.is_full:
+                return None
             try:
                 if self._fault is not None:
                     raise self._fault
@@ -457,6 +468,7 @@ class ArchiveSource:
         if opened.file.raw.identity() != opened.identity:
             raise _changed(archive, "it was changed while it was read")
         opened.is_read, self._current = True, None
+        opened.file.raw.release()
         self._extent.end(part)
         if opened.settled >= opened.file.taken:
             self._complete(opened)
