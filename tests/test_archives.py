@@ -378,6 +378,42 @@ def test_each_file_that_was_left_is_named(folder: Path) -> None:
     assert "2 of 3 files were not read to their ends; the first: " in outcome.err
 
 
+@pytest.mark.parametrize("good", [0, 1, 3, 5])
+@pytest.mark.parametrize("kind", ["envelope", "document"])
+def test_the_next_load_begins_where_the_file_was_left(
+    tmp_path: Path, kind: str, good: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the line that is at fault, not after it; the file is released when what is before that is settled."""
+    monkeypatch.setattr("iggyflux.archives.records.MAX_PAYLOAD_BYTES", 200)
+    path = tmp_path / "a.ndjson"
+    if kind == "envelope":
+        path.write_bytes(b'{"payload": 1}\n' * good + b'{"ofset": 2}\n{"payload": 2}\n')
+        reading = Reading(envelope=True)
+    else:
+        path.write_bytes(b"[\n1]\n" * good + b"[\n" + b"1,\n" * 200)
+        reading = Reading()
+
+    async def main() -> tuple[int, str]:
+        one = source([path], tmp_path / "state", reading, batch_size=2)
+        await one.connect()
+        before, count = descriptors(), 0
+        try:
+            while True:
+                batch = await one.read()
+                assert batch is not None
+                count += len(batch.messages)
+                await one.ack([batch.last])
+        except Stopped as error:
+            assert descriptors() == before
+            return count, error.reason
+        finally:
+            await one.close()
+
+    (first, why), (second, again) = drive(main()), drive(main())
+
+    assert (first, second, again) == (good, 0, why)
+
+
 @pytest.mark.slow
 def test_a_line_of_a_gigabyte_is_one_failed_record(tmp_path: Path) -> None:
     """A small file that expands to a line without an end does not fill the memory."""
@@ -490,7 +526,7 @@ def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -
 # --- many files ---
 
 
-@pytest.mark.parametrize("bad", [b""])
+@pytest.mark.parametrize("bad", [b"", b'{"ofset": 2}\n'])
 def test_files_that_are_not_settled_do_not_add_up(tmp_path: Path, bad: bytes) -> None:
     """A source of many files waits for acknowledgements; what it holds open is bounded, also of files that are left."""
     for number in range(150):

@@ -412,11 +412,11 @@ class ArchiveSource:
         opened.identity = file.raw.identity()
         if stored is not None and opened.identity != stored.identity:
             raise _changed(archive, "it is not the file that was read before")
+        opened.settled = 0 if stored is None else stored.records
         try:
             file.begin(stored)
         except SampleError as error:
             raise file.fault(error) from error
-        opened.settled = 0 if stored is None else stored.records
         opened.places.append(file.place if stored is None else stored.sought)
         return opened
 
@@ -447,11 +447,13 @@ class ArchiveSource:
         except EnvelopeError as error:
             hint = "correct the line, or remove --envelope if lines are plain payloads"
             self._fault = Stopped(f"{archive.name}:{record[0]}: {error}", hint, _NOT_AN_ENVELOPE)
+            file.taken -= 1
         except (Stopped, NotConnected) as error:
             self._fault = error
         if not records:
             return None
-        opened.places.append(file.place)
+        if self._fault is None:  # else the file is beyond the last of them
+            opened.places.append(file.place)
         place = Partition(reading.stream, reading.topic, opened.index)
         end = first + len(records) - 1
         if reading.envelope:
