@@ -363,6 +363,40 @@ def test_a_file_that_cannot_be_read_on_does_not_stop_the_others(folder: Path, pa
     assert "2 files were loaded before" in second.err
 
 
+@pytest.mark.parametrize("change", ["gone", "grown", "replaced"])
+def test_a_file_that_changes_before_a_reconnection_does_not_stop_the_others(tmp_path: Path, change: str) -> None:
+    """Whether or not it was left already: it is not gone on with, and the others are."""
+    paths = [file_of(tmp_path, "json", range(100 * at, 100 * at + 3), "") for at in range(3)]
+    data = paths[0].read_bytes()
+
+    async def main() -> tuple[list[Message], Stopped]:
+        one = source(paths, tmp_path / "state", batch_size=2)
+        await one.connect()
+        batch = await one.read()
+        assert batch is not None
+        await one.ack([batch.last])
+        paths[0].unlink()
+        if change != "gone":
+            paths[0].write_bytes(data + b"{}" if change == "grown" else data.replace(b"N0", b"N7"))
+        await one.connect()
+        found: list[Message] = []
+        try:
+            while (batch := await one.read()) is not None:
+                found += batch.messages
+        except Stopped as error:
+            return found, error
+        finally:
+            await one.close()
+        pytest.fail("not reached")
+
+    found, error = drive(main())
+
+    assert [re.findall(rb"N(\d+);", each.payload) for each in found] == [
+        [b"%d" % n] for n in (100, 101, 102, 200, 201, 202)
+    ]
+    assert (error.code, str(paths[0]) in error.reason) == ("IFX710" if change == "gone" else "IFX712", True)
+
+
 def test_each_file_that_was_left_is_named(folder: Path) -> None:
     """In the log as it is left, and their number at the end."""
     for name in ("b", "c"):

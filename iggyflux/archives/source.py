@@ -296,6 +296,7 @@ class ArchiveSource:
         self._batch_size = batch_size if rate is None else max(1, min(batch_size, int(rate * _RATE_SECONDS)))
         self._rate = rate
         self._restart = restart
+        self._was_connected = False
         self._due = 0.0
         self._todo: deque[tuple[int, Stored | None]] = deque()
         self._current: _Opened | None = None
@@ -321,7 +322,7 @@ class ArchiveSource:
         return self._current is None and bool(self._todo) and len(self._opened) >= _MOST_OPEN
 
     async def connect(self) -> None:
-        """As `Source.connect`; raise `Stopped` if a file is another one than before."""
+        """As `Source.connect`; raise `Stopped` if a file is another one than before, unless reading has begun."""
         await self._worker.call(self._connect)
 
     async def read(self) -> Batch | None:
@@ -348,7 +349,13 @@ class ArchiveSource:
         self._todo.clear()
         self._extent, self.complete = Extent(), 0
         for index, archive in enumerate(self._archives):
-            stored = stored_position(archive, self._state(archive), restart=self._restart)
+            try:
+                stored = stored_position(archive, self._state(archive), restart=self._restart)
+            except Stopped as error:
+                if not self._was_connected or error.code not in _OF_THE_FILE:
+                    raise
+                self._leave(error)  # as when it is read: the others were begun
+                continue
             self._warn_of_change(archive, stored)
             if stored is not None and stored.is_complete:
                 self.complete += 1
@@ -358,7 +365,7 @@ class ArchiveSource:
                 skipped = 0 if stored is None else stored.sought[0]
                 self._extent.done += skipped
                 self._extent.add(archive.size - skipped, is_compressed=archive.is_compressed)
-        self._restart = False
+        self._restart, self._was_connected = False, True
 
     def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
         if stored is not None and stored.plan != self._plan():
