@@ -827,6 +827,51 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
 
 
+@pytest.mark.parametrize("grows", [True, False])
+def test_status_calls_a_file_loaded_that_was_read_to_its_end(folder: Path, grows: bool) -> None:
+    """Not one that grew while it was read, nor one whose end was not reached after the last record."""
+    path, state = folder / "a.ndjson", folder / ".iggyflux"
+
+    async def main() -> None:
+        one = ArchiveSource(
+            archives_at([path]), Reading(), lambda each: position_state(state, "klima", each), batch_size=2
+        )
+        await one.connect()
+        read = 0
+        try:
+            while read < (20 if grows else 10) and (batch := await one.read()) is not None:
+                if grows and not read:
+                    path.write_bytes(path.read_bytes() * 2)
+                read += len(batch.messages)
+                await one.ack([batch.last])
+        finally:
+            await one.close()
+
+    drive(main())
+    shown = iggyflux("status", "pipeline.yaml")
+
+    assert (shown.code, "loaded" in shown.out) == (0, False)
+    assert f"  load of {path}: {20 if grows else 10} records settled, 99%" in shown.out
+
+
+@pytest.mark.parametrize("state", ["", "iggy: {username: u, password: p}\nstate: {stream: werk, topic: stand}\n"])
+def test_status_shows_loads_beside_a_position_that_is_damaged(folder: Path, state: str) -> None:
+    """And where the pipeline keeps its other positions in a topic: those of loads are in a folder."""
+    (folder / "pipeline.yaml").write_text(PIPELINE + state, "utf-8")
+    for name in ("b", "c"):
+        (folder / f"{name}.ndjson").write_text('{"ort": "Ulm", "grad": 1, "zeit": 1700000000}\n', "utf-8")
+    assert iggyflux("load", "klima.yaml", "[bc].ndjson", "--pipeline", "pipeline.yaml").code == 0
+    whole = iggyflux("status", "pipeline.yaml")
+    first, _ = sorted((folder / ".iggyflux" / "archives" / "klima").glob("*.sqlite"))
+    first.write_bytes(b"no database")
+
+    shown = iggyflux("status", "pipeline.yaml")
+
+    assert (whole.code, "  2 files loaded, 2 records" in whole.out) == (0, True)
+    assert (shown.code, "  1 file loaded, 1 record" in shown.out) == (3, True)
+    assert f"error[IFX701]: cannot use the positions in {first.relative_to(folder)}: it is not a database" in shown.err
+
+
 @pytest.mark.slow
 def test_a_load_that_is_killed_and_run_again_stores_the_same(folder: Path) -> None:
     """A real process, a real kill, twice: nothing is missing, and nothing else is there."""
