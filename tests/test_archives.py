@@ -23,7 +23,7 @@ import fsspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from shell import iggyflux
+from shell import iggyflux, process
 
 from iggyflux.archives import source as source_module
 from iggyflux.archives.files import Archive, find_archives, name_of
@@ -31,6 +31,7 @@ from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, position_state
 from iggyflux.authoring import sample_bytes
 from iggyflux.cli.load_spread import shares_of
+from iggyflux.cli.run import worker_command
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
@@ -39,6 +40,7 @@ from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
+from iggyflux.transports.share import Share
 from tests.transports.contract import SourceContract, drive
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -1092,6 +1094,30 @@ def test_a_file_that_is_loaded_takes_no_worker(folder: Path) -> None:
     assert outcome.err.count("worker.started") == 2
     assert len(re.findall(r"route\.done .*read=1 ", outcome.err)) == 2
     assert "note: 1 file was loaded before" in outcome.err
+
+
+@pytest.mark.parametrize("change", ["gone", "moved", "grown"])
+def test_a_worker_names_a_file_that_is_not_the_one_it_was_given(folder: Path, change: str) -> None:
+    """It is gone, begun or not, or another one now: the others are loaded, and the exit code is that of a stop."""
+    row = '{"ort": "Ulm", "grad": %d, "zeit": 1700000000}\n'
+    for number, name in enumerate(("b", "c")):
+        (folder / f"{name}.ndjson").write_text(row % number, "utf-8")
+    if change != "gone":
+        assert iggyflux("load", "klima.yaml", "b.ndjson", "--pipeline", "pipeline.yaml").code == 0
+    if change == "grown":
+        (folder / "b.ndjson").write_text(row * 2 % (3, 4), "utf-8")
+    else:
+        (folder / "b.ndjson").unlink()
+    (folder / "only").write_text(json.dumps([f"{folder}/{name}.ndjson" for name in "bc"]), "utf-8")
+
+    args = ["klima.yaml", "b.ndjson", "c.nd*", "--pipeline", "pipeline.yaml", "--only", "only"]
+    started = worker_command("load", Share(0, 2))
+    outcome = process(*started[started.index("load") :], *args)
+
+    assert outcome.code == 3, outcome.err
+    assert stored(folder)[-1] == "klima,ort=Ulm grad=1.0 1700000000000000000"
+    (left,) = [event for event in map(json.loads, outcome.err.splitlines()) if event["event"] == "archive.left"]
+    assert (left["code"], f"{folder}/b.ndjson" in left["reason"]) == ("IFX712" if change == "grown" else "IFX710", True)
 
 
 def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:

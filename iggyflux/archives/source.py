@@ -273,7 +273,8 @@ class ArchiveSource:
     """A `Source` of the records of `archives`; `state` returns the state of the position in one of them.
 
     `plan` returns the identity of the plan, which is known when the sink is connected.  `rate` bounds the records a
-    second.  With `restart` what is stored of these files is removed first.
+    second.  With `restart` what is stored of these files is removed first.  `is_checked` says that they were those that
+    were read before when the load began: one that is another file now does not stop the others.
     """
 
     waiting_for: str | None = None
@@ -288,6 +289,7 @@ class ArchiveSource:
         batch_size: int = 5000,
         rate: float | None = None,
         restart: bool = False,
+        is_checked: bool = False,
     ) -> None:
         self._archives = archives
         self._reading = reading
@@ -296,7 +298,7 @@ class ArchiveSource:
         self._batch_size = batch_size if rate is None else max(1, min(batch_size, int(rate * _RATE_SECONDS)))
         self._rate = rate
         self._restart = restart
-        self._was_connected = False
+        self._is_checked = is_checked
         self._due = 0.0
         self._todo: deque[tuple[int, Stored | None]] = deque()
         self._current: _Opened | None = None
@@ -322,7 +324,7 @@ class ArchiveSource:
         return self._current is None and bool(self._todo) and len(self._opened) >= _MOST_OPEN
 
     async def connect(self) -> None:
-        """As `Source.connect`; raise `Stopped` if a file is another one than before, unless reading has begun."""
+        """As `Source.connect`; raise `Stopped` (IFX712) if a file is another one than before the load began."""
         await self._worker.call(self._connect)
 
     async def read(self) -> Batch | None:
@@ -352,9 +354,9 @@ class ArchiveSource:
             try:
                 stored = stored_position(archive, self._state(archive), restart=self._restart)
             except Stopped as error:
-                if not self._was_connected or error.code not in _OF_THE_FILE:
+                if error.code not in _OF_THE_FILE or (error.code == _CHANGED and not self._is_checked):
                     raise
-                self._leave(error)  # as when it is read: the others were begun
+                self._leave(error)
                 continue
             self._warn_of_change(archive, stored)
             if stored is not None and stored.is_complete:
@@ -365,7 +367,7 @@ class ArchiveSource:
                 skipped = 0 if stored is None else stored.sought[0]
                 self._extent.done += skipped
                 self._extent.add(archive.size - skipped, is_compressed=archive.is_compressed)
-        self._restart, self._was_connected = False, True
+        self._restart, self._is_checked = False, True
 
     def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
         if stored is not None and stored.plan != self._plan():
