@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from shell import iggyflux, process
 
 from iggyflux.archives import source as source_module
-from iggyflux.archives.files import Archive, find_archives, name_of
+from iggyflux.archives.files import Archive, find_archives, name_of, reading
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, position_state
 from iggyflux.authoring import sample_bytes
@@ -619,6 +620,24 @@ def test_many_small_files_are_loaded_with_few_descriptors(folder: Path) -> None:
     assert len(set(stored(folder))) == 200
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(), "No such file"),
+        (PermissionError(), "Permission denied"),
+        (io.UnsupportedOperation("seek"), "UnsupportedOperation"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError("x"), "OSError"),
+    ],
+)
+def test_an_error_without_words_is_named_by_what_it_is(error: OSError, words: str) -> None:
+    """Not each of them is a lack of permissions."""
+    with pytest.raises(Stopped) as stop, reading("a.ndjson", None):
+        raise error
+
+    assert (stop.value.code, stop.value.reason) == ("IFX710", f"cannot read a.ndjson: {words}")
+
+
 # --- object stores ---
 
 CANARY = "kanarienvogel-7f3a"
@@ -787,6 +806,30 @@ def test_a_file_with_several_names_is_loaded_once_and_told(folder: Path) -> None
 
     assert len(stored(folder)) == 9
     assert f"2 names are of files that are named before and loaded once: {folder}/a.ndjson, …" in outcome.err
+
+
+@pytest.mark.parametrize("inode", [0, 7])
+def test_files_are_not_taken_for_one_by_a_number_that_says_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, inode: int
+) -> None:
+    """Some file systems number no files, or give a number twice."""
+    (folder / "b.ndjson").write_text("{}" * (1 if inode else 290))
+    os.utime(folder / "b.ndjson", ns=((folder / "a.ndjson").stat().st_mtime_ns,) * 2)
+    stat = Path.stat
+
+    def numbered(path: Path, **more: Any) -> Any:
+        found = stat(path, **more)
+        names = ("st_mode", "st_dev", "st_size", "st_mtime_ns")
+        return SimpleNamespace(st_ino=inode, **{name: getattr(found, name) for name in names})
+
+    monkeypatch.setattr(Path, "stat", numbered)
+    again: list[str] = []
+
+    found = find_archives(["*.ndjson", "./a.ndjson"], again)
+
+    monkeypatch.undo()
+    assert [each.name for each in found] == [f"{folder}/{name}.ndjson" for name in "ab"]
+    assert again == [f"{folder}/a.ndjson"]
 
 
 def test_a_forgotten_mapping_is_told(folder: Path) -> None:
