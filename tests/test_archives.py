@@ -149,6 +149,14 @@ def test_line_protocol_is_split_as_it_is_parsed(points: list[Point], sizes: list
     assert len(found) == len(points)
 
 
+@given(ends=st.lists(st.sampled_from([b"", b"\\", b"a", b"=", b'\\"']), min_size=2, max_size=2))
+def test_a_string_goes_on_after_any_end_of_a_line(ends: list[bytes]) -> None:
+    """Also after a backslash, which escapes nothing there."""
+    first = b'm s="1%s\n2",t="3%s\n4" 1' % tuple(ends)
+
+    assert records(first + b'\nm s="x" 2\n', "influx") == [(1, first), (4, b'm s="x" 2')]
+
+
 @given(data=st.binary(max_size=80) | st.text(alphabet='{}[]",:\n\r\\=a1 \ufeff', max_size=80).map(str.encode))
 @pytest.mark.parametrize("form", ["json", "csv", "influx", "text"])
 def test_no_line_is_dropped(form: str, data: bytes) -> None:

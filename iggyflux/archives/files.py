@@ -64,7 +64,7 @@ class Archive:
     path: Secret | None = None
     """Its path in the file system of the URL."""
     file: tuple[object, ...] | None = None
-    """What is the same for all names of a file on this machine: device and inode, which some file systems give twice."""
+    """What is the same for all names of a file on this machine: device and inode, and size and time beside those."""
 
     @property
     def is_compressed(self) -> bool:
