@@ -542,6 +542,26 @@ def test_a_file_that_grows_while_it_is_read_is_not_complete(tmp_path: Path) -> N
         drive(main())
 
 
+def test_what_was_read_of_a_file_that_changed_is_measured(tmp_path: Path) -> None:
+    """How far it expands is a guess for those after it."""
+    for name in "ab":
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b'{"wert": 1}\n' * 400_000))
+    packed = (tmp_path / "b.gz").stat().st_size
+
+    async def main() -> int:
+        one = source([tmp_path / "a.gz", tmp_path / "b.gz"], tmp_path / "state", batch_size=500_000)
+        await one.connect()
+        try:
+            await one.read()
+            os.utime(tmp_path / "a.gz", ns=(1, 1))
+            await one.read()
+            return one._extent._seen
+        finally:
+            await one.close()
+
+    assert drive(main()) >= (1 << 20) + packed
+
+
 @pytest.mark.parametrize("order", [["a", "b.gz"], ["b.gz", "a"], ["b.gz", "c.gz", "a"]])
 def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -> None:
     """A compressed file is as much as a plain one of the same content; nothing is forgotten, and the end is 1."""

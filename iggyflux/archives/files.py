@@ -126,15 +126,16 @@ class ArchiveFile(io.RawIOBase):
         self._file.close()
 
     def identity(self) -> Identity:
-        """Return what the file is now; reading goes on at its beginning.  Raise `Stopped` or `NotConnected`."""
+        """Return what the file is now; reading goes on where it is.  Raise `Stopped` or `NotConnected`."""
         written, size = self._archive.written, self._archive.size
         with self._reading():
             if self._archive.url is None:
                 found = os.fstat(self._file.fileno())
                 written, size = str(found.st_mtime_ns), found.st_size
+            place = self._file.tell()
             self._file.seek(0)
             begin = zlib.crc32(self._file.read(_BEGIN_BYTES))
-            self._file.seek(0)
+            self._file.seek(place)
         return Identity(size, written, begin)
 
     def _reading(self) -> AbstractContextManager[None]:
