@@ -37,7 +37,7 @@ from typing import Any, Final
 
 import msgspec
 
-from iggyflux.archives.extent import Extent, Part
+from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
 from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
@@ -253,10 +253,10 @@ class _Opened:
         sought = self.places[0] if self.places else (0, 0, 0)
         return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan)
 
-    def part(self) -> Part:
+    def extent(self) -> FileExtent:
         """Return how much of it is read."""
         archive = self.file.archive
-        return Part(
+        return FileExtent(
             archive.size - self.skipped,
             archive.is_compressed,
             self.file.raw.tell(),
@@ -316,7 +316,7 @@ class ArchiveSource:
     def progress(self) -> Progress:
         """How much of the files is read, in bytes of their content."""
         current = self._current
-        return self._extent.progress(None if current is None else current.part())
+        return self._extent.progress(None if current is None else current.extent())
 
     @property
     def is_full(self) -> bool:
@@ -398,7 +398,7 @@ class ArchiveSource:
         emit(log, logging.ERROR, "archive.left", code=error.code, reason=error.reason, hint=error.hint)
         self._left.append(error)
         if (opened := self._current) is not None:
-            self._extent.end(opened.part())
+            self._extent.end(opened.extent())
             opened.file.raw.release()
             opened.is_left = True
             self._release_left(opened)
@@ -475,12 +475,12 @@ class ArchiveSource:
 
     def _end(self, opened: _Opened) -> None:
         """End a file that is read to its end.  Raise `Stopped` if it is another one now."""
-        archive, part = opened.file.archive, opened.part()
+        archive, extent = opened.file.archive, opened.extent()
         if opened.file.raw.identity() != opened.identity:
             raise _changed(archive, "it was changed while it was read")
         opened.is_read, self._current = True, None
         opened.file.raw.release()
-        self._extent.end(part)
+        self._extent.end(extent)
         if opened.settled >= opened.file.taken:
             self._complete(opened)
 
