@@ -104,7 +104,7 @@ bench-peers: $(VENV)/.ready  ## measure rendering beside other tools: those of b
 	$(BIN)/python -m bench.peers $(PEERS)/bin/python
 
 # Of all extras but s3, whose botocore holds python-dateutil below 3, and ray, which has 480 MB.
-EXTRAS := --extra compression --extra editor --extra fast --extra otel --extra playground --extra sim --extra zstd
+EXTRAS := --extra compression --extra editor --extra fast --extra otel --extra parquet --extra playground --extra protobuf --extra protoc --extra sim --extra zstd
 LOCK := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --python-version 3.11
 
 lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = (
-    *("plan", "shapes", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
+    *("plan", "shapes", "protobuf", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
     *("letters", "memory"),
 )
 

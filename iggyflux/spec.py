@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from iggyflux.documents import Document
 from iggyflux.expressions import Expression
@@ -171,11 +171,11 @@ class PointSpec:
 class Payload:
     """`from.payload`: the name of the format and its own options (csv header, text pattern …), already checked.
 
-    `compression` is how payloads are compressed.
+    `compression` is how payloads are compressed.  The options also have what the format made of files that they name.
     """
 
     format: str
-    options: MappingABC[str, JSON] = field(default_factory=dict)
+    options: MappingABC[str, Any] = field(default_factory=dict)
     compression: Compression = "none"
 
 

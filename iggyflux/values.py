@@ -222,7 +222,7 @@ def _json_number(text: str, cast: Cast) -> str:
 
 
 _SWAPPED = str.maketrans(",.", ".,")
-"""With a decimal comma, a point is no part of a number, as a comma is none without."""
+"""With a decimal comma, a number cannot contain a point, and without it no comma."""
 
 
 def _number(text: str, expected: str, cast: Cast) -> int | float:

@@ -12,19 +12,24 @@ from __future__ import annotations
 import builtins
 import json
 import keyword
+import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
-from iggyflux import Message
+from iggyflux import Message, parse_mapping
 from iggyflux.errors import PointError
+from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.payloads.compression import COMPRESSIONS, compress
 from iggyflux.plan import columns
 from iggyflux.plan.tags import check_tag
 from tests.binary_payloads import WRITERS, from_json
+from tests.protobuf_payloads import struct_value, tagged, varint
 
 _PYTHON = [*keyword.kwlist, *keyword.softkwlist, *dir(builtins)]
 _GENERATED = [
@@ -238,6 +243,47 @@ def _csv(words: Words) -> Any:
     return st.builds(lambda first, rows: "\n".join([first, *rows]).encode(), header, st.lists(row, max_size=3))
 
 
+_PROTOBUF_NUMBERS = st.sampled_from([0, 1, 7, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 1_700_000_000_000])
+_PROTOBUF_FLOATS = st.sampled_from([0.0, -0.0, 1.0, 7.0, 3.7, 1e16, -1e17, 2.0**53, 5e-324, math.nan, math.inf])
+
+
+@st.composite
+def _protobuf(draw: Any, depth: int = 1) -> bytes:
+    """Return a message of tests/cases/protobuf/law.proto; most have what documents read, of its type."""
+    scalar = st.one_of(st.booleans(), TEXTS, _PROTOBUF_FLOATS)
+    drawn = {
+        1: (2, st.one_of(st.none(), scalar, st.lists(scalar, max_size=2)).map(struct_value)),
+        2: (2, st.one_of(st.sampled_from(["x", ""]), TEXTS).map(lambda text: text.encode("utf-8", "replace"))),
+        3: (0, st.booleans().map(varint)),
+        5: (0, _PROTOBUF_NUMBERS.map(varint)),
+        7: (0, _PROTOBUF_NUMBERS.map(varint)),
+        10: (0, st.sampled_from([0, 1, 2]).map(varint)),
+        11: (2, st.tuples(TEXTS, _PROTOBUF_FLOATS).map(_map_entry)),
+        12: (1, _PROTOBUF_FLOATS.map(lambda x: struct.pack("<d", x))),
+    }
+    inner = _protobuf(depth - 1) if depth else st.just(b"")
+    drawn |= dict.fromkeys((4, 6, 8, 9), (2, inner))
+    good = {
+        1: st.sampled_from([7.0, 3.7, -0.5]).map(struct_value),
+        2: st.sampled_from([b"x", b"y z"]),
+        3: st.booleans().map(varint),
+        5: st.sampled_from([1, 7, 2**53 + 1]).map(varint),
+        7: st.sampled_from([0, 3_400_000_000_000]).map(varint),
+    }
+    parts = []
+    if draw(st.integers(0, 3)):
+        parts = [tagged(number, drawn[number][0], draw(value)) for number, value in good.items()]
+        parts += [tagged(number, 2, draw(inner)) for number in (4, 6, 6) if depth]
+    for number in draw(st.lists(st.sampled_from(sorted(drawn)), max_size=2 if parts else 6)):
+        wire, content = drawn[number]
+        parts.append(tagged(number, wire, draw(content)))
+    return b"".join(parts)
+
+
+def _map_entry(pair: tuple[str, float]) -> bytes:
+    return tagged(1, 2, pair[0].encode("utf-8", "replace")) + tagged(2, 1, struct.pack("<d", pair[1]))
+
+
 _XML = st.sampled_from(
     [
         '<d id="d1"><a>7</a><id>3</id><b>x</b></d>', "<d><a>7.5</a><a>2</a></d>", "<a>-7</a>", "<b/>", "<d", "<xs><a>1</a><b> x </b></xs>",
@@ -248,6 +294,7 @@ _LOGFMT = st.lists(
     st.sampled_from(["a=7", "a=7.5", "id=3", 'b="x y"', "b=x", "c", "c=true", "t=1700000000000", 'd="', "a=9007199254740993.0", 'xs="\\u00e9"'])
 )  # fmt: skip
 OTHER_PAYLOADS: dict[str, Any] = {
+    "protobuf": lambda _: _protobuf(),
     "xml": lambda _: _XML.map(str.encode),
     "logfmt": lambda _: _LOGFMT.map(lambda pairs: " ".join(pairs).encode()),
     "csv": _csv,
@@ -342,7 +389,8 @@ def documents(draw: Any, words: Words, form: str = "json") -> dict[str, Any]:
         document["from"]["compression"] = draw(st.sampled_from(["auto", "gzip", "zlib", "zstd", "lz4", "snappy"]))
     if form != "json" or draw(st.integers(0, 9)) == 0:
         options = draw(st.sampled_from(CSV_OPTIONS)) if form == "csv" else OPTIONS.get(form, {})
-        document["from"]["payload"] = draw(st.sampled_from([form, {"format": form, **options}]))
+        written = {"format": form, **options}
+        document["from"]["payload"] = written if form == "protobuf" else draw(st.sampled_from([form, written]))
     if draw(st.integers(0, 4)) == 0:
         document["where"] = draw(conditions)
     depth = 0
@@ -503,13 +551,19 @@ def field(draw: Any, paths: Any) -> dict[str, Any]:
     return item
 
 
+def compiled(document: dict[str, Any] | str) -> WriterMapping | ReaderMapping:
+    """Return the mapping of a tree or a text; the files that it names are those of tests/cases/protobuf."""
+    text = document if isinstance(document, str) else as_yaml(document)
+    return parse_mapping(text, format="yaml", file=str(Path(__file__).parent / "cases/protobuf/law.yaml"))
+
+
 def as_yaml(document: dict[str, Any]) -> str:
     """Return the tree as a document; characters that YAML allows only as escapes are escaped."""
     text = json.dumps(document, ensure_ascii=False)
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
-FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw", "xml", "logfmt"]
+FORMATS = ["json"] * 12 + ["msgpack", "cbor"] * 3 + ["csv", "influx", "text", "raw", "xml", "logfmt"] + ["protobuf"] * 2
 CSV_OPTIONS: list[dict[str, Any]] = [
     {}, {"trim": True}, {"comment": "#"}, {"skip": 1, "trim": True}, {"units_row": True}, {"decimal": ","},
 ]  # fmt: skip
@@ -517,11 +571,13 @@ OPTIONS = {
     "xml": {"lists": ["xs"]},
     "text": {"pattern": r"^(?P<lambda>\S*)(?: (?P<class>\S*))?"},
     "influx": {"precision": "ms"},
+    "protobuf": {"proto": "law.proto", "message": "law.Case"},
 }
 # The names that a format itself gives to its members.
 OWN_NAMES = {
     "influx": ("time", "measurement", "global", "fields", "d", "tags", "class"),
     "text": ("lambda", "class", "a", "b", "c", "d", "e"),
+    "protobuf": ("load", "class", "lambda", "def", "id", "items", "time"),
     "xml": ("a", "b", "c", "d", "id", "xs", "t"),
     "logfmt": ("a", "b", "c", "d", "id", "xs", "t"),
 }
@@ -533,7 +589,7 @@ def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], li
     form = draw(st.sampled_from(forms))
     vocabulary = draw(words())
     if form in OWN_NAMES:
-        vocabulary = Words(OWN_NAMES[form], vocabulary.deep)
+        vocabulary = Words(OWN_NAMES[form], ("p", "q") if form == "protobuf" else vocabulary.deep)
     document = draw(documents(vocabulary, form))
     batches = draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
     way = document["from"].get("compression")

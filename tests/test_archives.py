@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import random
 import re
@@ -16,20 +17,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import fsspec
+import pyarrow
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from shell import iggyflux, process
 
 from iggyflux.archives import source as source_module
 from iggyflux.archives.files import Archive, find_archives, name_of, reading
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
-from iggyflux.archives.source import ArchiveSource, Reading, position_state
+from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, position_state
 from iggyflux.authoring import sample_bytes
 from iggyflux.cli.load_spread import shares_of
 from iggyflux.cli.run import worker_command
@@ -127,6 +132,36 @@ def test_csv_is_split_as_the_standard_library_reads_it(
 
     decoded = [FORMATS["csv"].decode(payload, options, None, False) for _, payload in found]
     assert decoded == [[{"x": x, "y": y}] for x, y in rows]
+
+
+@given(
+    rows=st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=6),
+    skip=st.integers(0, 3),
+    has_header=st.booleans(),
+    has_units=st.booleans(),
+    note=st.sampled_from(["#", '# it is 5" wide', "#,,,"]),
+    sizes=SIZES,
+)
+def test_csv_as_it_is_found_is_split_as_it_is_read_whole(
+    rows: list[list[str]], skip: int, has_header: bool, has_units: bool, note: str, sizes: list[int]
+) -> None:
+    """Lines before the table, comments and units belong to no row; each row alone decodes to what it is in the file."""
+    text = io.StringIO(newline="")
+    text.write('Log of plant "7"\n' * skip)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in [["x", "y"]] * has_header + [["m", "%"]] * has_units + rows:
+        text.write(f"{note}\n")
+        writer.writerow(row)
+    options: dict[str, Any] = {"skip": skip, "comment": "#", "units_row": has_units}
+    options |= {} if has_header else {"header": ["x", "y"]}
+
+    found = records(text.getvalue().encode(), "csv", options, sizes=sizes)
+
+    decoded = [FORMATS["csv"].decode(payload, options, None, False) for _, payload in found]
+    assert decoded == [[{"x": x, "y": y}] for x, y in rows]
+    if rows or has_header:
+        whole = FORMATS["csv"].decode(text.getvalue().encode(), options, None, False)
+        assert whole == [row for table in decoded for row in table]
 
 
 POINTS = st.builds(
@@ -1198,3 +1233,106 @@ def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:
 
     assert outcome.code == 2
     assert "--workers needs a route to InfluxDB: one process writes to file:" in outcome.err
+
+
+# --- Parquet ---
+
+
+def parquet_file(path: Path, columns: dict[str, Any], *, group: int = 7) -> Path:
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=group)
+    return path
+
+
+def test_rows_of_parquet_are_objects_of_exact_values(tmp_path: Path) -> None:
+    moments = [1_700_000_000_123_456_789, None, -1]
+    columns = {
+        "n": pyarrow.array([2**63 - 1, None, -(2**63)]),
+        "u": pyarrow.array([2**64 - 1, 0, None], pyarrow.uint64()),
+        "f": [1.5, math.nan, -math.inf],
+        "t": pyarrow.array(moments, pyarrow.timestamp("ns", tz="Europe/Berlin")),
+        "s": pyarrow.array([1, None, 253402300799], pyarrow.timestamp("s")),
+        "day": pyarrow.array([date(2026, 1, 31), None, None]),
+        "d": pyarrow.array([Decimal("1.10"), None, None]),
+        "b": [b"\x00\xff", None, b""],
+        "z": [[{"q": "é", "at": datetime(2026, 1, 1, tzinfo=UTC)}], [], None],
+    }
+    file = RecordFile(archives_at([parquet_file(tmp_path / "a.parquet", columns)])[0], Reading())
+    file.begin(None)
+    rows = [json.loads(payload) for _, payload in file.take(99)]
+    file.raw.release()
+
+    assert [row["n"] for row in rows] == [2**63 - 1, None, -(2**63)]
+    assert [row["u"] for row in rows] == [2**64 - 1, 0, None]
+    assert repr([row["f"] for row in rows]) == "[1.5, nan, -inf]"
+    assert [row["t"] for row in rows] == moments
+    assert [row["s"] for row in rows] == [10**9, None, 253402300799 * 10**9]
+    assert [rows[0][name] for name in ("day", "d", "b")] == ["2026-01-31", "1.10", "AP8="]
+    assert rows[0]["z"] == [{"q": "é", "at": 1_767_225_600_000_000_000}]
+
+
+@given(group=st.integers(1, 9), count=st.integers(0, 30), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40))
+def test_a_load_of_parquet_goes_on_at_the_row_after_the_last_settled_one(
+    group: int, count: int, sizes: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    path = parquet_file(folder / "a.parquet", {"n": pyarrow.array(range(count), pyarrow.int64())}, group=group)
+    seen: list[tuple[int, int, object]] = []
+
+    async def part(most: int) -> bool:
+        reader = source([path], folder, batch_size=most)
+        try:
+            await reader.connect()
+            batch = await reader.read()
+            assert batch is not None
+            found = batch.messages
+            seen.extend((json.loads(each.payload)["n"], each.offset, each.headers[LINE_HEADER]) for each in found)
+            await reader.ack([batch.last])
+        except EndOfInput:
+            return False
+        finally:
+            await reader.close()
+        return True
+
+    for most in [*sizes, *[50] * 2]:
+        if not drive(part(most)):
+            break
+
+    assert seen == [(number, number, number + 1) for number in range(count)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text"])
+def test_a_damaged_file_of_parquet_is_named_and_others_are_loaded(damage: str, tmp_path: Path) -> None:
+    good = parquet_file(tmp_path / "good.parquet", {"n": list(range(50)), "t": [1] * 50})
+    data = good.read_bytes()
+    middle = len(data) // 2
+    bad = {"cut": data[:middle], "flipped": data[:60] + bytes(40) + data[100:], "text": b"n,t\n1,2\n"}[damage]
+    (tmp_path / "bad.parquet").write_bytes(bad)
+    (tmp_path / "m.yaml").write_text(
+        "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t}\n"
+        "points: {measurement: {const: m}, fields: [n], timestamp: {expr: n, format: unix_ns}}\n"
+    )
+    (tmp_path / "p.yaml").write_text(
+        f"iggyflux: 1\nrun: [{{mapping: m.yaml, from: stdin, to: 'file:{tmp_path}/o.lp'}}]\n"
+    )
+    outcome = iggyflux("load", tmp_path / "m.yaml", tmp_path / "bad.parquet", good, "--pipeline", tmp_path / "p.yaml")
+
+    assert outcome.code == 3, outcome.err
+    assert "IFX504" in outcome.err
+    assert "bad.parquet" in outcome.err
+    assert len(set((tmp_path / "o.lp").read_text().splitlines())) == 50
+
+
+def test_what_parquet_needs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = parquet_file(tmp_path / "a.parquet", {"n": [1]})
+    (tmp_path / "m.yaml").write_text(
+        "iggyflux: 1\nkind: writer\nfrom: {stream: s, topic: t, payload: csv}\nfor_each: '@'\n"
+        "points: {measurement: {const: m}, fields: [n], timestamp: {expr: n, format: unix_ns}}\n"
+    )
+    outcome = iggyflux("load", tmp_path / "m.yaml", path, "--dry-run")
+    assert (outcome.code, "they need a mapping with `payload: json`" in outcome.err) == (2, True)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    file = RecordFile(archives_at([path])[0], Reading())
+    with pytest.raises(Stopped, match="needs a package") as refused:
+        file.begin(None)
+    file.raw.release()
+    assert refused.value.code == "IFX710"

@@ -24,6 +24,7 @@ from iggyflux.errors import DecodeError, MappingError
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.payloads import compression
 from iggyflux.payloads.compression import COMPRESSIONS, compress, expand, recognized
+from iggyflux.plan import compiled
 from iggyflux.records import Message
 from iggyflux.spec import Compression
 
@@ -167,7 +168,8 @@ def test_another_compression_than_the_declared_one_is_named() -> None:
 
 @every_way
 def test_both_plans_read_them_among_others(way: str) -> None:
-    mapping = writer("auto")
+    text = writer("auto").document.text
+    mapping = parse_mapping(text.replace("points: {", "where: \"kiln == 'north'\"\npoints: {", 1))
     batch = [
         Message(each, offset=number)
         for number, each in enumerate([compress(WORDS, way), WORDS, compress(WORDS, way)[:-2]])
@@ -181,14 +183,20 @@ def test_both_plans_read_them_among_others(way: str) -> None:
     assert batch[0].payload == compress(WORDS, way)
 
 
-def test_a_batch_that_expands_to_more_than_is_rendered_at_once_is_halved() -> None:
-    large = json.dumps({"kiln": "north", "heat": 1250.5, "unread": "x" * 3_000_000}).encode()
-    batch = [Message(compress(large, "zstd"), offset=number, timestamp_us=number) for number in range(12)]
-    parts = list(writer("zstd").plan().render_parts(batch))
+def test_a_batch_that_expands_to_more_than_is_rendered_at_once_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "MAX_BYTES_AT_ONCE", 1_000_000)
+    large = json.dumps({"kiln": "north", "heat": 1250.5, "unread": "x" * 190_000}).encode()
+    batch = [Message(compress(large, "zstd"), offset=number, timestamp_us=number) for number in range(160)]
+    plan = writer("zstd").plan()
+    tracemalloc.start()
+    parts = list(plan.render_parts(batch))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
-    assert [count for count, _ in parts] == [3, 3, 3, 3]
+    assert [count for count, _ in parts] == [5] * 32
+    assert peak < 8_000_000  # all of them have 30 MB
     assert [line for _, rendered in parts for line in rendered.lines] == [
-        f"kiln,kiln=north heat=1250.5 {number * 1000 or 0}" for number in range(12)
+        f"kiln,kiln=north heat=1250.5 {number * 1000}" for number in range(160)
     ]
 
 

@@ -23,6 +23,7 @@ from iggyflux.editor.outline import Symbol, outline
 from iggyflux.editor.preview import preview
 from iggyflux.editor.schema_paths import schemas_at
 from iggyflux.functions import FUNCTIONS
+from iggyflux.payloads import decode_payload
 from iggyflux.records import Message
 from iggyflux.transports.local.envelopes import bare_message
 from tests.test_mapping_warnings import MAPPINGS
@@ -65,14 +66,14 @@ def proposed(text: str, samples: list[Message] = SAMPLES) -> dict[str, Completio
         ('"root().device.id"', '"root().device.|"', ["id", "klass"]),
         ('"root().device.id"', '"root().|"', ["device", "yield", "at"]),
         ('"root().device.id"}', '"root().device.|', ["id", "klass"]),
-        ("type: float", "type: |", ["float", "integer", "unsigned", "string", "boolean", "auto"]),
+        ("type: float", "type: |", ["float", "integer", "unsigned", "string", "boolean", "auto", "payload"]),
         ("type: float", "|", ["type", "cast", "default", "required", "on_bad_value", "const"]),
         ("fields:", "fiel|:", ["fields", "for_each", "where"]),
         ('    timestamp: {expr: "root().at", format: unix_s}\n', "    |\n", ["timestamp", "for_each", "where"]),
         ('    timestamp: {expr: "root().at", format: unix_s}\n', "    tim|\n", ["timestamp", "for_each", "where"]),
         ('"lambda"', "\"meta('|')\"", ["stream", "topic", "partition", "offset", "timestamp", "origin_timestamp", "id"]),
         ('{device: "root().device.id"}', "[|]", ["lambda"]),
-        ("topic: t", "topic: t, payload: |", ["json", "msgpack", "cbor", "csv", "text", "raw", "influx"]),
+        ("topic: t", "topic: t, payload: |", ["json", "msgpack", "cbor", "csv", "text", "raw", "influx", "xml", "logfmt"]),
         ("kind: writer", "kind: |", ["writer", "reader"]),
     ],
 )  # fmt: skip
@@ -144,14 +145,16 @@ def test_each_member_that_is_removed_from_an_expression_is_proposed(file: Path) 
     if not samples:
         return
     names = [match for match in re.finditer(r'"([a-z_][\w.]*\.)?([a-z_]\w+)"', head) if match[2] not in FUNCTIONS]
-    keys = {key for sample in samples for key in re.findall(r'"(\w+)"\s*:', sample.payload.decode("utf-8", "replace"))}
+    source = load_mapping(file).writer.source.payload
+    trees = [json.dumps(decode_payload(sample.payload, source)) for sample in samples]
+    keys = {key for tree in trees for key in re.findall(r'"(\w+)"\s*:', tree)}
     tried = 0
     for match in names:
         if match[2] not in keys:
             continue
         tried += 1
         changed = text[: match.start(2)] + text[match.end(2) :]
-        labels = {each.label for each in completions(changed, match.start(2), samples)}
+        labels = {each.label for each in completions(changed, match.start(2), samples, file=str(file))}
         assert match[2] in labels, match.group()
     assert tried or not names
 

@@ -43,6 +43,12 @@ DOCUMENTS = {
     "csv": HEAD.replace("topic: t", "topic: t, payload: {format: csv, header: [d, v]}") + "for_each: '@'\n"
     "points: {measurement: {const: m}, tags: [d], fields: {v: {expr: v, cast: true, required: true}}}\n"
     "examples: [{message: [{d: d1, v: '1.5'}], points: ['m,d=d1 v=1.5 946684800000000000']}]",
+    "xml": HEAD.replace("topic: t", "topic: t, payload: {format: xml, lists: [kiln]}, compression: zlib")
+    + "for_each: plant.kiln\npoints: {measurement: {const: m}, tags: {d: '\"@id\"'},"
+    " fields: {v: {expr: v, cast: true}}}",
+    "logfmt": HEAD.replace("topic: t", "topic: t, payload: logfmt, compression: snappy")
+    + "points: {measurement: {const: m}, tags: [d], fields: {v: {expr: v, cast: true, required: true}}}",
+    "the types of the payload": HEAD + "points: {measurement: {const: m}, fields: {'*': {expr: '@', type: payload}}}",
     "text": HEAD.replace("topic: t", "topic: t, payload: {format: text, pattern: '(?P<a>[0-9.]+) (?P<d>.*)'}")
     + "points: {measurement: {const: m}, tags: [d], fields: {a: {expr: a, cast: true}}}\n"
     "examples: [{payload_base64: MS41IGQx, points: ['m,d=d1 a=1.5 946684800000000000']}]",

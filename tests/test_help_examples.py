@@ -98,6 +98,9 @@ def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "archive").mkdir()
     (folder / "archive" / "2026-01.ndjson.gz").write_bytes(gzip.compress(payloads.encode()))
     (folder / "pumps.csv").write_text("name,speed\na,1\n")
+    cases = Path(__file__).parent / "cases" / "importing"
+    shutil.copy(cases / "iggy-sink" / "iggy-influxdb-sink.toml", folder / "sink.toml")
+    shutil.copy(cases / "telegraf-json-array" / "telegraf.toml", folder / "telegraf.conf")
     messages = f'{payloads}{{}}\n{{"readings": [1]}}\n'.encode()
     process("log", "append", "data", "factory/readings", "--partitions", "2", stdin=messages, cwd=folder)
     ran = process("run", "pipeline.yaml", "--until-end", cwd=folder, env={"INFLUX_TOKEN": TOKEN})

@@ -15,7 +15,8 @@ from iggyflux import MappingError, parse_mapping
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.records import Row
-from tests.strategies import as_yaml, cases
+from tests import strategies
+from tests.strategies import cases
 from tests.test_reader_law import readers, rows
 
 OTHERS: list[Any] = [
@@ -84,7 +85,7 @@ def in_new_order(node: Any, chance: random.Random) -> Any:
 
 def compiled(tree: Any) -> WriterMapping | ReaderMapping:
     try:
-        return parse_mapping(as_yaml(tree), format="yaml")
+        return strategies.compiled(tree)
     except MappingError:
         event("document refused")
         assume(False)
@@ -139,7 +140,7 @@ def test_what_changes_no_point_does_not_change_the_identity(case: Any, chance: r
     document, batches = case
     other = {**in_new_order(document, chance), "description": "of the press"}
     text = f"# a comment\n{json.dumps(other, indent=chance.randrange(9))}"
-    before, after = compiled(document), parse_mapping(text, format="yaml")
+    before, after = compiled(document), compiled(text)
 
     assert before.identity() == after.identity()
     plans: list[Any] = [each.plan() for each in (before, after)]

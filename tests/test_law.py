@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, parse_mapping
 from iggyflux.reads import Reads
-from tests.strategies import as_yaml, cases, pipeline_tags
+from tests.strategies import cases, compiled, pipeline_tags
 
 
 def outcome(rendered):
@@ -51,22 +51,22 @@ def test_compiled_equals_reference(part, examples):
     def law(case, dialect, precision, data):
         document, batches = case
         try:
-            mapping = parse_mapping(as_yaml(document), format="yaml")
+            mapping = compiled(document)
         except MappingError:
             event("document refused")
             assume(False)
         if any("spread" in point.get("timestamp", {}) for point in document["points"]):
             precision = "ns"
         tags = data.draw(st.one_of(st.just({}), pipeline_tags(document, batches)))
-        compiled = mapping.plan("compiled", dialect=dialect, precision=precision, tags=tags)
+        plan = mapping.plan("compiled", dialect=dialect, precision=precision, tags=tags)
         reference = mapping.plan("reference", dialect=dialect, precision=precision, tags=tags)
         event("with buckets" if mapping.writer.chooses_bucket else "without buckets")
         event("with tags of the pipeline" if tags else "without")
-        event("static" if "Struct, gc=False" in compiled.source else "dynamic" if compiled.source else "not compiled")
+        event("static" if "Struct, gc=False" in plan.source else "dynamic" if plan.source else "not compiled")
         for batch in batches:
             expected = outcome(reference.render(batch))
 
-            assert outcome(compiled.render(batch)) == expected
+            assert outcome(plan.render(batch)) == expected
             settled = (
                 set(expected[1]) | {failure.index for failure in expected[2]} | set(expected[3]) | set(expected[4])
             )
@@ -81,8 +81,8 @@ def test_a_result_does_not_depend_on_how_much_is_decoded(case):
     """A plan decodes what the mapping reads; what it says of a message is what it would say of all of it."""
     document, batches = case
     try:
-        plan = parse_mapping(as_yaml(document), format="yaml").plan("reference")
-        whole = parse_mapping(as_yaml(document), format="yaml").plan("reference")
+        plan = compiled(document).plan("reference")
+        whole = compiled(document).plan("reference")
     except MappingError:
         assume(False)
     whole._reads = Reads.WHOLE

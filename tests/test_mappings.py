@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
 
-from iggyflux import load_mapping
+from iggyflux import Message, load_mapping
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.samples import Coordinates, read_rows, read_samples
 from iggyflux.documents import parse_document
 from iggyflux.documents.nodes import Style
+from iggyflux.lineprotocol import parse_lines
+from iggyflux.payloads.protobuf.protoc import descriptors_of
 
 ROOT = Path(__file__).parent.parent
 READY = sorted((ROOT / "mappings").glob("*.yaml"))
@@ -35,7 +45,7 @@ def test_a_ready_mapping_renders_its_samples(path):
     """Samples are realistic messages; none of them fails, and both plans agree on them."""
     samples = path.parent / "samples" / f"{path.stem}.ndjson"
     mapping = load_mapping(path)
-    envelope = '"payload"' in samples.read_text().split("\n", 1)[0][:12]
+    envelope = '"payload' in samples.read_text().split("\n", 1)[0][:12]
     with samples.open("rb") as lines:
         found = list(read_samples(lines, Coordinates.of(mapping.writer.source), envelope=envelope))
     messages = [sample.message for sample in found]
@@ -44,6 +54,75 @@ def test_a_ready_mapping_renders_its_samples(path):
     assert messages and rendered.lines
     assert list(rendered.failures) == []
     assert list(rendered.lines) == list(mapping.plan("reference").render(messages).lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mappings/schemas").glob("*.proto")), ids=lambda path: path.stem)
+def test_a_descriptor_is_what_the_proto_beside_it_says(path):
+    compiled = descriptors_of(path.name, lambda _name, _option: path.read_bytes())
+
+    assert FileDescriptorSet.FromString(path.with_suffix(".binpb").read_bytes()) == FileDescriptorSet.FromString(
+        compiled
+    )
+
+
+def test_the_schema_of_otlp_is_that_of_opentelemetry():
+    """Each field of ours has the number, the type and the name of theirs; what ours lacks is not mapped."""
+    mapping = load_mapping(ROOT / "mappings/otlp-metrics.yaml")
+    pairs = [(mapping.writer.source.payload.options["compiled"].descriptor, ExportMetricsServiceRequest.DESCRIPTOR)]
+    lacking, done = set(), set()
+    for ours, theirs in pairs:  # the list grows
+        for field in theirs.fields:
+            own = ours.fields_by_number.get(field.number)
+            if own is None:
+                lacking.add(field.name)
+                continue
+            facts = [(each.name, each.type, each.is_repeated, each.has_presence) for each in (own, field)]
+            assert facts[0] == facts[1]
+            if own.message_type is not None and own.message_type.full_name not in done:
+                done.add(own.message_type.full_name)
+                pairs.append((own.message_type, field.message_type))
+        assert {each.number for each in ours.fields} <= {each.number for each in theirs.fields}
+
+    assert lacking <= {"exemplars", "entity_refs", "string_value_strindex", "key_strindex"}
+    assert len(done) > 15
+
+
+def test_what_an_sdk_exports_is_rendered():
+    """An SDK makes one metric of each of its kinds; all values are in the lines."""
+    reader = InMemoryMetricReader()
+    exponential = View(instrument_name="wait", aggregation=ExponentialBucketHistogramAggregation())
+    provider = MeterProvider([reader], Resource({"service.name": "kiln", "replica": 3}), views=[exponential])
+    meter = provider.get_meter("pottery", attributes={"site": "north"})
+    meter.create_counter("fired").add(7, {"glaze": "ash"})
+    meter.create_up_down_counter("queued").add(-2.5)
+    meter.create_gauge("cone").set(9)
+    for value in (1, 6, 700):
+        meter.create_histogram("soak", unit="min").record(value)
+        meter.create_histogram("wait").record(value)
+    payload = encode_metrics(reader.get_metrics_data()).SerializeToString()
+    provider.shutdown()
+    rendered = load_mapping(ROOT / "mappings/otlp-metrics.yaml").plan().render([Message(payload)])
+
+    points = {point.measurement: point for line in rendered.lines for point in parse_lines(line)}
+    own = {"service.name": "kiln", "replica": "3", "site": "north"}
+    assert list(rendered.failures) == []
+    assert points["fired"].fields == {"integer": 7}
+    assert points["fired"].tags.items() >= {**own, "glaze": "ash", "temporality": "CUMULATIVE"}.items()
+    assert points["queued"].fields == {"value": -2.5}
+    assert points["cone"].fields == {"integer": 9}
+    soak = points["soak"].fields
+    assert (soak["count"], soak["sum"], soak["min"], soak["max"]) == (3, 707.0, 1.0, 700.0)
+    assert {key: soak[key] for key in soak if key.startswith("bucket") and soak[key]} == {
+        "bucket_5.0": 1,
+        "bucket_10.0": 1,
+        "bucket_750.0": 1,
+    }
+    wait = points["wait"].fields
+    base = 2**2 ** -wait["scale"]
+    buckets = {
+        int(key.removeprefix("positive_")): wait[key] for key in wait if key.startswith("positive_") and wait[key]
+    }
+    assert [math.ceil(math.log(value, base)) - 1 for value in (1, 6, 700)] == sorted(buckets)
 
 
 @pytest.mark.parametrize("path", READERS, ids=lambda path: path.stem)

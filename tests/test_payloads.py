@@ -32,6 +32,7 @@ from iggyflux.payloads import (
 from iggyflux.payloads.json_ import find_duplicate_key, is_shallow
 from iggyflux.reads import Reads
 from tests.binary_payloads import TREES, WRITERS, Pairs, evaluate
+from tests.protobuf_payloads import options as protobuf_options
 
 PLAIN = {dict, list, str, int, float, bool, type(None)}
 
@@ -65,6 +66,15 @@ SAMPLES: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {
     "json": [({"a": [1, 2.5, True, None, "é\n"], "b": {}}, {}), (2**70, {}), ("", {}), ([], {})],
     "msgpack": [({"a": [1, 2.5, True, None, "é\n", -7, 2**40, -(2**63), 2**64 - 1], "b": {}}, {}), ("x" * 300, {})],
     "cbor": [({"a": [1, 2.5, True, None, "é\n", -7, 2**40, -(2**63), 2**64 - 1], "b": {}}, {}), ("x" * 300, {})],
+    "protobuf": [
+        (
+            {"aInt64": 2**53 + 1, "HasField": "é", "probes": [{"label": "x"}], "at": "2026-01-01T00:00:00.000000001Z"},
+            {},
+        ),
+        ({"byNumber": {"-7": {"reading": 1.5}}, "extra": {"a": [None, True, -0.5]}}, {}),
+        ([{"aDouble": 1.5}, {"maybeInt": 0}], {"framing": "delimited"}),
+        ({"phase": -2}, {"framing": "confluent", "enums": "number", "names": "proto"}),
+    ],
     "csv": [
         ([{"a": "1", "b": 'x"y,z\r\n'}, {"a": "", "b": "é"}], {}),
         ([{"a": "1", "b": "'x;\n"}], {"header": ["a", "b"], "delimiter": ";", "quote": "'"}),
@@ -103,6 +113,7 @@ LARGE: dict[str, Any] = {
     "json": [{"name": "x" * 200, "value": 1.5, "list": [1, 2, 3]}] * 85_000,
     "msgpack": [{"name": "x" * 2000, "value": 1.5, "list": [1, 2, 3]}] * 10_000,
     "cbor": [{"name": "x" * 2000, "value": 1.5, "list": [1, 2, 3]}] * 10_000,
+    "protobuf": {"probes": [{"label": "x" * 2000, "reading": 1.5}] * 10_000, "notes": ["é"]},
     "csv": [{"a": "x" * 200, "b": 'quo"ted', "c": "y" * 200_000}] * 100,
     "text": "é" * 10_000_000,
     "xml": {"a": {"b": [{"@name": "x" * 200, "value": "1.5", "list": ["1", "2", "3"]}] * 85_000}},
@@ -112,8 +123,24 @@ LARGE: dict[str, Any] = {
 }
 
 
+# Options that a format cannot do without.
+REQUIRED: dict[str, Mapping[str, Any]] = {"protobuf": protobuf_options(defaults=False)}
+
+
+def bound(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options as a document has them."""
+    if name == "protobuf":
+        return protobuf_options(**{"defaults": False, **options})
+    FORMATS[name].check(options)
+    return options
+
+
+def encode(name: str, value: Any) -> bytes:
+    return FORMATS[name].encode(value, REQUIRED.get(name, {}))
+
+
 def decode(name: str, payload: bytes, *, strict: bool = False, reads: Reads | None = None, **options: Any) -> Any:
-    return FORMATS[name].decode(payload, options, reads, strict)
+    return FORMATS[name].decode(payload, {**REQUIRED.get(name, {}), **options}, reads, strict)
 
 
 def refusal(name: str, payload: bytes, **options: Any) -> DecodeError:
@@ -135,7 +162,7 @@ def assert_plain(value: Any) -> None:
 def assert_decodes_or_refuses(name: str, payload: bytes, reads: Reads | None, strict: bool) -> None:
     """Check the contract: a plain value, or a `DecodeError` that can be printed."""
     try:
-        value = FORMATS[name].decode(payload, {}, reads, strict)
+        value = decode(name, payload, reads=reads, strict=strict)
     except DecodeError as refused:
         _assert_tellable(refused)
     else:
@@ -153,16 +180,17 @@ def _assert_tellable(refused: RecordError) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_format_needs_no_options_and_has_samples(name: str) -> None:
-    FORMATS[name].check({})
+def test_a_format_needs_no_options_but_a_schema_and_has_samples(name: str) -> None:
+    if name not in REQUIRED:
+        FORMATS[name].check({})
 
     assert SAMPLES[name]
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_reads_what_it_wrote(name: str) -> None:
-    for value, options in SAMPLES[name]:
-        FORMATS[name].check(options)
+    for value, more in SAMPLES[name]:
+        options = bound(name, more)
         payload = FORMATS[name].encode(value, options)
 
         back = FORMATS[name].decode(payload, options, None, True)
@@ -181,7 +209,7 @@ def test_any_bytes_give_a_plain_value_or_a_decode_error(
     assert_decodes_or_refuses(name, payload, reads, strict)
 
 
-@pytest.mark.parametrize("name", ["json", "msgpack", "cbor"])
+@pytest.mark.parametrize("name", ["json", "msgpack", "cbor"])  # of protobuf: tests/test_protobuf.py
 @settings(max_examples=150)
 @given(value=trees, reads=st.none() | reads, data=st.data())
 def test_mutated_payloads_give_a_plain_value_or_a_decode_error(
@@ -198,8 +226,8 @@ def test_mutated_payloads_give_a_plain_value_or_a_decode_error(
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_cut_payload_gives_a_plain_value_or_a_decode_error(name: str) -> None:
-    for value, options in SAMPLES[name]:
-        payload = FORMATS[name].encode(value, options)
+    for value, more in SAMPLES[name]:
+        payload = FORMATS[name].encode(value, bound(name, more))
         for end in range(len(payload)):
             assert_decodes_or_refuses(name, payload[:end], None, False)
             if name in ("msgpack", "cbor") or (name == "json" and payload[:1] in b'{["'):
@@ -209,7 +237,7 @@ def test_a_cut_payload_gives_a_plain_value_or_a_decode_error(name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_valid_payload_of_20_mb_is_accepted(name: str) -> None:
     value = LARGE[name]
-    payload = FORMATS[name].encode(value, {})
+    payload = encode(name, value)
 
     assert len(payload) >= 20_000_000
     assert decode(name, payload) == value
@@ -292,7 +320,7 @@ def test_payloads_are_decoded_one_by_one(name: str) -> None:
 
 
 def test_libraries_are_imported_when_they_are_used() -> None:
-    late = {"cbor2", "re2", "dateutil", "csv", "xmltodict", "pyexpat", "cramjam"}
+    late = {"cbor2", "re2", "dateutil", "csv", "xmltodict", "pyexpat", "cramjam", "google.protobuf"}
     program = f"import sys, iggyflux.payloads; print(sorted({late} & sys.modules.keys()))"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -166,23 +166,43 @@ def has_documents(lines: ArchiveLines) -> bool:
 
 
 def _rows(lines: ArchiveLines, options: Options, header: bytes) -> Iterator[Record]:
-    before = header + b"\n" if header else b""
+    before = header + b"\n" if header or options.get("skip") else b""
     for number, row in _bare_rows(lines, options):
         yield number, before + row
 
 
 def _bare_rows(lines: ArchiveLines, options: Options) -> Iterator[Record]:
-    quote = str(options.get("quote", '"')).encode()
-    if not quote:
-        return _lines(lines, options, b"")
-    return _joined(lines, lambda line: line.count(quote) % 2 == 1, lambda line: line.count(quote) % 2 == 1)
+    quote, comment = str(options.get("quote", '"')).encode(), str(options.get("comment", "")).encode()
+    blanks = b" \t" if options.get("trim") is True else b""
+
+    def is_comment(line: bytes) -> bool:
+        return bool(comment) and line.lstrip(blanks).startswith(comment)
+
+    def is_odd(line: bytes) -> bool:
+        return line.count(quote) % 2 == 1
+
+    rows = _joined(lines, lambda line: is_odd(line) and not is_comment(line), is_odd) if quote else lines.records()
+    return rows if not comment else (each for each in rows if not is_comment(each[1]))
 
 
 def header_of(lines: ArchiveLines, form: str, options: Options) -> bytes:
-    """Take the header row of a csv file, and return it; empty if such files have none."""
-    if form != "csv" or isinstance(options.get("header"), list):
+    """Take what is before the data of a csv file, and return what each row needs before it to be read alone.
+
+    That is the header row, if the mapping does not name the columns, after as many empty lines as the mapping skips,
+    and before the row of units.
+    """
+    if form != "csv":
         return b""
-    return next(_bare_rows(lines, options), (0, b""))[1]
+    skip = options.get("skip", 0)
+    before = [b""] * (skip if isinstance(skip, int) else 0)
+    for _ in before:
+        lines.take()
+    rows = _bare_rows(lines, options)
+    if not isinstance(options.get("header"), list):
+        before.append(next(rows, (0, b""))[1])
+    if options.get("units_row") is True:
+        before.append(next(rows, (0, b""))[1])
+    return b"\n".join(before)
 
 
 _QUOTE_THEN: Final = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)

@@ -39,6 +39,7 @@ import msgspec
 
 from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
+from iggyflux.archives.parquet import ParquetRows, is_parquet
 from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
 from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
@@ -171,9 +172,16 @@ class RecordFile:
         """How many records were taken, those that were skipped included."""
         self._lines = ArchiveLines(io.BytesIO())
         self._records: Iterator[Record] = iter(())
+        self._rows: ParquetRows | None = None
 
     def begin(self, stored: Stored | None) -> None:
         """Go to the record after `stored`.  Raise `SampleError`, `Stopped` or `NotConnected`."""
+        if is_parquet(self.archive.name):
+            self.raw.seek(0)
+            self.taken = 0 if stored is None else stored.records
+            self._rows = ParquetRows(io.BufferedReader(self.raw, _BUFFER_BYTES), self.archive.name)
+            self._records = self._rows.records(self.taken)
+            return
         form, options = "text" if self._reading.envelope else self._reading.form, self._reading.options
         documents = form == "json" and has_documents(ArchiveLines(self._content()))
         content = self._content()
@@ -199,13 +207,16 @@ class RecordFile:
 
     @property
     def position(self) -> int:
-        """The byte after the last record that was taken, in the content."""
+        """The byte after the last record that was taken, in the content; of rows their share of the file."""
+        rows = self._rows  # which another thread may let go
+        if rows is not None:
+            return self.archive.size * rows.done // max(rows.count, 1)
         return self._lines.position
 
     @property
     def place(self) -> tuple[int, int, int]:
         """The byte, line and record after the last one that was taken; zeros if it cannot be sought."""
-        if self.archive.is_compressed or self._lines.is_utf16:
+        if self.archive.is_compressed or self._lines.is_utf16 or self._rows is not None:
             return (0, 0, 0)
         return self._lines.position, self._lines.number, self.taken
 
@@ -220,9 +231,14 @@ class RecordFile:
             if most <= 0 or size >= _MOST_BATCH_BYTES:
                 return
 
+    def release(self) -> None:
+        """Close the file and let go what was read of it; idempotent."""
+        self.raw.release()
+        self._lines, self._records, self._rows = ArchiveLines(io.BytesIO()), iter(()), None
+
     def fault(self, error: SampleError) -> Stopped:
         """Return why the file cannot be read on, with the place."""
-        line = error.line or self._lines.number + 1
+        line = error.line or (self._lines.number if self._rows is None else self._rows.done) + 1
         reason = f"{self.archive.name}:{line}: {error.reason}; {counted(self.taken, 'record')} before it"
         return Stopped(reason, error.hint, error.code)
 
@@ -265,7 +281,7 @@ class _Opened:
 
     def release(self) -> None:
         """Close the file and its state; idempotent."""
-        self.file.raw.release()
+        self.file.release()
         self.state.close()
 
 
@@ -399,7 +415,7 @@ class ArchiveSource:
         self._left.append(error)
         if (opened := self._current) is not None:
             self._extent.end(opened.extent())
-            opened.file.raw.release()
+            opened.file.release()
             opened.is_left = True
             self._release_left(opened)
         self._fault = self._current = None
@@ -479,7 +495,7 @@ class ArchiveSource:
         if opened.file.raw.identity() != opened.identity:
             raise _changed(archive, "it was changed while it was read")
         opened.is_read, self._current = True, None
-        opened.file.raw.release()
+        opened.file.release()
         self._extent.end(extent)
         if opened.settled >= opened.file.taken:
             self._complete(opened)

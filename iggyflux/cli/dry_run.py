@@ -119,8 +119,11 @@ def command(
     if watch and (origin is not None or samples == "-"):
         raise click.UsageError("--watch needs a file of SAMPLES, or the document's examples")
 
+    files = [mapping] if samples is None or samples.startswith("log:") else [mapping, Path(samples)]
+
     def render() -> int:
         document = _open(mapping, samples)
+        files.extend(path for path in document.files if path not in files)
         _check_origin(document, samples, origin, last, pipeline)
         if document.kind == "reader":
             if origin is not None:
@@ -138,7 +141,6 @@ def command(
         return ExitCode.PROBLEMS if run.tally.failed or run.is_beyond_limit else ExitCode.OK
 
     if watch:
-        files = [mapping] if samples is None or samples.startswith("log:") else [mapping, Path(samples)]
         run_on_save(files, render)
     return render()
 

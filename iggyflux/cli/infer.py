@@ -10,7 +10,15 @@ from typing import Final
 
 import click
 
-from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
+from iggyflux.authoring.inference import (
+    Declared,
+    Proposal,
+    Recognized,
+    Wishes,
+    infer,
+    recognize_file,
+    recognize_payloads,
+)
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.init import write_schema
@@ -56,6 +64,11 @@ class _Input:
 @envelope_option("Samples are messages with coordinates and headers, not plain payloads.")
 @click.option("--whole", is_flag=True, help="Each file is one payload.")
 @click.option(
+    "--payload",
+    metavar="FORMAT",
+    help="The format of the samples, as `from.payload` of a mapping: '{format: protobuf, proto: FILE, message: TYPE}'.",
+)
+@click.option(
     "--topic", type=TopicName(), help="The stream and topic to write into the mapping (default: by the file's name)."
 )
 @click.option("--measurement", metavar="NAME|PATH", help="The measurement: a constant, or a member of the message.")
@@ -78,6 +91,7 @@ def command(
     pipeline: Path | None,
     envelope: Envelope,
     whole: bool,
+    payload: str | None,
     topic: tuple[str, str] | None,
     measurement: str | None,
     tags: tuple[str, ...],
@@ -102,7 +116,12 @@ def command(
       iggyflux infer samples.ndjson --tag device.id --time ts --measurement env
     """
     _check(samples, origin, last, pipeline, envelope, whole)
-    found = _of_topic(origin, samples, last, pipeline) if origin is not None else _of_files(samples, envelope, whole)
+    folder = Path() if output is None else output.parent
+    declared = None if payload is None else Declared(payload, str(folder / "inferred.yaml"))
+    if origin is not None:
+        found = _of_topic(origin, samples, last, pipeline, declared)
+    else:
+        found = _of_files(samples, envelope, whole, declared)
     stream, name = topic or (found.stream, found.topic)
     wishes = Wishes(stream, name, measurement, tags, time, time_format, timezone, topic_per_type)
     toml = form == "toml" or (form is None and output is not None and output.suffix == ".toml")
@@ -145,7 +164,8 @@ def _problem(error: SampleError, file: str) -> DocumentError:
 # --- input ---
 
 
-def _of_files(names: tuple[str, ...], envelope: Envelope, whole: bool) -> _Input:
+def _of_files(names: tuple[str, ...], envelope: Envelope, whole: bool, declared: Declared | None) -> _Input:
+    recognize = recognize_file if declared is None else declared.file
     paths = [INPUT_FILE.convert(name, None, None) for name in names] or [STDIN]
     topic = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(paths[0].name.split(".")[0]).name) if paths[0] != STDIN else "messages"
     coordinates = Coordinates(_STREAM, topic or "messages")
@@ -156,13 +176,14 @@ def _of_files(names: tuple[str, ...], envelope: Envelope, whole: bool) -> _Input
             if not whole and are_messages(lines, envelope):
                 messages += [sample.message for sample in read_samples(lines, coordinates, envelope=True)]
             else:
-                read.append(recognize_file(lines.read(), whole=whole))
+                read.append(recognize(lines.read(), whole=whole))
     if not messages:
         return _Input(_joined(read, paths), coordinates.stream, coordinates.topic)
     if read:
         raise click.UsageError("some files are messages with coordinates and others are not: infer one kind at a time")
     try:
-        return _named(recognize_payloads([message.payload for message in messages]), messages)
+        of_payloads = recognize_payloads if declared is None else declared.payloads
+        return _named(of_payloads([message.payload for message in messages]), messages)
     except SampleError as error:
         raise _problem(error, input_name(paths[0])) from error
 
@@ -190,7 +211,9 @@ def _joined(read: Sequence[Recognized], paths: Sequence[Path]) -> Recognized:
     )
 
 
-def _of_topic(origin: str, names: tuple[str, ...], last: int | None, pipeline: Path | None) -> _Input:
+def _of_topic(
+    origin: str, names: tuple[str, ...], last: int | None, pipeline: Path | None, declared: Declared | None
+) -> _Input:
     stream, topic = TopicName().convert(names[0], None, None)
     count = last or _LAST
     if origin == "iggy":
@@ -205,7 +228,8 @@ def _of_topic(origin: str, names: tuple[str, ...], last: int | None, pipeline: P
         messages = log.tail(stream, topic, count)
     note(f"the last {plural(len(messages), 'message')} of {stream}/{topic}")
     try:
-        samples = recognize_payloads([message.payload for message in messages])
+        of_payloads = recognize_payloads if declared is None else declared.payloads
+        samples = of_payloads([message.payload for message in messages])
     except SampleError as error:
         raise _problem(error, names[0]) from error
     kept = [message for message in messages if message.payload.strip()]

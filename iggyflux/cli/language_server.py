@@ -161,7 +161,7 @@ def _complete(_: LanguageServer, params: types.CompletionParams) -> types.Comple
     if not opened.is_ours and len(opened.text.splitlines()) > 1:
         return types.CompletionList(is_incomplete=False, items=[])
     offset = opened.offset(params.position)
-    found = completions(opened.text, offset, opened.samples(), format=opened.format)
+    found = completions(opened.text, offset, opened.samples(), format=opened.format, file=str(opened.path))
     return types.CompletionList(is_incomplete=False, items=[_item(opened, each, n) for n, each in enumerate(found)])
 
 
@@ -184,7 +184,8 @@ def _hover(_: LanguageServer, params: types.HoverParams) -> types.Hover | None:
     opened = _Open(params.text_document.uri)
     if not opened.is_ours:
         return None
-    found = hover(opened.text, opened.offset(params.position), opened.samples(), format=opened.format)
+    offset = opened.offset(params.position)
+    found = hover(opened.text, offset, opened.samples(), format=opened.format, file=str(opened.path))
     if found is None:
         return None
     return types.Hover(types.MarkupContent(types.MarkupKind.Markdown, found.text), opened.range(found.start, found.end))

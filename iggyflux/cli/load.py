@@ -16,6 +16,7 @@ import click
 
 from iggyflux.archives.files import Archive, NoFsspec, NotFound, find_archives
 from iggyflux.archives.job import load_route
+from iggyflux.archives.parquet import is_parquet
 from iggyflux.archives.source import ArchiveSource, Reading, RecordFile
 from iggyflux.authoring.sample_bytes import SampleError
 from iggyflux.authoring.samples import Sample, check_lines_can_hold
@@ -96,7 +97,8 @@ def command(
     """Load archives of messages into InfluxDB.
 
     PATH is a file, a glob, or a URL such as s3://bucket/2026/*.ndjson.gz. Files that end in .gz, .zst or .bz2 are
-    expanded. Each line is a record, each row of a CSV file with its header, or each JSON document over several lines.
+    expanded. Each line is a record, each row of a CSV file with its header, each row of a .parquet file, or each JSON
+    document over several lines.
     Records are rendered and delivered as by `run`, through the route of MAPPING in --pipeline.
 
     A load that ends before its end goes on there when it is called again; a file that was loaded is left out. What
@@ -244,6 +246,9 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
     """Return how the files are read.  Raise UsageError if the mapping cannot read such records."""
     writer = document.writer
     payload, needs_time = writer.source.payload, reads_arrival(writer)
+    parquet = next((each.name for each in archives if is_parquet(each.name)), None)
+    if parquet is not None and (payload.format, payload.compression, envelope) != ("json", "none", False):
+        raise click.UsageError(f"{parquet} has rows, which become JSON: they need a mapping with `payload: json`")
     if not envelope:
         try:
             check_lines_can_hold(payload.format, payload.compression)

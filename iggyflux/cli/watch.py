@@ -24,9 +24,9 @@ Look: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 def run_on_save(files: Sequence[Path], step: Callable[[], int]) -> NoReturn:
     """Run `step` now and after each change of a file, until KeyboardInterrupt.
 
-    What a step raises is reported, and the next save runs it again; but raise its UsageError of the first time.
+    What a step raises is reported, and the next save runs it again; but raise its UsageError of the first time.  A step
+    may append to `files`.
     """
-    names = ", ".join(map(str, files))
     is_first = True
     while True:
         before = look(files)  # a save while the step runs is a change
@@ -38,8 +38,9 @@ def run_on_save(files: Sequence[Path], step: Callable[[], int]) -> NoReturn:
             if exit_code_of(error) == ExitCode.CLOSED_PIPE:
                 raise
         flush_results()
+        before += look(files[len(before) :])
         if is_first:
-            note(f"watching {names}; Ctrl-C ends it")
+            note(f"watching {', '.join(map(str, files))}; Ctrl-C ends it")
         is_first = False
         now = wait_for_change(files, before)
         changed = [str(file) for file, was, is_now in zip(files, before, now, strict=True) if was != is_now]

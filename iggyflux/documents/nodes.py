@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -122,6 +122,8 @@ class Document:
     faults: tuple[Problem, ...] = ()
     mask: Callable[[Problem], Problem] | None = field(default=None, repr=False, compare=False)
     """Hides secrets in problems; None where the document has none."""
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The content of the files that the document names, by the names that it gives them; see `mapping.files`."""
 
     @cached_property
     def broken(self) -> frozenset[str]:

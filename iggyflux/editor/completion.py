@@ -40,9 +40,19 @@ class Completion:
     documentation: str = ""
 
 
-def completions(text: str, offset: int, samples: Samples = (), *, format: Format = "yaml") -> list[Completion]:  # noqa: A002
-    """Return what can be written at `offset` of `text`, the most likely first; `samples` are as for `check_mapping`."""
-    cursor = cursor_at(text, offset, format)
+def completions(
+    text: str,
+    offset: int,
+    samples: Samples = (),
+    *,
+    format: Format = "yaml",  # noqa: A002
+    file: str | None = None,
+) -> list[Completion]:
+    """Return what can be written at `offset` of `text`, the most likely first.
+
+    `samples` are as for `check_mapping`; `file` is the path of the document, beside which the files are that it names.
+    """
+    cursor = cursor_at(text, offset, format, file)
     if cursor is None:
         return []
     kind: Literal["mapping", "pipeline"] = "pipeline" if kind_of(cursor.document.tree) == "pipeline" else "mapping"

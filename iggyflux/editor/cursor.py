@@ -36,11 +36,11 @@ class Cursor:
     rest: str
 
 
-def cursor_at(text: str, offset: int, format: Format) -> Cursor | None:  # noqa: A002
+def cursor_at(text: str, offset: int, format: Format, file: str | None = None) -> Cursor | None:  # noqa: A002
     """Return where `offset` is in `text`; None if the text around it cannot be understood."""
     for candidate in _candidates(text[:offset], text[offset:], format):
         try:
-            document = read_document(candidate, format=format)
+            document = read_document(candidate, file=file, format=format)
         except DocumentError:
             continue
         found = _marked(document)

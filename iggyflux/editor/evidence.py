@@ -13,7 +13,8 @@ from iggyflux.documents import Document, split_pointer
 from iggyflux.errors import DocumentError, EvaluationError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, Place, compile_expression, truth
 from iggyflux.mapping import MessageSpec, PointSpec, ReaderMapping, WriterMapping, compile_document
-from iggyflux.payloads import FORMATS, Declared, expand
+from iggyflux.mapping.files import Unreadable, read_named
+from iggyflux.payloads import FORMATS, Declared, OptionError, expand
 from iggyflux.plan.reader import groups_of
 from iggyflux.records import JSON, Message, Row
 
@@ -200,19 +201,29 @@ def _places_without_mapping(document: Document, pointer: str, samples: Samples) 
         if isinstance(examples, list)
         else []
     )
+    chosen = {key: value for key, value in options.items() if key != "format"}
+    with suppress(OptionError, LookupError):
+        chosen = dict(form.bind(chosen, lambda name, _option: _read_beside(document, name)))
     for sample in samples:
         if isinstance(sample, Row):
             places.append(Place(dict(sample.columns), dict(sample.columns), None, sample))
             continue
         with suppress(RecordError, LookupError, TypeError):
             content = expand(sample.payload, str(compression or "none"))
-            root = form.decode(content, {key: value for key, value in options.items() if key != "format"}, None, False)
+            root = form.decode(content, chosen, None, False)
             places.append(Place(root, root, None, sample))
     places += [Place(root, root) for root in roots]
     for text in _lists_around(document, pointer):
         with suppress(ExpressionError):
             places = _elements_of(compile_expression(text, tables=tables_of(document), parents=None), places)
     return places
+
+
+def _read_beside(document: Document, name: str) -> bytes | None:
+    try:
+        return read_named(document, name)
+    except Unreadable:
+        return None
 
 
 def _lists_around(document: Document, pointer: str) -> list[str]:

@@ -32,10 +32,17 @@ class Hover:
     end: int
 
 
-def hover(text: str, offset: int, samples: Samples = (), *, format: Format = "yaml") -> Hover | None:  # noqa: A002
-    """Return what is at `offset` of `text`; None if nothing is known of it."""
+def hover(
+    text: str,
+    offset: int,
+    samples: Samples = (),
+    *,
+    format: Format = "yaml",  # noqa: A002
+    file: str | None = None,
+) -> Hover | None:
+    """Return what is at `offset` of `text`, whose path is `file`; None if nothing is known of it."""
     try:
-        document = read_document(text, format=format)
+        document = read_document(text, file=file, format=format)
     except DocumentError:
         return None
     kind: Literal["mapping", "pipeline"] = "pipeline" if kind_of(document.tree) == "pipeline" else "mapping"

@@ -26,7 +26,7 @@ from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
-from iggyflux.payloads import FORMATS, is_text
+from iggyflux.payloads import FORMATS, OptionError, is_text
 
 LinedSamples: TypeAlias = Sequence[Sample] | Sequence[SampleRow]
 
@@ -105,9 +105,14 @@ def mapping_or_stand_in(text: str, *, format: Format) -> WriterMapping | ReaderM
 
 
 def stand_in(text: str) -> WriterMapping | ReaderMapping:
-    """Return a writer of the payload format that `text` seems to have."""
+    """Return a writer of the payload format that `text` seems to have; of another binary one if that needs a schema."""
     found = _PAYLOAD.search(text)
-    return compile_document(read_document(_STAND_IN % (found[1] if found else "json"), format="yaml"))
+    form = found[1] if found else "json"
+    try:
+        FORMATS[form].check({})
+    except OptionError:
+        form = "cbor"
+    return compile_document(read_document(_STAND_IN % form, format="yaml"))
 
 
 def begins_with_message(data: bytes) -> bool:

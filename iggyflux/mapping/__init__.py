@@ -13,7 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iggyflux.documents import Document, read_document, read_source
 from iggyflux.errors import DocumentError, Location, MappingError, Problem
-from iggyflux.mapping.identity import plan_identity
+from iggyflux.mapping.files import paths_of
+from iggyflux.mapping.identity import digests_of, plan_identity
 from iggyflux.mapping.reader import read_reader
 from iggyflux.mapping.reading import Reading
 from iggyflux.mapping.variables import warn_of_variables
@@ -111,6 +112,8 @@ class Mapping(ABC):
     def hash(self) -> str:
         """16 hexadecimal digits that identify the whole content of the document; see `identity` for what it renders."""
         text = json.dumps(self.document.tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        if self.document.files:
+            text += json.dumps(digests_of(self.document.files), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @abstractmethod
@@ -128,7 +131,12 @@ class Mapping(ABC):
         lines: dict[str, JSON] = {"dialect": dialect, "precision": precision, "tags": {**tags}}
         if self.kind == "reader":
             lines = {}
-        return plan_identity(self.document.tree, self.name, lines)
+        return plan_identity(self.document.tree, self.name, lines, digests_of(self.document.files))
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that the document names, such as the schema of its payloads; they are a part of it."""
+        return paths_of(self.document)
 
     def locate(self, pointer: str) -> Location:
         """Return the place of the node at `pointer`, such as the `location` of a failure."""
@@ -142,7 +150,7 @@ class Mapping(ABC):
 
     def __reduce__(self) -> tuple[Callable[..., Mapping], tuple[Any, ...]]:
         document = self.document
-        return _restore, (document.text, self.name, document.format, document.file)
+        return _restore, (document.text, self.name, document.format, document.file, dict(document.files))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +239,8 @@ def compile_document(document: Document, *, name: str | None = None) -> WriterMa
     warn_of_variables(reading)
     if reading.problems:
         raise MappingError(in_order([*reading.problems, *reading.warnings]))
+    if reading.files != document.files:
+        document = replace(document, files=reading.files)
     warnings = tuple(in_order(reading.warnings))
     if isinstance(spec, Writer):
         return WriterMapping(chosen, document, warnings, spec)
@@ -267,5 +277,6 @@ def _stem(file: str | None) -> str | None:
     return None if file is None or file == "-" or file.startswith("<") else Path(file).stem
 
 
-def _restore(text: str, name: str, format: str, file: str | None) -> Mapping:  # noqa: A002
-    return parse_mapping(text, name=name, format=format, file=file)
+def _restore(text: str, name: str, format: str, file: str | None, files: dict[str, bytes]) -> Mapping:  # noqa: A002
+    document = read_document(text, file=file, format=format)
+    return compile_document(replace(document, files=files), name=name)

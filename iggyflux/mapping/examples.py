@@ -15,7 +15,7 @@ from iggyflux.spec import Payload
 
 BAD_EXAMPLE = "IFX129"
 TEXT_OF_JSON = "IFX154"
-_BINARY = frozenset({"msgpack", "cbor"})
+_BINARY = frozenset({"msgpack", "cbor", "protobuf"})
 
 
 def check_writer_examples(reading: Reading, payload: Payload) -> None:

@@ -16,6 +16,7 @@ from iggyflux.documents.offsets import Style
 from iggyflux.documents.schema import LITERAL
 from iggyflux.errors import ExpressionError, Problem
 from iggyflux.expressions import Expression, compile_expression
+from iggyflux.mapping.files import Unreadable, read_named
 from iggyflux.records import JSON, Scalar
 from iggyflux.spec import Const, Source
 
@@ -70,6 +71,7 @@ class Reading:
         self.tables = {
             name: table for name, table in object_of(self.tree.get("tables")).items() if isinstance(table, dict)
         }
+        self.files: dict[str, bytes] = {}
         self.expressions: list[Expression] = []
         self.lists = 0
 
@@ -85,6 +87,18 @@ class Reading:
         self.warnings.append(self.document.problem(code, pointer, message, severity="warning", **more))
 
     # values
+
+    def file(self, name: JSON, pointer: str) -> bytes | None:
+        """Return the content of the file that the document names at `pointer`; None if there is none: reported."""
+        if not isinstance(name, str) or not name:
+            return None
+        try:
+            content = self.files.get(name, self.document.files.get(name)) or read_named(self.document, name)
+        except Unreadable as error:
+            self.report("IFX100", pointer, error.reason, hint=error.hint)
+            return None
+        self.files[name] = content
+        return content
 
     def expression(self, value: JSON, pointer: str, fitting: str | None = None) -> Expression | None:
         """Return the expression in `value`; None if it is not one, which is reported.

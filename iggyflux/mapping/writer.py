@@ -72,7 +72,7 @@ def read_writer(reading: Reading, name: str) -> Writer:
     source = read_from(reading, object_of(tree.get("from")))
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
-    _warn_missing_for_each(reading, source.payload.format, bool(for_each) or any(each.for_each for each in points))
+    _warn_missing_for_each(reading, source.payload, bool(for_each) or any(each.for_each for each in points))
     return Writer(
         name=name,
         document=reading.document,
@@ -96,9 +96,11 @@ def _read_limits(reading: Reading, value: JSON) -> Limits | None:
     return Limits(series, cast(OnLimit, reading.choice(tree, "on_limit", ("dead_letter", "warn", "stop"))))
 
 
-def _warn_missing_for_each(reading: Reading, form: str, has_for_each: bool) -> None:
+def _warn_missing_for_each(reading: Reading, payload: Payload, has_for_each: bool) -> None:
     """Warn of expressions that read members of a list of rows: without `for_each` they are always null."""
-    if form in LISTS_OF_ROWS and not has_for_each and any(expression.reads.keys for expression in reading.expressions):
+    form = payload.format
+    is_list = form in LISTS_OF_ROWS or payload.options.get("framing") == "delimited"
+    if is_list and not has_for_each and any(expression.reads.keys for expression in reading.expressions):
         pointer = "/from/payload" if "payload" in object_of(reading.tree.get("from")) else "/from"
         message = f"a payload of {form} is a list of rows; without `for_each` expressions get the list, not a row"
         reading.warn("IFX153", pointer, message, hint="add `for_each: '@'` to render points per row")
@@ -137,12 +139,16 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
     if options and not any(pointer.startswith("/from/payload") for pointer in reading.reported):
         from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
 
+        def read(file: str, option: str) -> bytes | None:
+            return reading.file(file, join_pointer("/from/payload", option))
+
         try:
             if name in FORMATS:
                 FORMATS[name].check(options)
+                options = dict(FORMATS[name].bind(options, read))
         except OptionError as error:
             pointer = join_pointer("/from/payload", error.option) if error.option else "/from/payload"
-            reading.report("IFX118", pointer, error.reason)
+            reading.report(error.code, pointer, error.reason, hint=error.hint)
     return Payload(name, options)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from iggyflux.payloads import cbor, csv_, influx, json_, logfmt, msgpack, raw, text, xml_
+from iggyflux.payloads import cbor, csv_, influx, json_, logfmt, msgpack, protobuf, raw, text, xml_
 from iggyflux.payloads.compression import compress, expand
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
 from iggyflux.payloads.json_ import check_json_bytes
@@ -18,6 +18,7 @@ FORMATS: dict[str, Format] = {
     "json": json_.FORMAT,
     "msgpack": msgpack.FORMAT,
     "cbor": cbor.FORMAT,
+    "protobuf": protobuf.FORMAT,
     "csv": csv_.FORMAT,
     "text": text.FORMAT,
     "raw": raw.FORMAT,

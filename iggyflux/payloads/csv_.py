@@ -25,7 +25,7 @@ from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
 _MOST_ERRORS = 100
-"""So many rows that do not fit are told one by one."""
+"""The most rows with a wrong number of cells that have an error of their own."""
 
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:

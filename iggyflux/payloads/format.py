@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
@@ -30,17 +30,25 @@ FOREIGN_TYPE = "IFX408"
 BAD_TABLE = "IFX410"
 NO_MATCH = "IFX411"
 NOT_ENCODABLE = "IFX420"
+NOTHING_KNOWN = "IFX442"
 
-Options: TypeAlias = Mapping[str, JSON]
+Options: TypeAlias = Mapping[str, Any]
+"""JSON values as the document has them, and what `bind` adds."""
+ReadFile: TypeAlias = Callable[[str, str], bytes | None]
+"""The type of a function from the name of a file and the option that names it to its content; None: it is reported."""
 Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 
 
 class OptionError(ValueError):
     """An invalid option of a format; `option` names it (None: the options together)."""
 
-    def __init__(self, reason: str, option: str | None = None) -> None:
+    def __init__(
+        self, reason: str, option: str | None = None, *, code: str = "IFX118", hint: str | None = None
+    ) -> None:
         self.reason = reason
         self.option = option
+        self.code = code
+        self.hint = hint
         super().__init__(reason)
 
 
@@ -53,7 +61,8 @@ class Format:
     floats instead of failures; None for a format without them.  `decode_typed` does the same as `decode`, but integers
     that are unsigned in the payload are `Unsigned`; None for a format without them.  `encode(value, options)` raises
     `RecordError` for a value that the format cannot hold.  `binary` says that a payload is not text for people.
-    `check(options)` is called when a document is compiled and raises `OptionError`; `decode` and `encode` rely on it.
+    `check(options)` is called when a document is compiled and raises `OptionError`; then `bind(options, read)` returns
+    the options with what it made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
     """
 
     decode: Decode
@@ -62,6 +71,7 @@ class Format:
     decode_non_finite: Decode | None = None
     decode_typed: Decode | None = None
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
+    bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
 
 
 def check_size(payload: bytes) -> None:

@@ -15,7 +15,7 @@ from iggyflux.errors import DecodeError, LineProtocolError
 from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import cbor, json_, msgpack
 from iggyflux.payloads.compression import recognized
-from iggyflux.payloads.format import MALFORMED, NOT_UTF8, Options, single_byte_encoding
+from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, Options, single_byte_encoding
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -51,7 +51,7 @@ Look: TypeAlias = tuple[str, str | None]
 
 def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
     """Return the failure to decode `payload` in the format `declared`, with what the payload looks like."""
-    if error.code not in (MALFORMED, NOT_UTF8):
+    if error.code not in (MALFORMED, NOT_UTF8, NOTHING_KNOWN):
         return error
     found = next(_looks(payload, declared), None)
     if found is None and error.code == NOT_UTF8:

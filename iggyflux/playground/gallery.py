@@ -10,6 +10,8 @@ from typing import Final
 FOLDER: Final = Path(__file__).parents[1] / "gallery"
 _NOT_SHOWN: Final = re.compile(r"\A(?:# yaml-language-server:[^\n]*\n)?")
 """The schema is named relative to the file, which the text in the playground is not."""
+_NAMES_A_FILE: Final = re.compile(r"\bpayload: \{[^}]*\b(?:descriptor|proto|schema):")
+"""What is a text alone has no files beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,9 @@ class Item:
 
 
 def gallery() -> list[Item]:
-    """Return all ready mappings, by name."""
-    return [_item(path) for path in sorted(FOLDER.glob("*.yaml"))]
+    """Return all ready mappings that need no other file, by name."""
+    items = map(_item, sorted(FOLDER.glob("*.yaml")))
+    return [item for item in items if _NAMES_A_FILE.search(item.text) is None]
 
 
 def _item(path: Path) -> Item:

@@ -17,7 +17,7 @@ One document that is not good refuses all of them: what runs is always one state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
@@ -63,6 +63,7 @@ class PipelineDocuments:
         self._check = check
         self._started = {each.setup.item.pointer: each for each in prepared}
         self._files = _files_of(pipeline)
+        self._named = _named_by(prepared)
         self._seen: object = None
         """What was seen of the pipeline file when `_files` was made."""
         self.contents: Mapping[str, str] = {each.setup.name: _content(each.setup) for each in prepared}
@@ -74,7 +75,7 @@ class PipelineDocuments:
             self._seen = seen
             with suppress(DocumentError):  # `read` says why
                 self._files = _files_of(self._pipeline, load_pipeline(path))
-        return [seen_from_outside(file) for file in self._files]
+        return [seen_from_outside(file) for file in [*self._files, *self._named]]
 
     def read(self) -> Mapping[str, Current]:
         """As `Documents.read`."""
@@ -87,6 +88,7 @@ class PipelineDocuments:
         if problems:
             raise MappingError(problems)
         self._pipeline = pipeline
+        self._named = _named_by(found.values())
         return {new.setup.name: Current(_content(new.setup), partial(_changed, new.setup)) for _, new in routes}
 
     def _read_pipeline(self) -> Pipeline:
@@ -144,6 +146,11 @@ def _files_of(*pipelines: Pipeline) -> list[Path]:
     """Return their files in one order: two looks at the same files can be compared."""
     paths = {pipeline.path for pipeline in pipelines if pipeline.path is not None}
     return sorted(paths | {item.mapping for pipeline in pipelines for item in pipeline.routes})
+
+
+def _named_by(prepared: Iterable[PreparedRoute]) -> list[Path]:
+    """Return the files that mappings name."""
+    return sorted({path for each in prepared for path in each.setup.mapping.files})
 
 
 def _content(setup: AnySetup) -> str:

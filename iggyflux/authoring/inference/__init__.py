@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from iggyflux.authoring.inference.decide import decide
+from iggyflux.authoring.inference.declared import Declared
 from iggyflux.authoring.inference.elements import MOST_HOPS
 from iggyflux.authoring.inference.proposal import Input, Proposal
 from iggyflux.authoring.inference.prove import CANNOT_PROVE, prove
@@ -23,7 +24,7 @@ from iggyflux.authoring.samples import SampleError
 from iggyflux.records import JSON, Message
 from iggyflux.transports.local.envelopes import bare_message
 
-__all__ = ["Proposal", "Recognized", "Wishes", "infer", "recognize_file", "recognize_payloads"]
+__all__ = ["Declared", "Proposal", "Recognized", "Wishes", "infer", "recognize_file", "recognize_payloads"]
 
 
 def infer(
@@ -46,6 +47,7 @@ def infer(
         how=samples.how,
         captures=samples.captures,
         has_non_finite=samples.has_non_finite,
+        file=samples.file,
         compression=samples.compression,
     )
     shape = observe(samples.trees)

@@ -23,6 +23,8 @@ class Input:
     """The expressions that read the parts of a text, by their names."""
     has_non_finite: bool = False
     """Whether samples have NaN or infinities, which JSON does not: they are left out, wherever they are."""
+    file: str | None = None
+    """The path of the mapping, if its options name files."""
     compression: str = "none"
 
 

@@ -66,7 +66,7 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
 
 
 def _compiled(proposal: Proposal, form: Literal["yaml", "toml"]) -> WriterMapping:
-    mapping = parse_mapping(proposal.text(form), format=form, name="inferred")
+    mapping = parse_mapping(proposal.text(form), format=form, name="inferred", file=proposal.source.file)
     assert isinstance(mapping, WriterMapping)  # noqa: S101  (its kind is written)
     return mapping
 

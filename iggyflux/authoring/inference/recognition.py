@@ -34,7 +34,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 class Recognized:
     """Payloads with the format that all of them have; `trees` are their values.
 
-    `lines` are the numbers of their first lines, `how` says how they were recognized.
+    `lines` are the numbers of their first lines, `how` says how they were recognized.  `file` is the path of a mapping
+    whose options name files.
     """
 
     format: str
@@ -45,6 +46,7 @@ class Recognized:
     options: dict[str, JSON] = field(default_factory=dict)
     captures: dict[str, str] = field(default_factory=dict)
     has_non_finite: bool = False
+    file: str | None = None
     compression: str = "none"
 
 

@@ -40,7 +40,7 @@ class Entry:
 def document_text(proposal: Proposal, form: Literal["yaml", "toml"]) -> str:
     """Return the document of a proposal."""
     entries = list(_document(proposal, form))
-    lines = _yaml(entries) if form == "yaml" else _toml(entries)
+    lines = yaml_lines(entries) if form == "yaml" else _toml(entries)
     head = [f"# {escaped(note)}".rstrip() for note in proposal.notes]
     return "\n".join([*head, *lines]) + "\n"
 
@@ -159,7 +159,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*", re.ASCII)
 _WORDS: Final = frozenset({"null", "true", "false", "y", "n", "yes", "no", "on", "off"})
 
 
-def _yaml(entries: Iterable[Entry], indent: str = "") -> Iterator[str]:
+def yaml_lines(entries: Iterable[Entry], indent: str = "") -> Iterator[str]:
     for entry in entries:
         yield from (f"{indent}# {line}" for line in entry.above)
         if not entry.key:
@@ -168,11 +168,11 @@ def _yaml(entries: Iterable[Entry], indent: str = "") -> Iterator[str]:
         key = f"{indent}{_yaml_key(entry.key)}:"
         if entry.block:
             yield key
-            yield from _yaml(entry.block, indent + "  ")
+            yield from yaml_lines(entry.block, indent + "  ")
         elif entry.blocks:
             yield key
             for block in entry.blocks:
-                lines = list(_yaml(block, indent + "    "))
+                lines = list(yaml_lines(block, indent + "    "))
                 yield f"{indent}  - {lines[0].lstrip()}"
                 yield from lines[1:]
         elif entry.key == "points" and isinstance(entry.value, list) and entry.value:

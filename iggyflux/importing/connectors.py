@@ -1,0 +1,337 @@
+"""The connectors influxdb_sink and influxdb_source of Apache Iggy: one mapping a stream of the connector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from iggyflux.importing import Documents, Options
+from iggyflux.importing.configuration import Configuration, Part
+from iggyflux.importing.draft import Draft, Tree
+from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_count, put_duration, put_text, put_url
+from iggyflux.importing.names import slug
+from iggyflux.importing.report import Verdict
+
+_SCHEMAS: Final = {"json": "json", "text": "text", "raw": "raw"}
+_RUNTIME: Final = ("type", "key", "version", "name", "path", "verbose", "plugin_config_format")
+_NOT_NEEDED: Final = (
+    "max_open_retries",
+    "open_retry_max_delay",
+    "circuit_breaker_threshold",
+    "circuit_breaker_cool_down",
+    "stuck_batch_cap_factor",
+)
+
+
+def _connectors(root: Part, word: str) -> Iterator[Part]:
+    """Yield the tables of the connectors: the file itself, or the items of `sinks` or `sources`."""
+    if "plugin_config" in root or "streams" in root:
+        yield root
+    for part in root.parts(word):
+        if "plugin_config" in part or "streams" in part:
+            yield part
+        else:  # [sinks.NAME]
+            for _, inner in part.children():
+                yield from inner
+
+
+def _common(connector: Part, settings: Part, documents: Documents, streams: list[Part]) -> Tree:
+    """Return the section `influxdb`, and report what belongs to the runtime of the connectors."""
+    connector.not_needed(*_RUNTIME, because="a setting of the connectors' runtime")
+    if connector.flag("enabled", default=True):
+        connector.not_needed("enabled", because="its routes are in the pipeline")
+    else:
+        connector.approximated("enabled", "the mapping and the route are written; remove the route")
+    connector.ignored("transforms", because="write it as expressions, `where` and `for_each` in the mapping")
+    influxdb: Tree = {}
+    put_url(settings, "url", influxdb)
+    version = settings.text("version") or "v2"
+    if version in ("v2", "v3"):
+        influxdb["flavor"] = version
+        settings.taken("version", f"`influxdb.flavor: {version}`") if "version" in settings else None
+    else:
+        settings.not_taken("version", "expected v2 or v3; iggyflux asks the server")
+    put_text(settings, "org", influxdb, "org")
+    put_text(settings, "bucket", influxdb, "bucket")
+    put_text(settings, "db", influxdb, "database")
+    token = settings.secret("token", "INFLUX_TOKEN", "influxdb.token")
+    if token:
+        influxdb["token"] = token
+    put_duration(settings, "timeout", influxdb, "timeout")
+    retries = settings.get("max_retries", int)
+    if retries is not None and retries >= 0:
+        influxdb["max_retries"] = max(retries - 1, 0)
+        became = (
+            f"`influxdb.max_retries: {max(retries - 1, 0)}`: there attempts in all, and the batch is lost after them"
+        )
+        settings.approximated("max_retries", f"{became}; here `on_unavailable` decides: `wait` is the default")
+    put_duration(settings, "retry_delay", influxdb, "retry_backoff")
+    put_duration(settings, "retry_max_delay", influxdb, "max_retry_backoff")
+    settings.not_needed(*_NOT_NEEDED, because="it connects until it is connected, and drops nothing meanwhile")
+    settings.not_needed("verbose_logging", because="see `iggyflux run --log-format` and `--status-file`")
+    iggy = dict(IGGY)
+    for stream in streams[:1]:
+        put_count(stream, "batch_length", iggy, "batch_size", "iggy")
+        put_duration(stream, "poll_interval", iggy, "poll_interval", "iggy")
+    for stream in streams[1:]:
+        stream.ignored("batch_length", "poll_interval", because="`iggy` of the pipeline is that of all routes")
+    documents.pipeline.setdefault("iggy", iggy)
+    documents.comments.setdefault("/iggy", IGGY_COMMENT)
+    return influxdb
+
+
+# --- influxdb_sink ---
+
+
+def convert_sink(configuration: Configuration, options: Options) -> Documents:
+    """Return a writer for each stream of the sink: the payload as one string field, as the sink stores it."""
+    documents = Documents(configuration.report)
+    for connector in _connectors(configuration.root, "sinks"):
+        settings = connector.part("plugin_config")
+        streams = connector.parts("streams")
+        influxdb = _common(connector, settings, documents, streams)
+        precision = settings.text("precision") or "us"
+        influxdb["precision"] = precision
+        if "precision" in settings:
+            settings.taken("precision", f"`influxdb.precision: {precision}`")
+        put_count(settings, "batch_size", influxdb, "batch_size")
+        documents.pipeline.setdefault("influxdb", influxdb)
+        point = _sink_point(settings)
+        for number, stream in enumerate(streams):
+            draft = _sink_draft(stream, settings, point, options, first=not number)
+            documents.drafts.append(draft)
+            group = stream.text("consumer_group")
+            if group:
+                draft.route["consumer"] = {"group": group}
+                stream.taken("consumer_group", "`consumer.group`: iggyflux goes on where the connector stopped")
+    return documents
+
+
+def _sink_point(settings: Part) -> Tree:
+    """Return the point that the sink writes of a message."""
+    name = settings.text("measurement") or "iggy_messages"
+    if "measurement" in settings:
+        settings.taken("measurement", f"`measurement: {{const: {name}}}`")
+    tags: Tree = {}
+    fields: Tree = {}
+    has_metadata = settings.flag("include_metadata", default=True)
+    if "include_metadata" in settings:
+        settings.taken(
+            "include_metadata", "tags and fields of `meta(…)`" if has_metadata else "no such tags and fields"
+        )
+    for word in ("stream", "topic", "partition"):
+        key = f"include_{word}_tag"
+        is_tag = settings.flag(key, default=True)
+        if has_metadata and is_tag:
+            tags[word] = f"meta('{word}')"
+        elif has_metadata:
+            kind = "unsigned" if word == "partition" else "string"
+            fields[f"iggy_{word}"] = {"expr": f"meta('{word}')", "type": kind}
+        if key in settings:
+            settings.taken(key, f"the tag `{word}`" if is_tag else f"the field `iggy_{word}`")
+    tags["offset"] = "meta('offset')"
+    fields["message_id"] = {"expr": "to_string(meta('id'))", "type": "string"}
+    if settings.flag("include_checksum", default=True):
+        settings.remark(Verdict.NOT_TAKEN, "include_checksum", "messages have no checksum here")
+        settings.not_needed("include_checksum", because="see the line above")
+    elif "include_checksum" in settings:
+        settings.taken("include_checksum", "no field")
+    has_origin = settings.flag("include_origin_timestamp", default=True)
+    if has_origin:
+        fields["iggy_origin_timestamp"] = {"expr": "meta('origin_timestamp')", "type": "unsigned"}
+    if "include_origin_timestamp" in settings:
+        settings.taken("include_origin_timestamp", "the field `iggy_origin_timestamp`" if has_origin else "no field")
+    return {"measurement": {"const": name}, "tags": tags, "fields": fields}
+
+
+def _sink_draft(stream: Part, settings: Part, point: Tree, options: Options, *, first: bool) -> Draft:
+    name, topics = stream.text("stream"), stream.texts("topics") or stream.texts("topic")
+    schema, stored = stream.text("schema") or "json", (settings.text("payload_format") or "json").lower()
+    payload = _SCHEMAS.get(schema)
+    for key, became in (("stream", "`from.stream`"), ("topics", "`from.topic`"), ("topic", "`from.topic`")):
+        if key in stream:
+            stream.taken(key, became)
+    if payload is None:
+        payload = "raw"
+        stream.approximated("schema", "`from.payload: raw`: see the formats of payloads for one that decodes it")
+    elif "schema" in stream:
+        stream.taken("schema", f"`from.payload: {payload}`")
+    if stored in ("base64", "raw"):
+        payload, key, expression = "raw", "payload_base64", "@"
+    elif stored in ("text", "utf8"):
+        payload, key, expression = "text", "payload_text", "@"
+    else:
+        key, expression = "payload_json", "to_string(@)" if payload == "json" else "@"
+    if first and "payload_format" in settings:
+        told = settings.approximated if key == "payload_json" else settings.taken
+        more = "; members of objects keep their order" if key == "payload_json" else ""
+        told("payload_format", f"the field `{key}` with the whole payload, as there{more}")
+    stream.not_needed("linger_time", because="see `influxdb.linger`")
+    point = {**point, "fields": {**point["fields"], key: {"expr": expression, "type": "string"}}}
+    listed = topics[0] if len(topics) == 1 else topics or [options.topic or "my-topic"]
+    source = {"stream": name or options.stream or "my-stream", "topic": listed, "payload": payload}
+    notes = [
+        "The sink stores the whole payload as one string. To store its members as fields of their own types, write",
+        "them under `fields`; `iggyflux infer SAMPLES` proposes them.",
+    ]
+    comments = {
+        "/points/tags/offset": "as the sink has it: one series a message; without it, `timestamp: {spread: offset}`",
+    }
+    tree = {"iggyflux": 1, "kind": "writer", "from": source, "points": [point]}
+    stem = "-".join([name, *topics[:1]])
+    return Draft(slug(stem), tree, comments, notes, options.samples)
+
+
+# --- influxdb_source ---
+
+
+def convert_source(configuration: Configuration, options: Options) -> Documents:
+    """Return a reader for each stream of the source."""
+    documents = Documents(configuration.report, comments={})
+    for connector in _connectors(configuration.root, "sources"):
+        settings = connector.part("plugin_config")
+        streams = connector.parts("streams")
+        influxdb = _common(connector, settings, documents, streams)
+        put_duration(settings, "poll_interval", influxdb, "poll_interval")
+        put_count(settings, "batch_size", influxdb, "page_size")
+        documents.pipeline.setdefault("influxdb", influxdb)
+        is_sql = influxdb.get("flavor") == "v3"
+        source = _source_query(settings, is_sql=is_sql)
+        if (
+            is_sql is False
+            and "bucket" not in influxdb
+            and (bucket := re.search(r'from\s*\(\s*bucket\s*:\s*"([^"\\]*)"', settings.text("query")))
+        ):
+            influxdb["bucket"] = bucket[1]
+        messages = _source_messages(settings, is_sql=is_sql)
+        cursor: Tree = {}
+        start = settings.text("initial_offset")
+        if start:
+            cursor["start"] = start
+            settings.taken("initial_offset", "`cursor.start`")
+        column = settings.text("cursor_field")
+        if column and column not in ("_time", "time"):
+            cursor["column"] = column
+        if "cursor_field" in settings:
+            settings.taken("cursor_field", "`cursor.column`; the time of a row is `time` by default")
+        for stream in streams:
+            target = {
+                "stream": stream.text("stream") or options.stream or "my-stream",
+                "topic": stream.text("topic") or options.topic or "my-topic",
+            }
+            for key in ("stream", "topic"):
+                if key in stream:
+                    stream.taken(key, f"`to.{key}`")
+            schema = stream.text("schema") or "json"
+            if schema != "json":
+                stream.approximated("schema", "`to.payload: json`: a reader has no such payload")
+            elif "schema" in stream:
+                stream.taken("schema", "`to.payload: json`")
+            stream.not_needed("linger_time", because="a window is sent as soon as it is read")
+            tree: Tree = {"iggyflux": 1, "kind": "reader", "from": dict(source)}
+            tree |= {"cursor": cursor} if cursor else {}
+            tree |= {"messages": messages} if messages else {}
+            tree["to"] = {**target, "payload": "json"}
+            notes = ["Positions begin anew: `cursor.start` says where. Rows are read in windows of time."]
+            row = _row(settings, is_sql=is_sql)
+            found = re.search(r'_measurement\s*==\s*"([^"\\]+)"', settings.text("query"))
+            name = found[1] if found and not is_sql else ""
+            documents.drafts.append(Draft(slug("-".join(target.values())), tree, {}, notes, row=row, measurement=name))
+    return documents
+
+
+def _source_query(settings: Part, *, is_sql: bool) -> Tree:
+    """Return `from` of the reader: the query with our window in the place of their cursor, else a measurement."""
+    query = settings.text("query").strip()
+    made = _sql(query) if is_sql else _flux(query)
+    language = "sql" if is_sql else "flux"
+    if query and made is not None:
+        settings.approximated(
+            "query", f"`from.statement` in {language}: $start and $stop take the place of $cursor, $limit and $offset"
+        )
+        return {"statement": made, "language": language}
+    found = (
+        re.search(r'\bfrom\s+"?([A-Za-z_][\w.-]*)"?', query, re.IGNORECASE)
+        if is_sql
+        else re.search(r'_measurement\s*==\s*"([^"\\]+)"', query)
+    )
+    name = found[1] if found else "my-measurement"
+    became = f"`from: {{measurement: {name}}}` instead: $cursor is where no window fits; write a `statement`"
+    settings.remark(Verdict.NOT_TAKEN, "query", became)
+    settings.not_needed("query", because="see the line above")
+    return {"measurement": name}
+
+
+def _flux(query: str) -> str | None:
+    """Return a query in Flux with the window of a reader; None if $cursor is left somewhere else."""
+    steps = re.split(r"\|>", query)
+    kept = [steps[0].strip()]
+    has_range = False
+    for step in steps[1:]:
+        text = step.strip()
+        if text.startswith("range"):
+            has_range = True
+            kept.append("range(start: $start, stop: $stop)")
+        elif "$limit" in text or (text.startswith("filter") and "$cursor" in text and " and " not in text):
+            continue
+        elif not text.startswith("sort"):
+            kept.append(text)
+    made = " |> ".join(kept)
+    return made if has_range and not re.search(r"\$(?:cursor|limit|offset)", made) else None
+
+
+def _sql(query: str) -> str | None:
+    """Return a query in SQL with the window of a reader; None if $cursor is left somewhere else."""
+    made = re.sub(r"\s+(?:LIMIT|OFFSET)\s+\$(?:limit|offset)\b", "", query.rstrip(";"), flags=re.IGNORECASE)
+    made = " ".join(made.split())
+    made, count = re.subn(r"""\b"?(\w+)"?\s*>=?\s*'\$cursor'""", r"\1 >= $start AND \1 < $stop", made)
+    made = re.sub(r"\s+ORDER\s+BY\s+\w+(?:\s+ASC)?\s*$", "", made, flags=re.IGNORECASE)
+    return made if count == 1 and not re.search(r"\$(?:cursor|limit|offset)", made) else None
+
+
+def _row(settings: Part, *, is_sql: bool) -> Tree:
+    """Return the columns of a row as the query may give it, without the time."""
+    if column := re.sub(r'[\\"]', "", settings.text("payload_column")):
+        return {column: '{"value": 21.5}'}
+    if not is_sql:
+        return {"_field": "value", "_value": 21.5}
+    selected = re.match(r"\s*SELECT\s+(.*?)\s+FROM\s", settings.text("query"), re.IGNORECASE | re.DOTALL)
+    names = [name.strip().strip('"') for name in selected[1].split(",")] if selected else []
+    plain = [name for name in names if re.fullmatch(r"\w+", name) and name != "time"]
+    return dict.fromkeys(plain, 21.5) or {"value": 21.5}
+
+
+def _source_messages(settings: Part, *, is_sql: bool) -> Tree:
+    column, stored = settings.text("payload_column"), (settings.text("payload_format") or "json").lower()
+    if "payload_format" in settings and (stored == "json" or not column):
+        settings.taken("payload_format", "`to.payload: json`")
+    has_metadata = settings.flag("include_metadata", default=True)
+    if column:
+        settings.approximated("payload_column", "the column as the whole payload, in JSON")
+        settings.ignored("include_metadata", because="without effect where `payload_column` is given")
+        if stored != "json":
+            settings.approximated("payload_format", "the payload is a JSON string: a reader sends no plain text")
+        name = re.sub(r'[\\"]', "", column)
+        return {"payload": f'parse_json("{name}")' if stored == "json" else f'"{name}"'}
+    if is_sql:
+        if not has_metadata:
+            settings.approximated("include_metadata", "the payload keeps `time`: write it without")
+        elif "include_metadata" in settings:
+            settings.taken("include_metadata", "the whole row is the payload")
+        return {}
+    if "include_metadata" in settings:
+        settings.approximated("include_metadata", "`row` has all columns")
+    settings.approximated(
+        None,
+        "messages have the members of the source: measurement, field, timestamp, value, row; values have their types",
+    )
+    return {
+        "payload": {
+            "measurement": "meta('measurement')",
+            "field": "_field",
+            "timestamp": "format_time(time, 'rfc3339')",
+            "value": "_value",
+            "row": "@",
+        }
+    }

@@ -1,0 +1,202 @@
+"""mqtt2influxdb's YAML: each of its points becomes a point of one mapping, chosen by the topic of the broker."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from iggyflux.importing import Documents, Options
+from iggyflux.importing.configuration import Configuration, Part
+from iggyflux.importing.draft import Draft, Tree
+from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_text
+from iggyflux.importing.names import literal, member
+from iggyflux.importing.report import Verdict
+from iggyflux.importing.topics import matches_topic, part_of_topic, plain_topic
+
+_PATH: Final = re.compile(r"\$(?:\.[A-Za-z_][\w-]*|\[[0-9]{1,6}\]|\['[^'\\]+'\]|\[\"[^\"\\]+\"\])+")
+_STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[([0-9]+)\]|\['([^']+)'\]|\[\"([^\"]+)\"\]")
+_TYPES: Final = {"float": "float", "int": "integer", "str": "string", "bool": "boolean"}
+_CALLS: Final = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide", ast.Mod: "modulo"}
+MOST_CHARACTERS: Final = 500
+
+
+class _NotExpressed(ValueError):
+    """A value that no expression has; the text says why."""
+
+
+def convert(configuration: Configuration, options: Options) -> Documents:
+    """Return one mapping with all points, and a pipeline to InfluxDB 1.x."""
+    documents = Documents(configuration.report)
+    root = configuration.root
+    documents.pipeline |= {"iggy": dict(IGGY), "influxdb": _influxdb(root.part("influxdb"))}
+    documents.comments["/iggy"] = IGGY_COMMENT
+    if "mqtt" in root:
+        root.taken("mqtt", "nothing to do: how the messages came; send them to Apache Iggy")
+    root.ignored("http", because="iggyflux calls no other service")
+    root.ignored("base64decode", because="write `base64_decode`, `bytes` or `unpack` where the value is used")
+    points = [made for part in root.parts("points") if (made := _point(part, options))]
+    databases = sorted({point["to"]["database"]["const"] for point in points if "to" in point})
+    if databases:
+        documents.pipeline["influxdb"]["buckets"] = databases
+    if not points:
+        return documents
+    first = root.parts("points")[0]
+    source = f"`from: {{stream: {options.stream or 'my-stream'}, topic: {options.topic or 'my-topic'}}}`"
+    first.remark(Verdict.APPROXIMATED, "points.topic", f"{source}: write the names of Iggy, or give --topic")
+    header = f"the messages need a header `{options.topic_header}` with the topic of the broker"
+    first.remark(Verdict.APPROXIMATED, "points.topic", header)
+    clock = "points have the time at which Iggy stored the message; there the client's clock, in seconds"
+    first.remark(Verdict.APPROXIMATED, "time", clock)
+    tree: Tree = {
+        "iggyflux": 1,
+        "kind": "writer",
+        "from": {"stream": options.stream or "my-stream", "topic": options.topic or "my-topic", "payload": "json"},
+        "points": points,
+    }
+    headers = {options.topic_header: plain_topic(first.text("topic"))}
+    documents.drafts.append(Draft("mqtt", tree, samples=options.samples, headers=headers))
+    return documents
+
+
+def _influxdb(part: Part) -> Tree:
+    section: Tree = {"flavor": "v1", "create": True}
+    host, port = part.text("host"), part.text("port") or "8086"
+    if re.fullmatch(r"[A-Za-z0-9.-]+", host) and port.isdigit():
+        section["url"] = f"{'https' if part.flag('ssl') else 'http'}://{host}:{port}"
+        for key in ("host", "port", "ssl"):
+            if key in part:
+                part.taken(key, "`influxdb.url`")
+    put_text(part, "database", section, "database")
+    put_text(part, "username", section, "username")
+    password = part.secret("password", "INFLUX_PASSWORD", "influxdb.password")
+    if password:
+        section["password"] = password
+    return section
+
+
+def _point(part: Part, options: Options) -> Tree | None:
+    topic = part.text("topic")
+    point: Tree = {"measurement": "", "tags": {}, "fields": {}}
+    if topic and topic != "#":
+        point["where"] = matches_topic(topic, options.topic_header)
+    if "topic" in part:
+        part.taken("topic", "`where`" if "where" in point else "every message")
+    name = part.text("measurement")
+    measurement = _value(part, "measurement", options)
+    if measurement is None:
+        part.not_taken(None, "its measurement cannot be expressed")
+        return None
+    point["measurement"] = {"const": name} if "const" in measurement else f"to_string({measurement['expr']})"
+    part.taken("measurement", "`measurement`")
+    tags = part.part("tags")
+    for key in tags.tree:
+        made = _value(tags, key, options)
+        if made is not None:
+            point["tags"][key] = made if "const" in made else made["expr"]
+            tags.taken(key, f"the tag `{key}`")
+    _fields(part, point, options)
+    if database := part.text("database"):
+        point["to"] = {"database": {"const": database}}
+        part.taken("database", "`to.database` of the point")
+    part.ignored("httpcontent", because="iggyflux calls no other service")
+    if not point["fields"]:
+        part.not_taken(None, "it has no fields that can be expressed")
+        return None
+    return {"measurement": point["measurement"], **{key: value for key, value in point.items() if key != "measurement"}}
+
+
+def _fields(part: Part, point: Tree, options: Options) -> None:
+    if isinstance(part.tree.get("fields"), str):
+        made = _value(part, "fields", options)
+        if made is not None and "expr" in made:
+            point["fields"]["*"] = {"expr": made["expr"], "type": "payload"}
+            part.taken("fields", 'all members: `fields: {"*": …}`')
+        return
+    fields = part.part("fields")
+    for key, given in fields.tree.items():
+        if isinstance(given, dict):
+            inner = fields.part(key)
+            made = _value(inner, "value", options)
+            of_type = inner.text("type")
+            if made is None:
+                continue
+            inner.taken("value", f"the field `{key}`")
+            typed = {"expr": made.get("expr") or literal(made["const"])}
+            point["fields"][key] = typed | (
+                {"type": _TYPES[of_type], "cast": True} if of_type in _TYPES else {"type": "payload"}
+            )
+            if of_type:
+                told = inner.taken if of_type in _TYPES else inner.not_taken
+                told("type", f"`type: {_TYPES.get(of_type, 'payload')}`, with `cast`")
+            continue
+        made = _value(fields, key, options)
+        if made is not None:
+            point["fields"][key] = {**made, "type": "string" if "const" in made else "payload"}
+            fields.taken(key, f"the field `{key}`")
+
+
+def _value(part: Part, key: str, options: Options) -> Tree | None:
+    """Return a value as an expression or a constant; None if it is reported as not taken."""
+    text = part.text(key)
+    if not text:
+        part.not_taken(key, "it has no value")
+        return None
+    try:
+        if text.startswith("="):
+            return {"expr": _calculated(text[1:], options)}
+        if "$." in text:
+            return {"expr": _path(text.strip(), options)}
+    except _NotExpressed as error:
+        part.not_taken(key, f"no expression for {error}")
+        return None
+    return {"const": text}
+
+
+def _path(text: str, options: Options) -> str:
+    """Return the expression of a JSONPath on their message: topic, payload, timestamp or qos."""
+    if not _PATH.fullmatch(text):
+        raise _NotExpressed("this JSONPath")
+    steps: Sequence[tuple[str, str]] = [
+        (name or quoted or double, index) for name, index, quoted, double in _STEP.findall(text[1:])
+    ]
+    (first, _), *rest = steps
+    if first == "topic" and len(rest) == 1 and rest[0][1]:
+        return part_of_topic(rest[0][1], options.topic_header)
+    if first != "payload":
+        raise _NotExpressed(f"$.{first} as a value")
+    made = ""
+    for name, index in rest:
+        made += f"[{index}]" if index else f".{member(name)}"
+    return made.removeprefix(".") or "@"
+
+
+def _calculated(text: str, options: Options) -> str:
+    """Return an arithmetic expression with JSONPaths as calls of functions."""
+    paths: list[str] = []
+
+    def put(match: re.Match[str]) -> str:
+        paths.append(_path(match[0], options))
+        return f" v{len(paths) - 1} "
+
+    source = _PATH.sub(put, text).replace("^", "**").strip()
+    if len(source) > MOST_CHARACTERS or "$" in source:
+        raise _NotExpressed("this calculation")
+    try:
+        tree: Any = ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise _NotExpressed("this calculation") from error
+    return _call(tree, paths)
+
+
+def _call(node: Any, paths: Sequence[str]) -> str:
+    if isinstance(node, ast.BinOp) and type(node.op) in _CALLS:
+        return f"{_CALLS[type(node.op)]}({_call(node.left, paths)}, {_call(node.right, paths)})"
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return f"subtract(`0`, {_call(node.operand, paths)})"
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return literal(node.value)
+    if isinstance(node, ast.Name) and re.fullmatch(r"v[0-9]+", node.id) and int(node.id[1:]) < len(paths):
+        return paths[int(node.id[1:])]
+    raise _NotExpressed("a function or an operator in a calculation")

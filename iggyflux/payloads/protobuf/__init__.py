@@ -1,0 +1,171 @@
+"""protobuf: messages of one type, which a descriptor or a .proto file declares; the file is read with the document.
+
+What the schema does not declare is ignored, with `strict` it fails.  A payload of which the schema declares nothing
+always fails, since nearly any bytes are a message of unknown fields.  Bytes become base64, a Timestamp RFC 3339 text,
+a Duration its nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from iggyflux.errors import DecodeError
+from iggyflux.payloads.format import (
+    MAX_PAYLOAD_BYTES,
+    Format,
+    OptionError,
+    Options,
+    ReadFile,
+    check_size,
+    not_encodable,
+)
+from iggyflux.reads import Reads
+from iggyflux.records import JSON
+
+if TYPE_CHECKING:
+    from iggyflux.payloads.protobuf.schema import Schema
+
+BAD_FRAME: Final = "IFX440"
+NO_LIBRARY: Final = "IFX177"
+COMPILED: Final = "compiled"
+"""The key of what `bind` made of the options."""
+
+
+def check(options: Options) -> None:
+    """Raise OptionError unless there is one file of the schema."""
+    if ("descriptor" in options) == ("proto" in options):
+        raise OptionError("expected `descriptor` or `proto`, one of them", "proto" if "proto" in options else None)
+
+
+def bind(options: Options, read: ReadFile) -> Options:
+    """Return the options with the schema of the file that they name; raise OptionError."""
+    if not isinstance(options.get("message"), str):
+        return options  # the schema of documents requires it
+    if not _has_library():
+        raise OptionError("protobuf payloads need a package", code=NO_LIBRARY, hint="pip install 'iggyflux[protobuf]'")
+    from iggyflux.payloads.protobuf import protoc, schema
+
+    if "proto" in options:
+        content = protoc.descriptors_of(str(options["proto"]), read)
+    else:
+        content = read(str(options["descriptor"]), "descriptor")
+    if content is None:
+        return options
+    found = schema.schema_of(
+        content,
+        options["message"],
+        file_option="proto" if "proto" in options else "descriptor",
+        json_names=options.get("names", "json") == "json",
+        enum_names=options.get("enums", "name") == "name",
+        defaults=options.get("defaults", True) is True,
+    )
+    return {**options, COMPILED: found}
+
+
+def _has_library() -> bool:
+    try:
+        return find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def decode(
+    payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False, *, non_finite: bool = False
+) -> JSON:
+    """Return the message, or under `framing: delimited` the list of messages."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        check_size(payload)
+    schema: Schema = options[COMPILED]
+    framing = options.get("framing")
+    if framing is None or framing == "none":
+        return schema.converter(reads, strict, non_finite)(payload, [MAX_VALUES])
+    if framing == "confluent":
+        return schema.converter(reads, strict, non_finite)(payload[_header(payload) :], [MAX_VALUES])
+    rows = Reads.WHOLE if reads is None or reads.whole else reads.items
+    convert = schema.converter(rows or Reads.BARE, strict, non_finite)
+    budget = [MAX_VALUES]
+    found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
+    return [] if rows is None else found
+
+
+MAX_VALUES: Final = 10_000_000
+"""The values of one payload: an empty message of two bytes may become an object of a hundred members."""
+
+
+def _varint(payload: bytes, at: int) -> tuple[int, int]:
+    """Return the number at index `at`, of at most 64 bits, and where it ends."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if at >= len(payload):
+            break
+        byte = payload[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    raise DecodeError(BAD_FRAME, f"a length or an index is cut off or too long (byte {at})")
+
+
+def _parts(payload: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(payload):
+        length, start = _varint(payload, at)
+        at = start + length
+        if at > len(payload):
+            left = len(payload) - start
+            raise DecodeError(
+                BAD_FRAME, f"a message of {length} bytes is announced, and {left} are left (byte {start})"
+            )
+        yield payload[start:at]
+
+
+_ID_BYTES: Final = 5
+_MOST_INDEXES: Final = 100  # messages are not declared in each other deeper
+
+
+def _header(payload: bytes) -> int:
+    """Return the length of the header that Confluent's serializers write: 0, an id of four bytes, indexes of a type."""
+    if len(payload) <= _ID_BYTES or payload[0] != 0:
+        raise DecodeError(BAD_FRAME, "the payload does not begin with a zero byte, a schema id and message indexes")
+    count, at = _varint(payload, _ID_BYTES)
+    if count & 1 or count >> 1 > _MOST_INDEXES:  # a ZigZag number
+        raise DecodeError(BAD_FRAME, "the number of message indexes is not plausible")
+    for _ in range(count >> 1):
+        _, at = _varint(payload, at)
+    return at
+
+
+def _as_varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])
+
+
+def encode(value: JSON, options: Options) -> bytes:
+    """Return `value` as a message, or a list as messages under `framing: delimited`.
+
+    The schema id of a Confluent header is 0.  Raise RecordError for what the type cannot hold.
+    """
+    from iggyflux.payloads.protobuf.writing import encoded
+
+    schema: Schema = options[COMPILED]
+    framing = options.get("framing", "none")
+    if framing == "delimited":
+        if not isinstance(value, list):
+            raise not_encodable("protobuf with `framing: delimited`", "a list", value)
+        parts = [encoded(schema, each) for each in value]
+        return b"".join(_as_varint(len(part)) + part for part in parts)
+    message = encoded(schema, value)
+    if framing == "none":
+        return message
+    indexes = schema.indexes()
+    numbers = [len(indexes), *indexes] if indexes != [0] else [0]
+    return bytes(_ID_BYTES) + b"".join(_as_varint(2 * number) for number in numbers) + message
+
+
+FORMAT = Format(decode, encode, binary=True, decode_non_finite=partial(decode, non_finite=True), check=check, bind=bind)

@@ -1,0 +1,344 @@
+"""`iggyflux import`: what becomes of configurations of other tools.  Each folder of cases/importing is one.
+
+In a folder: the configuration, named like its format; perhaps `samples`, one payload; perhaps `expected.lp`, the lines
+that the other tool writes of it (made by running Telegraf); and what comes out, which `--update-cases` rewrites.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shell import iggyflux
+
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.inference.write import toml_value
+from iggyflux.documents import join_pointer, read_document
+from iggyflux.errors import DocumentError, PipelineError
+from iggyflux.importing import FORMATS, Imported, Options, convert
+from iggyflux.importing.telegraf.formats import PARSERS
+from iggyflux.importing.telegraf.outputs import FLAVORS
+from iggyflux.importing.telegraf.processors import PROCESSORS
+from iggyflux.lineprotocol import Point, parse_lines
+from iggyflux.mapping import load_mapping, parse_mapping
+from iggyflux.pipeline import load_pipeline, parse_pipeline
+from iggyflux.records import Message
+
+CASES = Path(__file__).parent / "cases" / "importing"
+FOLDERS = sorted(path for path in CASES.iterdir() if path.is_dir())
+EVERYTHING = {
+    "INFLUX_TOKEN": "x",
+    "INFLUX_PASSWORD": "x",
+    "INFLUX_PASSWORD_2": "x",
+    "INFLUX_USERNAME": "x",
+    "INFLUX_HEADER_X_TENANT": "x",
+}
+OTHERS = {"SHIFT_NAME": "late", "FARM_TOKEN": "x"}
+
+
+def configuration(folder: Path) -> tuple[str, Path]:
+    """The format and the file of a case."""
+    (file,) = (path for path in folder.iterdir() if path.stem in FORMATS and not path.name.startswith("written"))
+    return file.stem, file
+
+
+def samples(folder: Path) -> list[Message]:
+    file = folder / "samples"
+    return [Message(file.read_bytes(), "my-stream", "my-topic", timestamp_us=1_000_000)] if file.exists() else []
+
+
+def converted(folder: Path) -> Imported:
+    form, file = configuration(folder)
+    return convert(form, file.read_bytes(), file=file.name, options=Options(samples=samples(folder)))
+
+
+by_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+
+
+@by_folder
+def test_a_configuration_becomes_these_documents(folder: Path, update_cases: bool) -> None:
+    """The documents and the report are those of the case."""
+    made = converted(folder)
+    _, file = configuration(folder)
+    actual = {"report.txt": "\n".join(made.report.text(file.name)) + "\n"} | made.files
+    written = folder / "written"
+    if update_cases:
+        written.mkdir(exist_ok=True)
+        for old in written.iterdir():
+            old.unlink()
+        for name, text in actual.items():
+            (written / name).write_text(text, "utf-8")
+
+    assert {path.name: path.read_text("utf-8") for path in written.iterdir()} == actual
+
+
+@by_folder
+def test_the_documents_validate_and_their_examples_pass(folder: Path) -> None:
+    """`iggyflux validate` and `test` find no problem in what is written."""
+    written = folder / "written"
+    pipeline = load_pipeline(written / "pipeline.yaml", environ=EVERYTHING | OTHERS)
+    mappings = [path for path in written.glob("*.yaml") if path.name != "pipeline.yaml"]
+
+    assert {route.mapping.name for route in pipeline.routes} == {path.name for path in mappings}
+    for path in mappings:
+        mapping = load_mapping(path)
+        assert mapping.examples
+        assert [result.differences for result in run_examples(mapping) if not result.passed] == []
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if (f / "expected.lp").exists()], ids=lambda path: path.name)
+def test_the_mapping_writes_what_the_other_tool_writes(folder: Path) -> None:
+    """The lines are equal, but for the time where the other tool takes its own clock."""
+    wanted = parse_lines((folder / "expected.lp").read_bytes())
+    made = []
+    for name, text in converted(folder).files.items():
+        if name != "pipeline.yaml":
+            rendered = parse_mapping(text, format="yaml", name="m").plan().render(samples(folder))
+            assert rendered.failures == []
+            made += parse_lines("\n".join(rendered.lines))
+    has_time = "timestamp: {expr" in "".join(converted(folder).files.values())
+
+    assert Counter(plain(each, has_time) for each in made) == Counter(plain(each, has_time) for each in wanted)
+
+
+def plain(point: Point, has_time: bool) -> str:
+    """A point without the nanoseconds below a microsecond, which `spread` adds, and without a time of the clock."""
+    time = (point.timestamp_ns or 0) // 1000 * 1000
+    return Point(point.measurement, point.tags, point.fields, time if has_time else 0).encode()
+
+
+def leaves(tree: Any, pointer: str = "") -> Iterator[str]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from leaves(value, join_pointer(pointer, key))
+    elif isinstance(tree, list) and any(isinstance(each, dict | list) for each in tree):
+        for number, value in enumerate(tree):
+            yield from leaves(value, join_pointer(pointer, number))
+    else:
+        yield pointer
+
+
+TOML_FOLDERS = [folder for folder in FOLDERS if configuration(folder)[1].suffix == ".toml"]
+
+
+@pytest.mark.parametrize("folder", TOML_FOLDERS, ids=lambda path: path.name)
+def test_each_setting_has_a_line_in_the_report(folder: Path) -> None:
+    """Each leaf of the configuration is named, or something around it is."""
+    named = {line.construct for line in converted(folder).report.lines}
+    tree = tomllib.loads(configuration(folder)[1].read_text("utf-8"))
+    for pointer in leaves(tree):
+        words = [word for word in pointer.split("/")[1:] if not word.isdigit()]
+
+        assert any(".".join(words[:count]) in named for count in range(1, len(words) + 1)), pointer
+
+
+@by_folder
+def test_no_secret_is_copied(folder: Path) -> None:
+    """What is a secret in the configuration is neither in a document nor in the report."""
+    _, file = configuration(folder)
+    canaries = re.findall(r"canary[a-z-]*", file.read_text("utf-8"))
+    made = converted(folder)
+    shown = "\n".join([*made.files.values(), *made.report.text(file.name)])
+
+    assert [canary for canary in canaries if canary in shown] == []
+
+
+@by_folder
+@pytest.mark.parametrize("damage", ["=", "\n[[[", '\nx = "', "\n\x00"])
+def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Path) -> None:
+    """Its problem has the place, and nothing that may be a secret."""
+    form, file = configuration(folder)
+    text = file.read_text("utf-8")
+    for match in re.finditer("canary[a-z-]*", text):
+        broken = tmp_path / file.name
+        broken.write_text(text[: match.end()] + damage + text[match.end() :], "utf-8")
+        outcome = iggyflux("import", form, broken, "-o", tmp_path / "out", "--force")
+
+        assert match[0] not in outcome.out + outcome.err
+
+
+# --- hostile files ---
+
+
+def is_tree(folder: Path) -> bool:
+    return FORMATS[configuration(folder)[0]].form != "text"
+
+
+NAMES = st.sampled_from(
+    ["", "a", "time", "_field", "a.b", "a b", "\\", "'", '"', "`", "${X}", "$X", "é\u202e", "*", "#", "x" * 300]
+)
+ODD = st.one_of(
+    NAMES,
+    st.integers(-(2**70), 2**70),
+    st.booleans(),
+    st.lists(NAMES, max_size=3),
+    st.just({}),
+    st.dictionaries(NAMES.filter(bool), NAMES, max_size=2),
+    st.sampled_from(
+        [
+            "#.a.#",
+            "a.#(b==1)#",
+            "@this",
+            "a.*",
+            "{a,b}",
+            "//x",
+            "../..",
+            "%{WORD:a",
+            "2006",
+            "+/#/_",
+            "(",
+            "[[",
+            "99999d",
+        ]
+    ),
+)
+
+
+def changed(data: st.DataObject, tree: Any) -> Any:
+    """A configuration with some values replaced, some keys renamed and some left out."""
+    if isinstance(tree, dict):
+        made = {}
+        for key, value in tree.items():
+            match data.draw(st.integers(0, 24)):
+                case 0:
+                    continue
+                case 1:
+                    made[data.draw(NAMES)] = value
+                case 2:
+                    made[key] = data.draw(ODD)
+                case _:
+                    made[key] = changed(data, value)
+        return made
+    if isinstance(tree, list):
+        return [changed(data, each) for each in tree]
+    return data.draw(ODD) if data.draw(st.integers(0, 9)) == 0 else tree
+
+
+def as_toml(tree: dict[str, Any]) -> str:
+    return "".join(f"{toml_value(str(key))} = {toml_value(value)}\n" for key, value in tree.items())
+
+
+@settings(max_examples=300)
+@given(folder=st.sampled_from([folder for folder in FOLDERS if is_tree(folder)]), data=st.data())
+def test_any_configuration_gives_valid_documents_or_a_problem(folder: Path, data: st.DataObject) -> None:
+    """Whatever a file has, there is no other exception, and what is written validates."""
+    form, file = configuration(folder)
+    if file.suffix == ".toml":
+        text = as_toml(changed(data, tomllib.loads(file.read_text("utf-8"))))
+    else:
+        text = json.dumps(changed(data, read_document(file.read_text("utf-8")).tree))
+    check(form, text, samples(folder))
+
+
+PIECES = st.sampled_from(
+    [
+        "INSERT",
+        "INTO",
+        "SELECT",
+        "FROM",
+        "*",
+        ",",
+        "(",
+        ")",
+        "=",
+        ";",
+        "`",
+        "'",
+        "\n",
+        "WITHTAG",
+        "AS",
+        "é",
+        ".",
+        "{",
+        "\\",
+    ]
+)
+
+
+@settings(max_examples=90)
+@given(folder=st.sampled_from([folder for folder in FOLDERS if not is_tree(folder)]), data=st.data())
+def test_any_text_gives_valid_documents_or_a_problem(folder: Path, data: st.DataObject) -> None:
+    """Whatever a file has, there is no other exception, and what is written validates."""
+    form, file = configuration(folder)
+    text = file.read_text("utf-8")
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(PIECES | NAMES) + text[at + data.draw(st.integers(0, 12)) :]
+    check(form, text, samples(folder))
+
+
+def problems_of(pipeline: str) -> set[str]:
+    try:
+        parse_pipeline(pipeline, format="yaml", environ={})
+    except PipelineError as error:
+        return {problem.code for problem in error.problems}
+    return set()
+
+
+def check(form: str, text: str, messages: list[Message]) -> None:
+    try:
+        made = convert(form, text, file="x", options=Options(samples=messages))
+    except DocumentError:
+        return
+    for name, written in made.files.items():
+        if name != "pipeline.yaml":
+            mapping = parse_mapping(written, format="yaml", name="m")
+            assert [each.differences for each in run_examples(mapping) if not each.passed] == []
+    if "pipeline.yaml" in made.files:
+        # Its mappings are in no folder here, and its variables are not set.
+        assert problems_of(made.files["pipeline.yaml"]) <= {"IFX802", "IFX808"}
+    assert bool(made.files) == ("pipeline.yaml" in made.files)
+
+
+def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
+    """`--strict` exits with 1 for a report with a line that is not `taken`; the documents are written all the same."""
+    folder = CASES / "iggy-sink"
+    form, file = configuration(folder)
+    exact = tmp_path / "exact.toml"
+    exact.write_text(
+        '[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\ninclude_checksum = false\n'
+    )
+
+    assert iggyflux("import", form, file, "-o", tmp_path / "a", "--strict").code == 1
+    assert iggyflux("import", form, file, "-o", tmp_path / "b").code == 0
+    assert iggyflux("import", form, exact, "-o", tmp_path / "c", "--strict").code == 0
+    assert (tmp_path / "a" / "pipeline.yaml").exists()
+
+
+def test_existing_files_are_kept(tmp_path: Path) -> None:
+    """No file is replaced unasked, and none is written then."""
+    form, file = configuration(CASES / "iggy-sink")
+    (tmp_path / "pipeline.yaml").write_text("mine")
+    outcome = iggyflux("import", form, file, "-o", tmp_path)
+
+    assert outcome.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline.yaml"]
+    assert iggyflux("import", form, file, "-o", tmp_path, "--force").code == 0
+
+
+def test_a_file_of_another_tool_is_a_problem(tmp_path: Path) -> None:
+    """A configuration of which nothing can be used says so, after the report."""
+    file = tmp_path / "x.toml"
+    file.write_text('[package]\nname = "x"\n')
+    outcome = iggyflux("import", "telegraf", file, "-o", tmp_path / "out")
+
+    assert outcome.code == 1
+    assert "IFX190" in outcome.err
+    assert "package.name" in outcome.out
+    assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["x.toml"]'
+
+
+def test_the_page_names_every_construct() -> None:
+    """Each format, format of payloads, processor and output that is converted has its row on the page."""
+    page = (Path(__file__).parent.parent / "docs" / "importing.md").read_text("utf-8")
+
+    missing = [name for name in (*FORMATS, *PARSERS, *PROCESSORS, *FLAVORS) if f"`{name}`" not in page]
+    assert missing == []

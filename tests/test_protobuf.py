@@ -1,0 +1,620 @@
+"""Protobuf payloads: what the wire says against what is read, hostile bytes, framing, and the files of documents."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iggyflux import MappingError, Message, load_mapping, parse_mapping
+from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.generate import generate_messages
+from iggyflux.authoring.inference import Declared, Wishes, infer
+from iggyflux.authoring.samples import SampleError
+from iggyflux.errors import DecodeError, DocumentError, RecordError
+from iggyflux.payloads import FORMATS, MAX_DEPTH, OptionError, protobuf
+from iggyflux.payloads.binary import is_plain
+from iggyflux.payloads.protobuf import bounds
+from iggyflux.reads import Reads
+from tests.protobuf_payloads import (
+    DESCRIPTORS,
+    DESCRIPTORS2,
+    PROTO,
+    compiled,
+    firings,
+    options,
+    set_descriptors,
+    struct_fields,
+    tagged,
+    varint,
+)
+
+OPTIONS = options()
+FORM = FORMATS["protobuf"]
+
+
+def decode(
+    payload: bytes, chosen: dict[str, Any] = OPTIONS, reads: Reads | None = None, *, strict: bool = False
+) -> Any:
+    return FORM.decode(payload, chosen, reads, strict)
+
+
+def refusal(payload: bytes, chosen: dict[str, Any] = OPTIONS, reads: Reads | None = None, **more: Any) -> DecodeError:
+    with pytest.raises(DecodeError) as refused:
+        decode(payload, chosen, reads, **more)
+    return refused.value
+
+
+def typed(value: Any) -> Any:
+    """Return a value in which 1, 1.0 and True differ, and -0.0 and 0.0."""
+    if isinstance(value, dict):
+        return {key: typed(member) for key, member in value.items()}
+    return [typed(each) for each in value] if isinstance(value, list) else repr(value)
+
+
+# --- values ---
+
+
+@settings(max_examples=250)
+@given(firings())
+def test_a_message_has_the_value_that_was_written(drawn: tuple[bytes, Any]) -> None:
+    """Integers of 64 bits exactly, floats by their bits, and everything else by the rules of the page."""
+    payload, value = drawn
+
+    if value and not payload_is_unknown(payload):
+        assert typed(decode(payload)) == typed(value)
+
+
+def payload_is_unknown(payload: bytes) -> bool:
+    try:
+        decode(payload)
+    except DecodeError as refused:
+        return refused.code == "IFX442"
+    return False
+
+
+@settings(max_examples=150)
+@given(firings(unknown=False))
+def test_a_value_is_encoded_as_a_message_with_that_value(drawn: tuple[bytes, Any]) -> None:
+    value = decode(drawn[0], options(defaults=False))
+
+    for chosen in (OPTIONS, options(framing="confluent")):
+        assert typed(decode(FORM.encode(value, chosen), chosen)) == typed(decode(drawn[0]))
+
+
+names = st.sampled_from(
+    ["aInt64", "aDouble", "phase", "probes", "byName", "byNumber", "extra", "other", "inner", "at", "mainProbe"]
+)
+wanted_parts = st.recursive(
+    st.sampled_from([Reads.WHOLE, Reads.BARE]),
+    lambda inner: st.builds(
+        lambda keys, items: Reads(keys=keys, items=items),
+        st.dictionaries(names | st.sampled_from(["label", "reading", "", "0", "@type", "value"]), inner, max_size=3),
+        st.none() | inner,
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=250)
+@given(firings(unknown=False), wanted_parts)
+def test_only_what_is_read_is_converted(drawn: tuple[bytes, Any], wanted: Reads) -> None:
+    assert typed(decode(drawn[0], reads=wanted)) == typed(wanted.prune(drawn[1]))
+
+
+def test_without_defaults_only_what_is_set_is_there() -> None:
+    chosen = options(defaults=False)
+
+    assert decode(b"", chosen) == {}
+    assert decode(tagged(17, 0, b"\0") + tagged(22, 2, b""), chosen) == {"maybeInt": 0, "mainProbe": {}}
+    assert repr(decode(tagged(12, 1, struct.pack("<d", -0.0)), chosen)) == "{'aDouble': -0.0}"
+    assert decode(tagged(24, 2, b"\0\1") + tagged(13, 0, b"\1"), chosen) == {"lambda": True, "counts": [0, -1]}
+
+
+def test_a_map_has_its_keys_in_order() -> None:
+    """The library's order differs from process to process, and what is rendered must not."""
+    keys = [f"k{number}" for number in range(40)]
+    payload = b"".join(tagged(28, 2, tagged(1, 2, key.encode())) for key in reversed(keys))
+    flags = tagged(30, 2, tagged(1, 0, b"\1")) + tagged(30, 2, tagged(1, 0, b"\0"))
+
+    assert list(decode(payload)["byName"]) == sorted(keys)
+    assert list(decode(flags)["byFlag"]) == ["false", "true"]
+    assert list(decode(tagged(33, 2, struct_fields(dict.fromkeys(reversed(keys)))))["extra"]) == sorted(keys)
+
+
+def test_names_and_enums_are_as_the_document_says() -> None:
+    payload = tagged(16, 0, b"\1") + tagged(3, 0, b"\5") + tagged(26, 2, b"\0\1")
+    chosen = options(names="proto", enums="number")
+
+    assert {"phase": "HEATING", "aUint32": 5, "phases": ["COLD", "HEATING"]}.items() <= decode(payload).items()
+    assert {"phase": 1, "a_uint32": 5, "phases": [0, 1]}.items() <= decode(payload, chosen).items()
+    assert decode(FORM.encode({"a_uint32": 5, "phase": "FIRING"}, chosen), chosen)["phase"] == 1
+
+
+def test_a_schema_of_proto2_has_defaults_groups_and_closed_enums() -> None:
+    chosen = options(DESCRIPTORS2, "old.Sample")
+    payload = tagged(3, 2, b"x") + tagged(4, 3, tagged(1, 0, b"\x05")) + tagged(4, 4, b"") + tagged(5, 0, b"\x09")
+
+    assert decode(payload, chosen) == {"level": 7, "must": "x", "row": [{"cell": -3}]}
+    assert decode(tagged(5, 0, b"\4"), options(DESCRIPTORS2, "old.Sample", defaults=False)) == {"kind": "SOME"}
+    with pytest.raises(RecordError, match="must"):
+        FORM.encode({"level": 1}, chosen)
+    assert refusal(tagged(2, 2, b"\xff") + tagged(3, 2, b"x"), chosen).code == "IFX402"
+    assert decode(tagged(2, 2, b"\xff") + tagged(3, 2, b"x"), chosen, Reads(keys={"must": Reads.WHOLE})) == {
+        "must": "x"
+    }
+
+
+def test_nan_fails_where_it_is_read_and_may_be_kept() -> None:
+    nan, inf = struct.pack("<d", float("nan")), struct.pack("<d", float("inf"))
+    entry = tagged(28, 2, tagged(1, 2, b"k") + tagged(2, 1, nan))
+    payloads = [
+        (tagged(12, 1, inf), "aDouble"),
+        (tagged(11, 5, struct.pack("<f", float("-inf"))), "aFloat"),
+        (tagged(25, 1, nan), "curve"),
+        (entry, "byName"),
+        (tagged(34, 2, tagged(1, 1, nan)), "wrapped"),
+        (tagged(23, 2, tagged(3, 1, nan)), "probes"),
+        (tagged(33, 2, tagged(1, 2, tagged(1, 2, b"n") + tagged(2, 2, tagged(2, 1, nan)))), "extra"),
+    ]
+    for payload, name in payloads:
+        for chosen in (OPTIONS, options(defaults=False)):
+            assert refusal(payload, chosen).code == "IFX406"
+            assert refusal(payload, chosen, Reads(keys={name: Reads.WHOLE})).code == "IFX406"
+            assert decode(payload, chosen, Reads(keys={"inner": Reads.WHOLE})) == {}
+            kept = FORM.decode_non_finite(payload, chosen, None, False)  # type: ignore[misc]
+            assert "nan" in repr(kept) or "inf" in repr(kept)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"aInt32": 2**31},
+        {"aInt32": 1.0},
+        {"aInt32": True},
+        {"aUint64": -1},
+        {"aUint64": 2**64},
+        {"aFloat": 1e39},
+        {"aDouble": float("nan")},
+        {"aDouble": "1"},
+        {"lambda": 1},
+        {"HasField": 1},
+        {"HasField": "\ud800"},
+        {"rawBytes": "?"},
+        {"phase": "WARM"},
+        {"phase": 2**31},
+        {"unknown": 1},
+        {"probes": {}},
+        {"probes": [None]},
+        {"mainProbe": 1},
+        {"byName": []},
+        {"byNumber": {"01": {}}},
+        {"byNumber": {"x": {}}},
+        {"byFlag": {"1": "x"}},
+        {"at": "yesterday"},
+        {"at": 1},
+        {"took": "1s"},
+        {"extra": {"a": 2**60 + 1}},
+        {"extra": [1]},
+        {"other": {"value": ""}},
+        {"other": 1},
+        [],
+        None,
+    ],
+)
+def test_a_value_that_the_type_cannot_hold_is_rejected(value: Any) -> None:
+    with pytest.raises(RecordError) as refused:
+        FORM.encode(value, OPTIONS)
+
+    assert refused.value.code == "IFX420"
+
+
+# --- hostile bytes ---
+
+
+def assert_decodes_or_refuses(payload: bytes, options: dict[str, Any], reads: Reads | None, strict: bool) -> None:
+    reason, value = "", None
+    try:
+        value = decode(payload, options, reads, strict=strict)
+    except DecodeError as refused:
+        reason = refused.reason
+    assert len(reason) < 300
+    assert is_plain(value)
+
+
+@settings(max_examples=400)
+@given(firings(), st.data())
+def test_mutated_messages_give_a_plain_value_or_a_decode_error(drawn: tuple[bytes, Any], data: st.DataObject) -> None:
+    payload = drawn[0]
+    place, removed = data.draw(st.integers(0, len(payload))), data.draw(st.integers(0, 3))
+    mutated = payload[:place] + data.draw(st.binary(max_size=3)) + payload[place + removed :]
+    framing = data.draw(st.sampled_from(["none", "delimited", "confluent"]))
+    lead = {"none": b"", "delimited": varint(len(mutated)), "confluent": b"\0\0\0\0\7\2\0"}[framing]
+    chosen = options(framing=framing, defaults=data.draw(st.booleans()))
+
+    for payload in (lead + mutated, mutated):
+        for reads in (None, data.draw(wanted_parts)):
+            assert_decodes_or_refuses(payload, chosen, reads, data.draw(st.booleans()))
+
+
+def nested(number: int, depth: int, innermost: bytes = b"") -> bytes:
+    content = innermost
+    for _ in range(depth):
+        content = tagged(number, 2, content)
+    return content
+
+
+def test_a_message_that_is_nested_too_deeply_is_rejected() -> None:
+    any_of_any = b""
+    for _ in range(20):
+        any_of_any = tagged(1, 2, b"x/google.protobuf.Any") + tagged(2, 2, any_of_any)
+
+    assert refusal(nested(36, 5000)).code in ("IFX403", "IFX404")
+    assert refusal(tagged(35, 2, any_of_any)).code == "IFX403"
+    value = decode(nested(36, 90, tagged(1, 0, b"\3")))
+    for _ in range(90):
+        value = value["inner"]
+    assert value["aInt32"] == 3
+
+
+def test_values_are_nested_at_most_as_deep_as_those_of_other_formats() -> None:
+    """A list and an object are two levels for one of the wire."""
+    tree = compiled(b'syntax = "proto3"; package t; message N { repeated N in = 1; }')
+    chosen = options(tree, "t.N")
+
+    assert refusal(nested(1, 80), chosen).code == "IFX403"
+    assert decode(nested(1, MAX_DEPTH // 2 - 1), chosen)
+
+
+def test_a_payload_of_many_values_is_rejected_before_they_are_made() -> None:
+    """Two bytes of the wire may be an object with all members of a type."""
+    payload = tagged(23, 2, b"") * 200_000  # too small for a look at the wire
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protobuf, "MAX_VALUES", 500_000)
+        assert refusal(payload).code == "IFX401"
+        assert refusal(b"\0" * 300_000, options(framing="delimited")).code == "IFX401"
+        assert decode(payload, reads=Reads(keys={"aInt64": Reads.WHOLE})) == {"aInt64": 0}
+
+
+def test_a_payload_of_wide_messages_is_rejected_before_it_is_parsed(monkeypatch) -> None:
+    """The library makes messages of their full size: 3 GB of these 4 MB."""
+    fields = "".join(f"double f{number} = {number}; " for number in range(2, 200))
+    text = f'syntax = "proto2"; package w; message Wide {{ repeated Wide xs = 1; {fields} }}'
+    text += "message Top { repeated Wide xs = 1; repeated group G = 2 { repeated Wide xs = 3; } optional bytes b = 4; }"
+    schema = compiled(text.replace(" double", " optional double").replace("{ double", "{ optional double").encode())
+    wide = tagged(1, 2, b"")
+    hostile = [
+        wide * 2_000_000,
+        tagged(4, 2, wide * 2_000_000) + wide * 100_000,
+        tagged(1, 2, wide * 100_000),
+        tagged(2, 3, b"") + tagged(3, 2, b"") * 100_000 + tagged(2, 4, b""),
+    ]
+    for payload in hostile:
+        chosen = options(schema, "w.Top")
+        with monkeypatch.context() as patch:
+            patch.setattr(bounds, "SAFE_BYTES", 1 << 20)
+            patch.setattr(chosen["compiled"], "parse", lambda _: pytest.fail("it was parsed"))
+            assert refusal(payload, chosen, Reads(keys={"b": Reads.WHOLE})).code == "IFX401"
+    assert decode(tagged(4, 2, wide * 2_000_000), options(schema, "w.Top"))["b"].startswith("CgAKAAoA")
+
+
+@settings(max_examples=200)
+@given(firings(), st.data())
+def test_the_look_for_many_values_changes_nothing(drawn: tuple[bytes, Any], data: st.DataObject) -> None:
+    """Valid or not: a payload within the bound is left to the library."""
+    place, removed = data.draw(st.integers(0, len(drawn[0]))), data.draw(st.integers(0, 2))
+    payload = drawn[0][:place] + data.draw(st.binary(max_size=2)) + drawn[0][place + removed :]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounds, "SAFE_BYTES", 0)
+        looked = outcome_of(payload, options(defaults=False, names="proto"))
+
+    assert looked == outcome_of(payload, options(defaults=False, names="proto"))
+
+
+def outcome_of(payload: bytes, chosen: dict[str, Any]) -> Any:
+    chosen["compiled"]._converters.clear()
+    try:
+        return typed(decode(payload, chosen))
+    except DecodeError as refused:
+        return refused.code, refused.reason
+
+
+def test_a_payload_of_another_kind_is_rejected() -> None:
+    """Text is often a message of unknown fields, and its values would all be zero."""
+    assert refusal(b'{"a":1}').code in ("IFX404", "IFX442")
+    assert refusal(tagged(900, 2, b"x")).code == "IFX442"
+    assert refusal(tagged(900, 2, b"x"), reads=Reads(keys={"aInt64": Reads.WHOLE})).code == "IFX442"
+    assert refusal(tagged(12, 0, b"\1")).code == "IFX442"  # of a wire type that the field does not have
+    assert decode(tagged(900, 2, b"x") + tagged(17, 0, b"\0"))["maybeInt"] == 0
+    assert decode(b"")["aInt32"] == 0
+
+
+def test_strict_rejects_fields_that_are_not_declared() -> None:
+    known = tagged(22, 2, tagged(1, 2, b"x"))
+    for unknown in (known + tagged(900, 0, b"\1"), tagged(22, 2, tagged(1, 2, b"x") + tagged(9, 0, b"\1"))):
+        assert decode(unknown)["mainProbe"]["label"] == "x"
+        assert refusal(unknown, strict=True).code == "IFX441"
+    assert decode(known, strict=True)["mainProbe"]["label"] == "x"
+
+
+# --- framing ---
+
+
+def test_a_delimited_stream_is_a_list() -> None:
+    chosen = options(framing="delimited")
+    first, second = tagged(1, 0, b"\1"), tagged(14, 2, b"y" * 200)
+    payload = b"".join(varint(len(part)) + part for part in (first, second, b""))
+
+    rows = decode(payload, chosen)
+
+    assert [(row["aInt32"], row["HasField"]) for row in rows] == [(1, ""), (0, "y" * 200), (0, "")]
+    assert decode(b"", chosen) == []
+    assert FORM.encode(decode(payload, options(framing="delimited", defaults=False)), chosen) == payload
+    assert decode(payload, chosen, Reads(items=Reads(keys={"aInt32": Reads.BARE}))) == [
+        {"aInt32": n} for n in (1, 0, 0)
+    ]
+    assert decode(payload, chosen, Reads.BARE) == []
+    for broken in (payload[:-5], b"\x80", b"\xff" * 12, b"\5abc"):
+        assert refusal(broken, chosen, Reads.BARE).code == "IFX440"
+
+
+def test_a_confluent_header_is_skipped() -> None:
+    chosen = options(framing="confluent")
+    message = tagged(1, 0, b"\7")
+
+    for indexes in (b"\0", b"\2\2", b"\4\0\x80\2"):
+        assert decode(b"\0\0\0\1\2" + indexes + message, chosen)["aInt32"] == 7
+    assert FORM.encode({"aInt32": 7}, chosen) == b"\0\0\0\0\0\2\2" + message
+    assert FORM.encode({}, options(message="works.kiln.Probe", framing="confluent")) == b"\0\0\0\0\0\0"
+    too_many = b"\0\0\0\1\2" + varint(2 * 200) + bytes(200)
+    for broken in (
+        too_many + message,
+        b"",
+        b"\1\0\0\1\2\0",
+        b"\0\0\0\1\2",
+        b"\0\0\0\1\2\1",
+        b"\0\0\0\1\2\x80",
+        b"\0\0\0\1\2\4\0",
+        message,
+    ):
+        assert refusal(broken, chosen).code == "IFX440"
+
+
+# --- files and documents ---
+
+DOCUMENT = """
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t, payload: {format: protobuf, FILE, message: works.kiln.Firing}}
+points:
+  measurement: {const: kiln}
+  tags: {phase: phase}
+  fields: {heat: {expr: aDouble}, n: {expr: aInt64, type: integer}}
+  timestamp: {expr: at, format: rfc3339}
+"""
+PAYLOAD = (
+    tagged(16, 0, b"\1")
+    + tagged(12, 1, struct.pack("<d", 1210.5))
+    + tagged(2, 0, varint(2**53 + 1))
+    + tagged(31, 2, tagged(1, 0, varint(1_700_000_000)) + tagged(2, 0, varint(7)))
+)
+LINE = "kiln,phase=HEATING heat=1210.5,n=9007199254740993i 1700000000000000007"
+
+
+def codes_of(path: Any) -> list[tuple[str, str, str]]:
+    with pytest.raises(MappingError) as refused:
+        load_mapping(path)
+    return [(each.code, each.location.pointer, each.message) for each in refused.value.problems]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes a document with this file option, and returns its path."""
+
+    def write(file, text=DOCUMENT):
+        (tmp_path / "kiln.yaml").write_text(text.replace("FILE", file))
+        return tmp_path / "kiln.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize("file", ["descriptor: kiln.binpb", "proto: schemas/kiln.proto"])
+def test_a_mapping_has_the_schema_with_it(write, tmp_path, file):
+    """It renders, also in another process that has no such file; another schema is another identity."""
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas/kiln.proto").write_bytes(PROTO)
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    mapping = load_mapping(write(file))
+    identity, copied = mapping.identity(), pickle.dumps(mapping)
+    named = tmp_path / file.partition(": ")[2]
+    assert list(mapping.files) == [named]
+    named.write_bytes(named.read_bytes() + (b"// more" if file.startswith("proto") else b"\xa2\x3f\0"))
+    assert load_mapping(tmp_path / "kiln.yaml").identity() != identity
+    named.unlink()
+
+    found = pickle.loads(copied)
+
+    assert (found.identity(), found) == (identity, mapping)
+    for kind in ("compiled", "reference"):
+        assert list(found.plan(kind).render([Message(PAYLOAD, offset=1)]).lines) == [LINE]
+
+
+def test_imports_are_found_beside_the_file(write, tmp_path):
+    (tmp_path / "api/units").mkdir(parents=True)
+    (tmp_path / "api/main.proto").write_text(
+        'syntax = "proto3"; /* import "absent.proto"; */ package works.kiln; import public "units/heat.proto";\n'
+        'message Firing { double a_double = 12; Heat heat = 1; string text = 2; } // import "absent.proto";\n'
+    )
+    (tmp_path / "api/units/heat.proto").write_text(
+        'syntax = "proto3"; import "google/protobuf/empty.proto"; package works.kiln;'
+        "message Heat { double kelvin = 1; }"
+    )
+    text = DOCUMENT.replace("aDouble}, n: {expr: aInt64, type: integer", "heat.kelvin").replace(
+        "{phase: phase}", "{t: text}"
+    )
+    mapping = load_mapping(write("proto: api/main.proto", text.replace("expr: at, format: rfc3339", "spread: offset")))
+
+    assert sorted(path.name for path in mapping.files) == ["heat.proto", "main.proto"]
+    payload = tagged(1, 2, tagged(1, 1, struct.pack("<d", 300.0)))
+    assert mapping.plan().render([Message(payload)]).lines[0].startswith("kiln heat=300.0 ")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ('syntax = "proto3";\nmessage {', "IFX175", "it does not compile: kiln.proto:2:9: Expected message name."),
+        ('syntax = "proto3"; import "a/b.proto";', "IFX100", "a/b.proto"),
+        ('syntax = "proto3"; import "../b.proto";', "IFX175", "cannot follow the import of '../b.proto'"),
+        ('syntax = "proto3"; import "/etc/b.proto";', "IFX175", "cannot follow the import"),
+        ('syntax = "proto3"; message Firing {}', "IFX176", "no message type 'works.kiln.Firing' is declared"),
+    ],
+)
+def test_a_proto_file_that_cannot_be_used_is_reported(write, tmp_path, text, code, message):
+    (tmp_path / "kiln.proto").write_text(text)
+
+    [(found, pointer, said)] = codes_of(write("proto: kiln.proto"))
+
+    assert (found, message in said, str(tmp_path) in said.replace(str(tmp_path / "a"), "")) == (code, True, False)
+    assert pointer == ("/from/payload/message" if code == "IFX176" else "/from/payload/proto")
+
+
+def test_a_descriptor_that_cannot_be_used_is_reported(write, tmp_path):
+    path = write("descriptor: kiln.binpb")
+    without_import = descriptor_pb2.FileDescriptorProto(name="a.proto", dependency=["b.proto"])
+    wrong = descriptor_pb2.FileDescriptorProto(name="a.proto", dependency=["a.proto"])
+    missing_type = descriptor_pb2.FileDescriptorProto(name="a.proto", package="p")
+    missing_type.message_type.add(name="M").field.add(name="f", number=1, type=11, type_name=".p.No", label=1)
+    for content, code in [
+        (b"", "IFX175"),
+        (PROTO, "IFX175"),
+        (DESCRIPTORS[:-3], "IFX175"),
+        (set_descriptors(without_import), "IFX175"),
+        (set_descriptors(wrong), "IFX175"),
+        (set_descriptors(missing_type), "IFX175"),
+        (DESCRIPTORS2, "IFX176"),
+    ]:
+        (tmp_path / "kiln.binpb").write_bytes(content)
+
+        assert [code_of[0] for code_of in codes_of(path)] == [code]
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_any_bytes_are_a_schema_or_an_error_of_the_option(data):
+    place, removed = data.draw(st.integers(0, len(DESCRIPTORS))), data.draw(st.integers(0, 3))
+    content = DESCRIPTORS[:place] + data.draw(st.binary(max_size=3)) + DESCRIPTORS[place + removed :]
+    try:
+        found = options(content)
+    except OptionError:
+        return
+    with suppress(DecodeError):
+        decode(PAYLOAD, found)
+
+
+def test_a_schema_of_a_document_without_its_options_is_reported(write):
+    assert {code for code, _, _ in codes_of(write("strict: true"))} == {"IFX110", "IFX118"}
+    assert codes_of(write("names: proto"))[0][:2] == ("IFX118", "/from/payload")
+    assert codes_of(write("proto: a.proto, descriptor: b"))[0][:2] == ("IFX118", "/from/payload/proto")
+    assert codes_of(write("descriptor: absent.binpb"))[0][:2] == ("IFX100", "/from/payload/descriptor")
+    with pytest.raises(MappingError) as refused:
+        parse_mapping(DOCUMENT.replace("FILE", "descriptor: kiln.binpb"))
+    assert [each.code for each in refused.value.problems] == ["IFX100"]
+
+
+@pytest.mark.parametrize(
+    ("blocked", "file", "extra"),
+    [("google.protobuf", "descriptor: kiln.binpb", "protobuf"), ("grpc_tools", "proto: kiln.proto", "protoc")],
+)
+def test_without_its_package_the_document_says_what_to_install(write, tmp_path, blocked, file, extra):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    (tmp_path / "kiln.proto").write_bytes(PROTO)
+    program = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == {blocked!r} else find(name, package)
+from iggyflux.__main__ import main
+sys.argv[1:] = ["validate", {str(write(file))!r}]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert "IFX177" in done.stdout + done.stderr
+    assert f"pip install 'iggyflux[{extra}]'" in done.stdout + done.stderr
+
+
+def test_two_documents_may_give_one_name_to_different_types(write, tmp_path):
+    for number, kind in ((1, "int64"), (2, "string")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "kiln.proto").write_text(f'syntax = "proto3"; package works.kiln; message Firing {{ {kind} x = 1; }}')
+        text = DOCUMENT.replace("FILE", "proto: kiln.proto").partition("points:")[0]
+        (folder / "kiln.yaml").write_text(
+            text
+            + "points: {measurement: {const: m}, timestamp: {spread: offset},"
+            + " fields: {x: {expr: x, type: string, cast: true}}}"
+        )
+
+    first, second = (load_mapping(tmp_path / str(number) / "kiln.yaml").plan() for number in (1, 2))
+
+    assert first.render([Message(tagged(1, 0, b"\5"))]).lines[0].startswith('m x="5"')
+    assert second.render([Message(tagged(1, 2, b"ab"))]).lines[0].startswith('m x="ab"')
+
+
+def test_generate_and_infer_know_the_schema(write, tmp_path):
+    """Generated messages render, and a mapping that is inferred of them is valid beside the schema."""
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    example = {"phase": "FIRING", "aDouble": 1210.5, "aInt64": 2**53 + 1, "at": "2026-01-01T00:00:00Z"}
+    line = "kiln,phase=HEATING heat=1210.5,n=9007199254740993i 1767225600000000000"
+    text = f"{DOCUMENT}examples: {json.dumps([{'message': example, 'points': [line]}])}"
+    mapping = load_mapping(write("descriptor: kiln.binpb", text))
+    messages = list(islice(generate_messages(mapping, seed=3, start_ns=10**18, interval_ns=10**9), 30))
+    source = "{format: protobuf, descriptor: kiln.binpb, message: works.kiln.Firing, names: proto}"
+    samples = Declared(source, str(tmp_path / "inferred.yaml")).payloads([message.payload for message in messages])
+    (tmp_path / "inferred.yaml").write_text(infer(samples, Wishes("works", "kilns")).text("yaml"))
+    inferred = load_mapping(tmp_path / "inferred.yaml")
+
+    assert list(mapping.plan().render(messages).failures) == []
+    assert len(set(mapping.plan().render(messages).lines)) == 30
+    assert inferred.writer.source.payload.options["names"] == "proto"
+    assert [result for result in run_examples(inferred) if result.differences] == []
+    assert "a_double" in inferred.plan().render(messages).lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{format: protobuf, descriptor: kiln.binpb, message: Firing}", "IFX176"),
+        ("{format: protobuf, descriptor: absent, message: Firing}", "IFX100"),
+        ("protobuf", "IFX113"),
+    ],
+)
+def test_a_declared_format_that_is_not_valid_is_reported_as_an_option(tmp_path, text, code):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+
+    with pytest.raises(DocumentError) as refused:
+        Declared(text, str(tmp_path / "inferred.yaml"))
+
+    assert [(problem.code, problem.location.file) for problem in refused.value.problems] == [(code, "--payload")]
+
+
+def test_a_declared_sample_that_does_not_decode_is_named(tmp_path):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    declared = Declared(
+        "{format: protobuf, descriptor: kiln.binpb, message: works.kiln.Firing}", str(tmp_path / "x.yaml")
+    )
+
+    with pytest.raises(SampleError, match="it looks like JSON") as refused:
+        declared.payloads([PAYLOAD, b'{"a": 1}'])
+    assert (refused.value.line, declared.file(PAYLOAD, whole=False).payloads) == (2, [PAYLOAD])
+    assert Declared("csv", "x.yaml").file(b"a,b\n1,2\n", whole=True).trees == [[{"a": "1", "b": "2"}]]
