@@ -95,7 +95,7 @@ def measure(part, owner, name):
     setattr(owner, name, call)
 measure("rendering", CompiledPlan, "_render_in_chunks")
 measure("finding points that overwrite each other", Footprint, "__init__")
-measure("finding points that overwrite each other", Footprint, "overlaps")
+measure("finding points that overwrite each other", Footprint, "overlapping")
 measure("joining, gzip and HTTP, in threads of the sink", InfluxLineSink, "_write")
 """
 """Put before `RUN`, it measures parts by the clocks of their threads; reading beside them is the SDK's own thread."""

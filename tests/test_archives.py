@@ -11,6 +11,7 @@ import math
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -27,14 +29,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from shell import iggyflux
+from shell import iggyflux, process
 
 from iggyflux.archives import source as source_module
-from iggyflux.archives.files import Archive, find_archives, name_of
+from iggyflux.archives.files import Archive, find_archives, name_of, reading
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, position_state
 from iggyflux.authoring import sample_bytes
 from iggyflux.cli.load_spread import shares_of
+from iggyflux.cli.run import worker_command
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
@@ -43,6 +46,7 @@ from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
+from iggyflux.transports.share import Share
 from tests.transports.contract import SourceContract, drive
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -178,6 +182,14 @@ def test_line_protocol_is_split_as_it_is_parsed(points: list[Point], sizes: list
 
     assert [parse_lines(payload) for _, payload in found] == [[point] for point in parse_lines(data)]
     assert len(found) == len(points)
+
+
+@given(ends=st.lists(st.sampled_from([b"", b"\\", b"a", b"=", b'\\"']), min_size=2, max_size=2))
+def test_a_string_goes_on_after_any_end_of_a_line(ends: list[bytes]) -> None:
+    """Also after a backslash, which escapes nothing there."""
+    first = b'm s="1%s\n2",t="3%s\n4" 1' % tuple(ends)
+
+    assert records(first + b'\nm s="x" 2\n', "influx") == [(1, first), (4, b'm s="x" 2')]
 
 
 @given(data=st.binary(max_size=80) | st.text(alphabet='{}[]",:\n\r\\=a1 \ufeff', max_size=80).map(str.encode))
@@ -397,6 +409,40 @@ def test_a_file_that_cannot_be_read_on_does_not_stop_the_others(folder: Path, pa
     assert "2 files were loaded before" in second.err
 
 
+@pytest.mark.parametrize("change", ["gone", "grown", "replaced"])
+def test_a_file_that_changes_before_a_reconnection_does_not_stop_the_others(tmp_path: Path, change: str) -> None:
+    """Whether or not it was left already: it is not gone on with, and the others are."""
+    paths = [file_of(tmp_path, "json", range(100 * at, 100 * at + 3), "") for at in range(3)]
+    data = paths[0].read_bytes()
+
+    async def main() -> tuple[list[Message], Stopped]:
+        one = source(paths, tmp_path / "state", batch_size=2)
+        await one.connect()
+        batch = await one.read()
+        assert batch is not None
+        await one.ack([batch.last])
+        paths[0].unlink()
+        if change != "gone":
+            paths[0].write_bytes(data + b"{}" if change == "grown" else data.replace(b"N0", b"N7"))
+        await one.connect()
+        found: list[Message] = []
+        try:
+            while (batch := await one.read()) is not None:
+                found += batch.messages
+        except Stopped as error:
+            return found, error
+        finally:
+            await one.close()
+        pytest.fail("not reached")
+
+    found, error = drive(main())
+
+    assert [re.findall(rb"N(\d+);", each.payload) for each in found] == [
+        [b"%d" % n] for n in (100, 101, 102, 200, 201, 202)
+    ]
+    assert (error.code, str(paths[0]) in error.reason) == ("IFX710" if change == "gone" else "IFX712", True)
+
+
 def test_each_file_that_was_left_is_named(folder: Path) -> None:
     """In the log as it is left, and their number at the end."""
     for name in ("b", "c"):
@@ -410,6 +456,42 @@ def test_each_file_that_was_left_is_named(folder: Path) -> None:
         1,
     ]
     assert "2 of 3 files were not read to their ends; the first: " in outcome.err
+
+
+@pytest.mark.parametrize("good", [0, 1, 3, 5])
+@pytest.mark.parametrize("kind", ["envelope", "document"])
+def test_the_next_load_begins_where_the_file_was_left(
+    tmp_path: Path, kind: str, good: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the line that is at fault, not after it; the file is released when what is before that is settled."""
+    monkeypatch.setattr("iggyflux.archives.records.MAX_PAYLOAD_BYTES", 200)
+    path = tmp_path / "a.ndjson"
+    if kind == "envelope":
+        path.write_bytes(b'{"payload": 1}\n' * good + b'{"ofset": 2}\n{"payload": 2}\n')
+        reading = Reading(envelope=True)
+    else:
+        path.write_bytes(b"[\n1]\n" * good + b"[\n" + b"1,\n" * 200)
+        reading = Reading()
+
+    async def main() -> tuple[int, str]:
+        one = source([path], tmp_path / "state", reading, batch_size=2)
+        await one.connect()
+        before, count = descriptors(), 0
+        try:
+            while True:
+                batch = await one.read()
+                assert batch is not None
+                count += len(batch.messages)
+                await one.ack([batch.last])
+        except Stopped as error:
+            assert descriptors() == before
+            return count, error.reason
+        finally:
+            await one.close()
+
+    (first, why), (second, again) = drive(main()), drive(main())
+
+    assert (first, second, again) == (good, 0, why)
 
 
 @pytest.mark.slow
@@ -495,6 +577,26 @@ def test_a_file_that_grows_while_it_is_read_is_not_complete(tmp_path: Path) -> N
         drive(main())
 
 
+def test_what_was_read_of_a_file_that_changed_is_measured(tmp_path: Path) -> None:
+    """How far it expands is a guess for those after it."""
+    for name in "ab":
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b'{"wert": 1}\n' * 400_000))
+    packed = (tmp_path / "b.gz").stat().st_size
+
+    async def main() -> int:
+        one = source([tmp_path / "a.gz", tmp_path / "b.gz"], tmp_path / "state", batch_size=500_000)
+        await one.connect()
+        try:
+            await one.read()
+            os.utime(tmp_path / "a.gz", ns=(1, 1))
+            await one.read()
+            return one._extent._seen
+        finally:
+            await one.close()
+
+    assert drive(main()) >= (1 << 20) + packed
+
+
 @pytest.mark.parametrize("order", [["a", "b.gz"], ["b.gz", "a"], ["b.gz", "c.gz", "a"]])
 def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -> None:
     """A compressed file is as much as a plain one of the same content; nothing is forgotten, and the end is 1."""
@@ -519,6 +621,84 @@ def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -
             await one.close()
 
     drive(main())
+
+
+# --- many files ---
+
+
+@pytest.mark.parametrize("bad", [b"", b'{"ofset": 2}\n'])
+def test_files_that_are_not_settled_do_not_add_up(tmp_path: Path, bad: bytes) -> None:
+    """A source of many files waits for acknowledgements; what it holds open is bounded, also of files that are left."""
+    for number in range(150):
+        (tmp_path / f"{number:03}.ndjson").write_bytes(b'{"payload": {"n": %d}}\n' % number + bad * (number % 2))
+
+    async def main() -> tuple[list[int], set[bytes], bool]:
+        one = source(sorted(tmp_path.glob("*.ndjson")), tmp_path / "state", Reading(envelope=True))
+        await one.connect()
+        before, open_files, found, given_ = descriptors(), list[int](), set[bytes](), list[Batch]()
+        try:
+            while True:
+                batch = await one.read()
+                assert (batch is None) is one.is_full
+                if batch is not None:
+                    given_.append(batch)
+                    found.update(each.payload for each in batch.messages)
+                    continue
+                open_files.append(descriptors() - before)
+                await one.ack([each.last for each in given_])
+                given_.clear()
+        except (EndOfInput, Stopped):
+            await one.ack([each.last for each in given_])
+            return open_files, found, descriptors() == before
+        finally:
+            await one.close()
+
+    open_files, found, is_closed = drive(main())
+
+    assert len(open_files) >= 2
+    assert max(open_files) <= 2 * source_module._MOST_OPEN
+    assert (len(found), is_closed) == (150, True)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def test_many_small_files_are_loaded_with_few_descriptors(folder: Path) -> None:
+    """More of them than a process may have open."""
+    row = '{"ort": "Ulm", "grad": 1, "zeit": %d}\n'
+    for number in range(200):
+        (folder / f"k{number}.ndjson").write_text(row % (SINCE + number), "utf-8")
+    args = [sys.executable, "-m", "iggyflux", "load", "klima.yaml", "k*.ndjson", "--pipeline", "pipeline.yaml"]
+
+    done = subprocess.run(
+        args,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (130, 130)),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert len(set(stored(folder))) == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(), "No such file"),
+        (PermissionError(), "Permission denied"),
+        (io.UnsupportedOperation("seek"), "UnsupportedOperation"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError("x"), "OSError"),
+    ],
+)
+def test_an_error_without_words_is_named_by_what_it_is(error: OSError, words: str) -> None:
+    """Not each of them is a lack of permissions."""
+    with pytest.raises(Stopped) as stop, reading("a.ndjson", None):
+        raise error
+
+    assert (stop.value.code, stop.value.reason) == ("IFX710", f"cannot read a.ndjson: {words}")
 
 
 # --- object stores ---
@@ -691,6 +871,30 @@ def test_a_file_with_several_names_is_loaded_once_and_told(folder: Path) -> None
     assert f"2 names are of files that are named before and loaded once: {folder}/a.ndjson, …" in outcome.err
 
 
+@pytest.mark.parametrize("inode", [0, 7])
+def test_files_are_not_taken_for_one_by_a_number_that_says_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, inode: int
+) -> None:
+    """Some file systems number no files, or give a number twice."""
+    (folder / "b.ndjson").write_text("{}" * (1 if inode else 290))
+    os.utime(folder / "b.ndjson", ns=((folder / "a.ndjson").stat().st_mtime_ns,) * 2)
+    stat = Path.stat
+
+    def numbered(path: Path, **more: Any) -> Any:
+        found = stat(path, **more)
+        names = ("st_mode", "st_dev", "st_size", "st_mtime_ns")
+        return SimpleNamespace(st_ino=inode, **{name: getattr(found, name) for name in names})
+
+    monkeypatch.setattr(Path, "stat", numbered)
+    again: list[str] = []
+
+    found = find_archives(["*.ndjson", "./a.ndjson"], again)
+
+    monkeypatch.undo()
+    assert [each.name for each in found] == [f"{folder}/{name}.ndjson" for name in "ab"]
+    assert again == [f"{folder}/a.ndjson"]
+
+
 def test_a_forgotten_mapping_is_told(folder: Path) -> None:
     """The first file is not described as a wrong document."""
     (folder / "big.csv").write_bytes(b"x" * 2_000_000)
@@ -729,6 +933,51 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert "  2 files loaded, 11 records" in status
     shown = iggyflux("state", "show", ".iggyflux").out
     assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_status_calls_a_file_loaded_that_was_read_to_its_end(folder: Path, grows: bool) -> None:
+    """Not one that grew while it was read, nor one whose end was not reached after the last record."""
+    path, state = folder / "a.ndjson", folder / ".iggyflux"
+
+    async def main() -> None:
+        one = ArchiveSource(
+            archives_at([path]), Reading(), lambda each: position_state(state, "klima", each), batch_size=2
+        )
+        await one.connect()
+        read = 0
+        try:
+            while read < (20 if grows else 10) and (batch := await one.read()) is not None:
+                if grows and not read:
+                    path.write_bytes(path.read_bytes() * 2)
+                read += len(batch.messages)
+                await one.ack([batch.last])
+        finally:
+            await one.close()
+
+    drive(main())
+    shown = iggyflux("status", "pipeline.yaml")
+
+    assert (shown.code, "loaded" in shown.out) == (0, False)
+    assert f"  load of {path}: {20 if grows else 10} records settled, 99%" in shown.out
+
+
+@pytest.mark.parametrize("state", ["", "iggy: {username: u, password: p}\nstate: {stream: werk, topic: stand}\n"])
+def test_status_shows_loads_beside_a_position_that_is_damaged(folder: Path, state: str) -> None:
+    """And where the pipeline keeps its other positions in a topic: those of loads are in a folder."""
+    (folder / "pipeline.yaml").write_text(PIPELINE + state, "utf-8")
+    for name in ("b", "c"):
+        (folder / f"{name}.ndjson").write_text('{"ort": "Ulm", "grad": 1, "zeit": 1700000000}\n', "utf-8")
+    assert iggyflux("load", "klima.yaml", "[bc].ndjson", "--pipeline", "pipeline.yaml").code == 0
+    whole = iggyflux("status", "pipeline.yaml")
+    first, _ = sorted((folder / ".iggyflux" / "archives" / "klima").glob("*.sqlite"))
+    first.write_bytes(b"no database")
+
+    shown = iggyflux("status", "pipeline.yaml")
+
+    assert (whole.code, "  2 files loaded, 2 records" in whole.out) == (0, True)
+    assert (shown.code, "  1 file loaded, 1 record" in shown.out) == (3, True)
+    assert f"error[IFX701]: cannot use the positions in {first.relative_to(folder)}: it is not a database" in shown.err
 
 
 @pytest.mark.slow
@@ -951,6 +1200,30 @@ def test_a_file_that_is_loaded_takes_no_worker(folder: Path) -> None:
     assert outcome.err.count("worker.started") == 2
     assert len(re.findall(r"route\.done .*read=1 ", outcome.err)) == 2
     assert "note: 1 file was loaded before" in outcome.err
+
+
+@pytest.mark.parametrize("change", ["gone", "moved", "grown"])
+def test_a_worker_names_a_file_that_is_not_the_one_it_was_given(folder: Path, change: str) -> None:
+    """It is gone, begun or not, or another one now: the others are loaded, and the exit code is that of a stop."""
+    row = '{"ort": "Ulm", "grad": %d, "zeit": 1700000000}\n'
+    for number, name in enumerate(("b", "c")):
+        (folder / f"{name}.ndjson").write_text(row % number, "utf-8")
+    if change != "gone":
+        assert iggyflux("load", "klima.yaml", "b.ndjson", "--pipeline", "pipeline.yaml").code == 0
+    if change == "grown":
+        (folder / "b.ndjson").write_text(row * 2 % (3, 4), "utf-8")
+    else:
+        (folder / "b.ndjson").unlink()
+    (folder / "only").write_text(json.dumps([f"{folder}/{name}.ndjson" for name in "bc"]), "utf-8")
+
+    args = ["klima.yaml", "b.ndjson", "c.nd*", "--pipeline", "pipeline.yaml", "--only", "only"]
+    started = worker_command("load", Share(0, 2))
+    outcome = process(*started[started.index("load") :], *args)
+
+    assert outcome.code == 3, outcome.err
+    assert stored(folder)[-1] == "klima,ort=Ulm grad=1.0 1700000000000000000"
+    (left,) = [event for event in map(json.loads, outcome.err.splitlines()) if event["event"] == "archive.left"]
+    assert (left["code"], f"{folder}/b.ndjson" in left["reason"]) == ("IFX712" if change == "grown" else "IFX710", True)
 
 
 def test_workers_need_a_server_that_many_may_write_to(folder: Path) -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from iggyflux.audit.check import Audit, Report
 from iggyflux.audit.letters import LetterIndex
 from iggyflux.audit.points import Entry, FieldReader, Numbers, SeriesReader
 from iggyflux.audit.sorting import PointSorter
+from iggyflux.audit.sources import Limits
 from iggyflux.audit.stored import StoreFacts
 from iggyflux.audit.window import Class, Window, is_same
 from iggyflux.cli.audit import _next_step, _Sent
@@ -771,6 +773,15 @@ def test_points_that_a_crash_took_are_named_and_sent_again(here: Path, dialect: 
         assert (code, found["points"]["there"], found["resent"]["sent"]) == (0, 300, 0)
         assert server.store.written == written
         assert iggyflux("audit", "pipeline.yaml", "--mapping", "tides").code == 0
+
+
+@example(names=["a[1]", "a1"])
+@given(names=st.lists(st.text(alphabet="a1[]*?!-", min_size=1, max_size=5), min_size=1, max_size=6, unique=True))
+def test_the_topic_of_a_partition_is_a_name_and_no_glob(names: list[str]) -> None:
+    """Whatever it is called, its messages are looked at, and no others."""
+    wanted = Limits(topic=names[0]).of_topics(["*"])
+
+    assert [name for name in names if any(fnmatchcase(name, each) for each in wanted)] == names[:1]
 
 
 def test_a_range_is_bounded_by_offsets_times_and_what_is_settled(here: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from bench import guard, peers, scaling
 from bench.__main__ import BENCHMARKS
+from bench.iggy import PARTS
 from bench.plan import EIGHT, writer
 from iggyflux import Message
 
@@ -32,6 +34,11 @@ def test_every_module_of_the_benchmarks_can_be_imported(name: str) -> None:
 def test_every_benchmark_has_a_main(name: str) -> None:
     """`python -m bench` calls it."""
     assert callable(import_module(f"bench.{name}").main)
+
+
+def test_the_measured_parts_of_a_run_are_there() -> None:
+    """They are named in a text, which no type checker sees; it replaces functions, so it has a process of its own."""
+    subprocess.run([sys.executable, "-c", PARTS], check=True)
 
 
 # --- the guard of the ratios ---

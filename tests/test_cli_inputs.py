@@ -47,6 +47,18 @@ def test_another_input_than_expected_is_a_wrong_usage_with_a_hint(arguments: tup
     assert words in outcome.err
 
 
+@pytest.mark.parametrize("name", ["m", "m.yaml", "m.conf", "m.bak", "m.v2", "m.txt"])
+@pytest.mark.parametrize("args", [["validate"], ["run"]])
+def test_a_syntax_error_is_shown_whatever_the_name_of_the_document(name: str, args: list[str]) -> None:
+    """Only a name of data makes a file that cannot be read a forgotten argument."""
+    Path(name).write_text(MAPPING + "tags: [b\n", "utf-8")
+
+    outcome = iggyflux(*args, name)
+
+    assert outcome.code == 1, outcome.err
+    assert f"{name}:7:7: error[IFX101]: the [ is not closed" in outcome.out + outcome.err
+
+
 def test_eval_shows_the_warnings_of_its_expression() -> None:
     outcome = iggyflux("eval", "class[?lambda == lambda]", "samples")
 

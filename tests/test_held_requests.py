@@ -246,6 +246,34 @@ def test_the_next_run_stops_too_until_the_server_is_corrected() -> None:
         assert settled(source) == count
 
 
+class OneAtATime(ScriptedSource):
+    """A source that gives a batch when all before it is acknowledged."""
+
+    is_full = False
+
+    async def read(self) -> Batch | None:
+        self.is_full = bool(self._given) and self._unsettled(self._given[-1]) is not None
+        if self.is_full:
+            await asyncio.sleep(0)
+            return None
+        return await super().read()
+
+
+@pytest.mark.parametrize("shut", [1, 2])
+def test_what_is_held_does_not_wait_for_lines_that_the_source_keeps_back(shut: int) -> None:
+    """Nothing more comes before it is settled: it ends as at the end of the input, at once."""
+    source, server = OneAtATime(batches_of([GOOD], [GOOD], [GOOD])), Server(shut=shut, opened=shut + 1)
+    letters, clock = Letters(server), ImmediateClock()
+
+    summary = run(source, server, letters, clock=clock)  # with requests of 5,000 lines: what lingers is sent too
+
+    assert clock.monotonic() < 2.0
+    if shut == 2:
+        assert (summary.exit_code, [each.message.offset for each in letters.letters], settled(source)) == (0, [1], 3)
+    else:
+        assert ([each.code for each in summary.errors], letters.letters, settled(source)) == (["IFX610"], [], 0)
+
+
 def test_held_lines_are_sent_again_after_reconnecting_and_counted_once() -> None:
     """One bad line, and the source loses its connection three times: these are not three requests in a row."""
     first, second = batches_of([VAGUE], [GOOD])

@@ -547,6 +547,49 @@ def test_the_plain_and_the_careful_path_agree(point: Point) -> None:
     assert parse_line(line) == parse_line(" " + line) == point
 
 
+PIECES = [
+    "m",
+    "k",
+    "=",
+    ",",
+    " ",
+    ",k=v",
+    " k=1",
+    ",z=2",
+    '"',
+    '"x"',
+    "1",
+    "7",
+    ".",
+    "e",
+    "+",
+    "-",
+    "i",
+    "T",
+    "tru",
+    "e1",
+    " 5",
+]
+
+
+@example(text='m k="x",z=')
+@example(text="m k=1. 5")
+@example(text="m k=1 ")
+@example(text="m k=1e 5")
+@given(text=st.lists(st.sampled_from(PIECES), max_size=9).map(lambda found: "m k=" + "".join(found)))
+@pytest.mark.parametrize("dialect", ["v1", "v2", "v3"])
+def test_the_plain_path_lets_nothing_pass_that_the_careful_path_refuses(dialect: str, text: str) -> None:
+    """Broken lines too, each one whole: regular expressions of Python before 3.11.4 can lose the end of one."""
+
+    def parsed(line: str) -> Point | str:
+        try:
+            return parse_line(line, dialect)
+        except LineProtocolError as error:
+            return error.reason
+
+    assert parsed(text) == parsed(" " + text)
+
+
 def test_a_single_line_may_not_end_early() -> None:
     for text in ("", "  ", "# x", "\nm f=1"):
         with pytest.raises(LineProtocolError, match="blank line or a comment"):

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ from iggyflux.pipeline import Start
 from iggyflux.records import Message, OutgoingMessage, Partition, Position, Scalar
 from iggyflux.transports.local import log_store
 from iggyflux.transports.local.log import Consumption, Log, LogSink, LogSource
+from iggyflux.transports.local.log_batches import OpenBatch, encode_batch
 from tests.transports.contract import SourceContract, drive
 
 HERE = Partition("s", "t", 0)
@@ -128,6 +130,35 @@ def test_a_payload_larger_than_a_chunk_is_read_whole(log: Log) -> None:
     log.append("s", "t", [Message(b"before"), Message(large), Message(b"after")])
 
     assert payloads(log) == [b"before", large, b"after"]
+
+
+class OpenedMeanwhile(OpenBatch):
+    """A batch that another thread opens while this one asks whether it is open."""
+
+    _found: Any = None
+    _others = 1
+
+    @property
+    def _decoded(self) -> Any:
+        found = self._found
+        while self._others:
+            self._others -= 1
+            self.message(1, Partition("s", "t", 0))
+        return found
+
+    @_decoded.setter
+    def _decoded(self, found: Any) -> None:
+        self._found = found
+
+
+def test_threads_may_open_a_batch_at_once() -> None:
+    """The source reads on while a plan renders."""
+    times = [1_700_000_000_000_000 + number for number in range(3)]
+    stored = encode_batch([Message(b"x", timestamp_us=time) for time in times], 0, 1)
+
+    made = [OpenedMeanwhile(stored).message(index, Partition("s", "t", 0)) for index in range(3)]
+
+    assert [each.timestamp_us for each in made] == times
 
 
 def test_a_batch_of_large_messages_is_bounded_by_its_bytes(log: Log) -> None:

@@ -147,7 +147,7 @@ def test_the_pipeline_decides_how_many_requests_are_in_flight_else_the_sink(
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 5)), min_size=1, max_size=12))
 @example([(9, 3)] * 5)
-def test_an_adapted_number_of_requests_holds_no_more_than_32_mb_in_memory(sizes: list[tuple[int, int]]) -> None:
+def test_an_adapted_number_of_requests_holds_no_more_than_37_mb_in_memory(sizes: list[tuple[int, int]]) -> None:
     """Twice their lines, and the payloads of their messages: a request alone may be larger."""
     clock, running, most = ImmediateClock(), list[int](), [0]
     megabyte = b"x" * 1_000_000

@@ -589,6 +589,27 @@ def test_workers_without_partitions_are_told(sim: SimServer, workers: int, idle:
     assert (told in outcome.err) == (idle > 0), outcome.err
 
 
+def test_a_supervisor_keeps_the_sdk_on_one_thread_and_hides_no_bug(
+    sim: SimServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for partitions itself, beside its workers."""
+    found = []
+
+    async def count(_: object) -> int:
+        found.append(os.environ.get("TOKIO_WORKER_THREADS"))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("iggyflux.runner.workers.count_partitions", count)
+    monkeypatch.setenv("TOKIO_WORKER_THREADS", "")
+    monkeypatch.delenv("TOKIO_WORKER_THREADS")
+
+    append(0, 40)
+    outcome = iggyflux("run", "p.yaml", "--until-end", "--workers", "2")
+
+    assert found == ["1"]
+    assert (outcome.code, "ZeroDivisionError" in outcome.err) == (3, True), outcome.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_workers_that_are_killed_at_random_lose_nothing_and_no_counter_falls(sim: SimServer, seed: int) -> None:

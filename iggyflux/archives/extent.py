@@ -17,7 +17,7 @@ _SOME: Final = 1 << 20
 
 
 @dataclass(slots=True)
-class Part:
+class FileExtent:
     """A file, or what is left of it: its bytes as they are stored, and as far as they are read `seen` and `content`."""
 
     size: int
@@ -43,16 +43,16 @@ class Extent:
         else:
             self.plain += sign * size
 
-    def end(self, part: Part) -> None:
+    def end(self, file: FileExtent) -> None:
         """Count a file that was begun as read."""
-        self.done += part.content
-        if part.is_compressed:
-            self._seen += part.seen
-            self._content += part.content
+        self.done += file.content
+        if file.is_compressed:
+            self._seen += file.seen
+            self._content += file.content
 
-    def progress(self, now: Part | None) -> Progress:
+    def progress(self, now: FileExtent | None) -> Progress:
         """Return how much is read, with the file `now`, which is begun."""
-        now = now or Part(0, is_compressed=False)
+        now = now or FileExtent(0, is_compressed=False)
         done, plain, packed, seen, content = self.done + now.content, self.plain, self.packed, self._seen, self._content
         if now.is_compressed:
             packed, seen, content = packed + now.size, seen + now.seen, content + now.content

@@ -63,8 +63,8 @@ class Archive:
     """The URL that it was found by; None on this machine."""
     path: Secret | None = None
     """Its path in the file system of the URL."""
-    file: tuple[int, int] | None = None
-    """What is the same for all names of a file on this machine: device and inode."""
+    file: tuple[object, ...] | None = None
+    """What is the same for all names of a file on this machine: device and inode, and size and time beside those."""
 
     @property
     def is_compressed(self) -> bool:
@@ -112,7 +112,11 @@ class ArchiveFile(io.RawIOBase):
             return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:
-        return 0 if self._file.closed else int(self._file.tell())
+        """Return the place in the file; 0 once it is closed, which another thread may do meanwhile."""
+        try:
+            return int(self._file.tell())
+        except ValueError:
+            return 0
 
     def close(self) -> None:
         """Do nothing: a buffer that is not used any more would close the file."""
@@ -122,15 +126,16 @@ class ArchiveFile(io.RawIOBase):
         self._file.close()
 
     def identity(self) -> Identity:
-        """Return what the file is now; reading goes on at its beginning.  Raise `Stopped` or `NotConnected`."""
+        """Return what the file is now; reading goes on where it is.  Raise `Stopped` or `NotConnected`."""
         written, size = self._archive.written, self._archive.size
         with self._reading():
             if self._archive.url is None:
                 found = os.fstat(self._file.fileno())
                 written, size = str(found.st_mtime_ns), found.st_size
+            place = self._file.tell()
             self._file.seek(0)
             begin = zlib.crc32(self._file.read(_BEGIN_BYTES))
-            self._file.seek(0)
+            self._file.seek(place)
         return Identity(size, written, begin)
 
     def _reading(self) -> AbstractContextManager[None]:
@@ -168,7 +173,9 @@ def _local(pattern: str) -> Iterator[Archive]:
         if not stat.S_ISREG(found.st_mode):
             hint = f"name its files: '{path.rstrip('/')}/*'" if stat.S_ISDIR(found.st_mode) else "expected a file"
             raise NotFound(f"{path} is not a file ({hint})")
-        yield Archive(name, found.st_size, str(found.st_mtime_ns), file=(found.st_dev, found.st_ino))
+        written = str(found.st_mtime_ns)
+        same = (found.st_dev, found.st_ino, found.st_size, written) if found.st_ino else None
+        yield Archive(name, found.st_size, written, file=same)
 
 
 def _remote(pattern: str) -> Iterator[Archive]:
@@ -222,6 +229,10 @@ def _name_in(url: str, path: str) -> str:
     return f"{scheme}://{path}" if path.partition("/")[0] == host else f"{scheme}://{host}/{path}"
 
 
+_LEFT_OUT: Final = {FileNotFoundError: "No such file", PermissionError: "Permission denied"}
+"""What libraries leave out of such an error."""
+
+
 @contextmanager
 def reading(name: str, url: Secret | None) -> Iterator[None]:
     """Translate what reading the file raises, without its secrets."""
@@ -231,8 +242,8 @@ def reading(name: str, url: Secret | None) -> Iterator[None]:
         raise
     except OSError as error:
         if url is None or isinstance(error, FileNotFoundError | PermissionError):
-            missing = "No such file" if isinstance(error, FileNotFoundError) else "Permission denied"
-            reason = error.strerror or missing  # libraries leave it out
+            named = next((words for kind, words in _LEFT_OUT.items() if isinstance(error, kind)), type(error).__name__)
+            reason = error.strerror or named
             raise Stopped(f"cannot read {name}: {reason}", remedy(error), _UNREADABLE) from error
         raise NotConnected(f"cannot read {name}: {_scrubbed(error, url)}") from error
     except Exception as error:  # libraries of object stores raise what they like

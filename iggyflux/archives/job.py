@@ -23,6 +23,7 @@ def load_route(
     state: Callable[[Archive], StateStore] | None = None,
     rate: float | None = None,
     restart: bool = False,
+    is_checked: bool = False,
 ) -> Route:
     """Return the route `item` of a pipeline, which reads `archives` instead of its source.
 
@@ -41,6 +42,7 @@ def load_route(
         batch_size=route.batch_size,
         rate=rate,
         restart=restart,
+        is_checked=is_checked,
     )
     return dataclasses.replace(route, source=source)
 

@@ -206,7 +206,7 @@ def header_of(lines: ArchiveLines, form: str, options: Options) -> bytes:
 
 
 _QUOTE_THEN: Final = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
-_OPENING: Final = re.compile(rb'="(?:[^"\\]|\\.)*+\Z', re.DOTALL)
+_OPENING: Final = re.compile(rb'="(?:[^"\\]|\\.)*+\\?\Z', re.DOTALL)
 
 
 def _points(lines: ArchiveLines, _options: Options, _header: bytes) -> Iterator[Record]:

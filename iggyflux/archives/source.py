@@ -18,6 +18,8 @@ gives that of the first record.  Two headers name its place: `iggyflux-file` and
 | … it cannot be read (IFX710), or       |                                                                      |
 | changed while it was read (IFX712)     |                                                                      |
 
+A file keeps a lock until all its records are settled.  While 64 files wait for that, no other one is begun.
+
 The position of a file is stored with its identity, in a state of its own: so runs can share the files of an archive.
 """
 
@@ -35,7 +37,7 @@ from typing import Any, Final
 
 import msgspec
 
-from iggyflux.archives.extent import Extent, Part
+from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.parquet import ParquetRows, is_parquet
 from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
@@ -57,6 +59,8 @@ _OF_THE_FILE: Final = frozenset({"IFX503", "IFX504", "IFX710", _NOT_AN_ENVELOPE,
 """What stops the file that it is about, and not the others."""
 _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
+_MOST_OPEN: Final = 64
+"""How many files may be begun and not settled: each keeps up to two descriptors, and a process may have 256."""
 _RATE_SECONDS: Final = 0.1
 """How much of a second's records a batch has at most where the rate is limited."""
 
@@ -204,8 +208,9 @@ class RecordFile:
     @property
     def position(self) -> int:
         """The byte after the last record that was taken, in the content; of rows their share of the file."""
-        if self._rows is not None:
-            return self.archive.size * self._rows.done // max(self._rows.count, 1)
+        rows = self._rows  # which another thread may let go
+        if rows is not None:
+            return self.archive.size * rows.done // max(rows.count, 1)
         return self._lines.position
 
     @property
@@ -225,6 +230,11 @@ class RecordFile:
             size += len(record[1])
             if most <= 0 or size >= _MOST_BATCH_BYTES:
                 return
+
+    def release(self) -> None:
+        """Close the file and let go what was read of it; idempotent."""
+        self.raw.release()
+        self._lines, self._records, self._rows = ArchiveLines(io.BytesIO()), iter(()), None
 
     def fault(self, error: SampleError) -> Stopped:
         """Return why the file cannot be read on, with the place."""
@@ -259,10 +269,10 @@ class _Opened:
         sought = self.places[0] if self.places else (0, 0, 0)
         return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan)
 
-    def part(self) -> Part:
+    def extent(self) -> FileExtent:
         """Return how much of it is read."""
         archive = self.file.archive
-        return Part(
+        return FileExtent(
             archive.size - self.skipped,
             archive.is_compressed,
             self.file.raw.tell(),
@@ -271,7 +281,7 @@ class _Opened:
 
     def release(self) -> None:
         """Close the file and its state; idempotent."""
-        self.file.raw.release()
+        self.file.release()
         self.state.close()
 
 
@@ -279,7 +289,8 @@ class ArchiveSource:
     """A `Source` of the records of `archives`; `state` returns the state of the position in one of them.
 
     `plan` returns the identity of the plan, which is known when the sink is connected.  `rate` bounds the records a
-    second.  With `restart` what is stored of these files is removed first.
+    second.  With `restart` what is stored of these files is removed first.  `is_checked` says that they were those that
+    were read before when the load began: one that is another file now does not stop the others.
     """
 
     waiting_for: str | None = None
@@ -294,6 +305,7 @@ class ArchiveSource:
         batch_size: int = 5000,
         rate: float | None = None,
         restart: bool = False,
+        is_checked: bool = False,
     ) -> None:
         self._archives = archives
         self._reading = reading
@@ -302,6 +314,7 @@ class ArchiveSource:
         self._batch_size = batch_size if rate is None else max(1, min(batch_size, int(rate * _RATE_SECONDS)))
         self._rate = rate
         self._restart = restart
+        self._is_checked = is_checked
         self._due = 0.0
         self._todo: deque[tuple[int, Stored | None]] = deque()
         self._current: _Opened | None = None
@@ -319,16 +332,21 @@ class ArchiveSource:
     def progress(self) -> Progress:
         """How much of the files is read, in bytes of their content."""
         current = self._current
-        return self._extent.progress(None if current is None else current.part())
+        return self._extent.progress(None if current is None else current.extent())
+
+    @property
+    def is_full(self) -> bool:
+        """As of `Bounded`."""
+        return self._current is None and bool(self._todo) and len(self._opened) >= _MOST_OPEN
 
     async def connect(self) -> None:
-        """As `Source.connect`; raise `Stopped` if a file is another one than before."""
+        """As `Source.connect`; raise `Stopped` (IFX712) if a file is another one than before the load began."""
         await self._worker.call(self._connect)
 
     async def read(self) -> Batch | None:
         """As `Source.read`."""
         batch = await self._worker.call(self._read)
-        if self._rate is not None:
+        if batch is not None and self._rate is not None:
             now = time.monotonic()
             self._due = max(self._due, now) + len(batch.messages) / self._rate
             await asyncio.sleep(self._due - now)
@@ -349,7 +367,13 @@ class ArchiveSource:
         self._todo.clear()
         self._extent, self.complete = Extent(), 0
         for index, archive in enumerate(self._archives):
-            stored = stored_position(archive, self._state(archive), restart=self._restart)
+            try:
+                stored = stored_position(archive, self._state(archive), restart=self._restart)
+            except Stopped as error:
+                if error.code not in _OF_THE_FILE or (error.code == _CHANGED and not self._is_checked):
+                    raise
+                self._leave(error)
+                continue
             self._warn_of_change(archive, stored)
             if stored is not None and stored.is_complete:
                 self.complete += 1
@@ -359,7 +383,7 @@ class ArchiveSource:
                 skipped = 0 if stored is None else stored.sought[0]
                 self._extent.done += skipped
                 self._extent.add(archive.size - skipped, is_compressed=archive.is_compressed)
-        self._restart = False
+        self._restart, self._is_checked = False, True
 
     def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
         if stored is not None and stored.plan != self._plan():
@@ -367,8 +391,10 @@ class ArchiveSource:
             fields = {"file": archive.name, "records": stored.records, "plan": self._plan(), "before": stored.plan}
             emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
 
-    def _read(self) -> Batch:
+    def _read(self) -> Batch | None:
         while self._current or self._todo:
+            if self.is_full:
+                return None
             try:
                 if self._fault is not None:
                     raise self._fault
@@ -388,8 +414,8 @@ class ArchiveSource:
         emit(log, logging.ERROR, "archive.left", code=error.code, reason=error.reason, hint=error.hint)
         self._left.append(error)
         if (opened := self._current) is not None:
-            self._extent.end(opened.part())
-            opened.file.raw.release()
+            self._extent.end(opened.extent())
+            opened.file.release()
             opened.is_left = True
             self._release_left(opened)
         self._fault = self._current = None
@@ -411,11 +437,11 @@ class ArchiveSource:
         opened.identity = file.raw.identity()
         if stored is not None and opened.identity != stored.identity:
             raise _changed(archive, "it is not the file that was read before")
+        opened.settled = 0 if stored is None else stored.records
         try:
             file.begin(stored)
         except SampleError as error:
             raise file.fault(error) from error
-        opened.settled = 0 if stored is None else stored.records
         opened.places.append(file.place if stored is None else stored.sought)
         return opened
 
@@ -446,11 +472,13 @@ class ArchiveSource:
         except EnvelopeError as error:
             hint = "correct the line, or remove --envelope if lines are plain payloads"
             self._fault = Stopped(f"{archive.name}:{record[0]}: {error}", hint, _NOT_AN_ENVELOPE)
+            file.taken -= 1
         except (Stopped, NotConnected) as error:
             self._fault = error
         if not records:
             return None
-        opened.places.append(file.place)
+        if self._fault is None:  # else the file is beyond the last of them
+            opened.places.append(file.place)
         place = Partition(reading.stream, reading.topic, opened.index)
         end = first + len(records) - 1
         if reading.envelope:
@@ -463,11 +491,12 @@ class ArchiveSource:
 
     def _end(self, opened: _Opened) -> None:
         """End a file that is read to its end.  Raise `Stopped` if it is another one now."""
-        archive, part = opened.file.archive, opened.part()
+        archive, extent = opened.file.archive, opened.extent()
         if opened.file.raw.identity() != opened.identity:
             raise _changed(archive, "it was changed while it was read")
         opened.is_read, self._current = True, None
-        self._extent.end(part)
+        opened.file.release()
+        self._extent.end(extent)
         if opened.settled >= opened.file.taken:
             self._complete(opened)
 

@@ -6,6 +6,7 @@ Nothing is joined, locked or stored: a run of the route goes on meanwhile.
 from __future__ import annotations
 
 import asyncio
+import glob
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Limits:
 
     def of_topics(self, topics: Sequence[str]) -> Sequence[str]:
         """Return those of the topics, or globs, that are meant."""
-        return topics if self.topic is None else [self.topic]
+        return topics if self.topic is None else [glob.escape(self.topic)]
 
 
 async def range_of(setup: WriterSetup, source: Endpoint, limits: Limits) -> Range | None:

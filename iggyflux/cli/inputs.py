@@ -40,6 +40,8 @@ class _DocumentFile(click.Path):
 
 
 _SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+_DATA = re.compile(r"\.(ndjson|jsonl|csv|tsv|lp|log|xml|parquet|gz|zst|bz2)$", re.IGNORECASE)
+"""Names of data: a document may have any other one, and then its mistakes are shown."""
 MAPPING_FILE = _DocumentFile(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -122,8 +124,8 @@ def open_pipeline(path: Path) -> Pipeline:
 
 
 def _refuse_data(path: Path, kind: str) -> None:
-    """Raise UsageError for a file that is not a document, by its content and its name: an argument is missing."""
-    if path.is_file() and path.suffix and path.suffix.lower() not in _SUFFIXES and not kind_of_file(path):
+    """Raise UsageError for a file of data by its name, which is no document: an argument is missing."""
+    if path.is_file() and _DATA.search(path.name) and not kind_of_file(path):
         expected = f"expected the file of a {kind} (YAML or TOML); is it missing before {path.name}?"
         raise click.UsageError(f"{path} is no {kind}; {expected}") from None
 

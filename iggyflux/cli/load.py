@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -120,10 +120,7 @@ def command(
         raise click.UsageError(f"Missing argument 'PATH...': the files to load with {mapping}")
     if document.kind == "reader":
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
-    archives = _find(paths, notes=share is None)
-    if only is not None:
-        mine = set(json.loads(only.read_bytes()))
-        archives = [each for each in archives if each.name in mine]
+    archives = _find(paths, notes=True) if only is None else _find_named(paths, json.loads(only.read_bytes()))
     reading = _reading(document, archives, envelope, message_time)
     loaded = None if pipeline is None else open_pipeline(pipeline)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
@@ -156,7 +153,8 @@ def _load_here(
 ) -> int:
     """Load in this process; as a worker, its share of the files."""
     failed = ReportedFailures("failed")
-    route = load_route(pipeline, item, archives, reading, rate=rate, restart=restart)
+    is_checked = share is not None  # by the supervisor
+    route = load_route(pipeline, item, archives, reading, rate=rate, restart=restart, is_checked=is_checked)
     route = dataclasses.replace(route, dead_letters=_Reported(route.dead_letters, failed))
     source = route.source
     keep_freed_memory()
@@ -233,6 +231,15 @@ def _find(paths: Sequence[str], *, notes: bool) -> list[Archive]:
             + (", …" if again[1:] else "")
         )
     return found
+
+
+def _find_named(paths: Sequence[str], names: Sequence[str]) -> list[Archive]:
+    """Return the files of these names; one that is not there any more cannot be read, and is left then (IFX710)."""
+    found: dict[str, Archive] = {}
+    for path in paths:
+        with suppress(click.BadParameter):
+            found |= {each.name: each for each in _find([path], notes=False)}
+    return [found.get(name) or Archive(name, 0, "") for name in names]
 
 
 def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: bool, message_time: str | None) -> Reading:

@@ -142,6 +142,7 @@ def command(
     if share is not None:
         return _work(pipeline, share, fixed, until_end, only, watch, quiet)
     loaded = open_pipeline(pipeline)
+    run_sdk_on_one_thread()
     if workers != 1:
         if not pipeline.is_file():
             raise click.UsageError("--workers needs a pipeline file that each of them can read")
@@ -149,7 +150,6 @@ def command(
         running = _supervise(loaded, command, workers, until_end, only, log_format, status_file, listen, quiet)
     else:
         keep_freed_memory()
-        run_sdk_on_one_thread()
         running = _run(loaded, until_end, only, log_format, status_file, listen, watch, quiet)
     summary, was_stopped = asyncio.run(running)
     count = sum(getattr(route, counter) for route in summary.routes for counter in _FAILURES.get(fail_on or "", ()))

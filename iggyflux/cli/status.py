@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from iggyflux.archives.job import state_folder
 from iggyflux.archives.source import archive_positions
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, result, result_line, show_stop
@@ -30,6 +31,8 @@ from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import dead_letter_files
 
 _MOST_GAPS = 10
+_MOST_SHARE = 0.99
+"""Of a file that is not read to its end: it may have grown, or end with what is settled."""
 _COUNTS = ("messages", "points", "dead_letters", "dropped", "skipped")
 
 
@@ -83,25 +86,33 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
         made["dead_letters"] = None
     else:
         made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup), failed)
+    if setup.kind == "writer":
+        made["loads"] = [*_loads(archive_positions(state_folder(setup.pipeline), setup.name), failed)]
     if isinstance(state, TopicAddress):
         return made
     if setup.kind == "reader":
         record = _record(cursor_state(state, setup.name))
         made["cursor"] = None if record is None else _cursor(record)
         return made
-    made["loads"] = [*_loads(archive_positions(state, setup.name))]
     ledger = read_ledgers(state, setup.name)
     tags, precision = dict(setup.item.tags), setup.influxdb.precision
     plans = {setup.mapping.identity(dialect=dialect.value, precision=precision, tags=tags) for dialect in Dialect}
     return {**made, "ledger": None if ledger is None else _ledger(ledger, plans)}
 
 
-def _loads(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield how far each file is loaded; `share` is None where it is not known, as of a compressed file."""
+def _loads(folder: Path, failed: Callable[[Stopped], None]) -> Iterator[dict[str, Any]]:
+    """Yield how far each file is loaded; call `failed` for a position that cannot be used.
+
+    `share` is 1 only for a file that was read to its end, and None where it is not known, as of a compressed file.
+    """
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        record = read_state(path).record
+        try:
+            record = read_state(path).record
+        except Stopped as error:
+            failed(error)
+            continue
         sought, size = record["sought"][0], record["size"]
-        share = 1.0 if record["is_complete"] else sought / size if sought and size else None
+        share = 1.0 if record["is_complete"] else min(sought / size, _MOST_SHARE) if sought and size else None
         yield {"file": record["file"], "records": record["records"], "share": share}
 
 

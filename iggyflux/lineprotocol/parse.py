@@ -67,16 +67,17 @@ _FLOAT = {
 _TIMESTAMP = re.compile(r"-?[0-9]+")
 
 # A whole line without escapes, with numbers that cannot leave their ranges: it means the same in every dialect.
+# No group is possessive: before Python 3.11.4 such a group lets pass what is not whole.
 _NAME = r'[^\\"#,= \x00-\x1f\x7f-\x9f\ud800-\udfff]++'
 _PLAIN_VALUE = (
-    r"-?[0-9]{1,17}(?:\.[0-9]{1,17}(?:e[+-]?[0-9]{1,2})?|i)?+"
+    r"-?[0-9]{1,17}(?:\.[0-9]{1,17}(?:e[+-]?[0-9]{1,2})?|i)?"
     r'|"[^"\\\ud800-\udfff]*+"'
     r"|[tT](?:rue)?|[fF](?:alse)?"
 )
 _PLAIN_LINE = re.compile(
-    rf"({_NAME})((?:,{_NAME}={_NAME})*+)"
-    rf" ({_NAME}=(?:{_PLAIN_VALUE})(?:,{_NAME}=(?:{_PLAIN_VALUE}))*+)"
-    r"(?: (-?[0-9]{1,19}))?+"
+    rf"({_NAME})((?:,{_NAME}={_NAME})*)"
+    rf" ({_NAME}=(?:{_PLAIN_VALUE})(?:,{_NAME}=(?:{_PLAIN_VALUE}))*)"
+    r"(?: (-?[0-9]{1,19}))?"
 )
 _PLAIN_FIELD = re.compile(rf'{_NAME}=(?:"[^"]*+"|[^,]++)')
 _LONGEST_PLAIN = MAX_BYTES // 8  # shorter ones cannot break a limit of size

@@ -83,6 +83,11 @@ class Outlet(ABC):
         """Whether a request waits or is under way in a lane."""
         return any(lane.is_sending for lane in self._lanes.values())
 
+    async def settle_held(self) -> None:
+        """Settle the requests that are held: no line will follow before that.  Raise `Stopped`."""
+        for lane in list(self._lanes.values()):
+            await lane.sender.settle_held()
+
     async def finish(self) -> None:
         """Wait until everything is settled: no batch will follow."""
         for lane in list(self._lanes.values()):
@@ -230,8 +235,7 @@ class Lanes(Outlet):
             self._moved.clear()
             await first_of(self._moved.wait(), self.until_answered())
             if not self._moved.is_set():  # what is held waits for lines that are not read before it is settled
-                for lane in list(self._lanes.values()):
-                    await lane.sender.settle_held()
+                await self.settle_held()
 
     async def flush(self, tasks: asyncio.TaskGroup) -> None:
         """Send what lingers."""

@@ -123,10 +123,13 @@ async def run_workers(
             finally:
                 ticking.cancel()
                 idle.cancel()
-                await asyncio.gather(ticking, idle, return_exceptions=True)
+                ends = await asyncio.gather(ticking, idle, return_exceptions=True)
                 merging.update(supervisor.workers)
                 if file:
                     file.close()
+            for end in ends:
+                if isinstance(end, Exception):  # a bug, and not the cancellation
+                    raise end
     summary = Summary(tuple(status.routes), status.seconds)
     unfinished = any(each.failed or (each.code == 3 and not summary.errors) for each in supervisor.workers)
     return replace(summary, interrupted=unfinished or any(each.state == "interrupted" for each in status.routes))

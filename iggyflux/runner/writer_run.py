@@ -11,6 +11,8 @@ Everything that can happen, and what the route then does:
 |              | Stopped                             | stops                                                          |
 | reading      | a batch                             | renders it; the next read is already in flight                 |
 |              | no messages                         | is idle: sends what lingers, then polls again, ever less often |
+|              | … before others are acknowledged    | sends what lingers; settles what is held as at the end of the  |
+|              |                                     | input: no other line would follow                              |
 |              | EndOfInput                          | finishes what is in flight, acknowledges, is done              |
 |              | NotConnected                        | abandons what is in flight, connects again                     |
 |              | Stopped                             | says so, finishes what is in flight, acknowledges, stops       |
@@ -90,7 +92,7 @@ from iggyflux.runner.status import InputStatus, RouteStatus
 from iggyflux.runner.stop import Stop, StopRequested
 from iggyflux.runner.unanswered import Unanswered
 from iggyflux.telemetry.tracing import NO_TRACE, Trace, Traces, acknowledging
-from iggyflux.transports.base import Comparing, Grouped, Lagging, Measured, Worker, server_of
+from iggyflux.transports.base import Bounded, Comparing, Grouped, Lagging, Measured, Worker, server_of
 
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
@@ -411,6 +413,7 @@ class _Transfer:
                     emit(log, logging.ERROR, "source.stopped", **fields)  # what is in flight may take long
                 break
             if batch is None:
+                await self._make_room(outlet, tasks)
                 self._status.state = "running" if outlet.in_flight else "idle"
                 reading = tasks.create_task(self._read(after_seconds=idle))
                 idle = min(idle * 2, _IDLE_SECONDS[1])
@@ -433,6 +436,14 @@ class _Transfer:
         stopping.cancel()
         changing.cancel()
         await outlet.flush(tasks)
+
+    async def _make_room(self, outlet: Outlet, tasks: asyncio.TaskGroup) -> None:
+        """Settle what is read if the source waits for that.  Raise `Stopped`."""
+        source = self._route.source
+        if isinstance(source, Bounded) and source.is_full:
+            await outlet.flush(tasks)
+            if not outlet.is_sending:  # what is held waits for lines that are not read before it is settled
+                await outlet.settle_held()
 
     async def _take_change(self, outlet: Outlet, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
         """Settle what is in flight and take the changed route; what was read ahead is then rendered by its plan.

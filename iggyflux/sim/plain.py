@@ -44,11 +44,11 @@ LONGEST = 65_000
 
 _REST = rb"[^\x00-\x20,=\\\"\x7f]"
 _KEY = rb"%s++(?:\\[, =]%s*+)*+" % (_REST, _REST)
-_NUMBER = rb"-?[0-9]++(?:[iu]|(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+)"
+_NUMBER = rb"-?[0-9]++(?:[iu]|(?:\.[0-9]++)?(?:[eE][+-]?[0-9]{1,2}+)?)"
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_BOOLEAN = rb"(?:t(?:rue)?+|T(?:rue|RUE)?+|f(?:alse)?+|F(?:alse|ALSE)?+)"
+_BOOLEAN = rb"(?:t(?:rue)?|T(?:rue|RUE)?|f(?:alse)?|F(?:alse|ALSE)?)"
 _FIELD = rb"%s=(?:%s|%s|%s)" % (_KEY, _NUMBER, _STRING, _BOOLEAN)
-# A possessive group lets pass what is not whole before Python 3.11.4: the groups of tags and fields are not possessive.
+# A possessive group lets pass what is not whole before Python 3.11.4: no group of several parts is possessive.
 LINE = re.compile(
     rb"([^\x00-\x20,=\\\"#\x7f]%s*+(?:,%s=%s)*) (%s(?:,%s)*)(?: (-?[0-9]{1,19}+))?(?:\n|\Z)"
     % (_REST, _KEY, _KEY, _FIELD, _FIELD),

@@ -97,6 +97,15 @@ class Measured(Protocol):
         """How much is read; in memory, at any time."""
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A source that may have to wait for acknowledgements before it can give more."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `read` returns None until something is acknowledged; in memory, at any time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Starving:
     """A partition whose messages wait, without progress, for the group member `holder`; None if no member holds it.

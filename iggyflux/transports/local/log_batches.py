@@ -97,8 +97,9 @@ class OpenBatch:
         return next((index for index, time in enumerate(self._opened().timestamps_us) if time >= timestamp_us), 0)
 
     def _opened(self) -> _Columns:
+        columns = self._columns  # before the question: another thread may open the batch meanwhile
         if self._decoded is None:
-            found = _decode_columns(self._columns[_CRC_BYTES:])
+            found = _decode_columns(columns[_CRC_BYTES:])
             found.timestamps_us = _packed(found.timestamps_us)
             found.origin_timestamps_us = _packed(found.origin_timestamps_us)
             self._decoded, self._columns, found.crcs = found, b"", ()  # one batch is there for each request in flight
