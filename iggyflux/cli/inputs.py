@@ -124,7 +124,7 @@ def open_pipeline(path: Path) -> Pipeline:
 
 
 def _refuse_data(path: Path, kind: str) -> None:
-    """Raise UsageError for a file of data by its name, which is no document: an argument is missing."""
+    """Raise UsageError for a file of data, by its name, that is not a document: an argument is missing."""
     if path.is_file() and _DATA.search(path.name) and not kind_of_file(path):
         expected = f"expected the file of a {kind} (YAML or TOML); is it missing before {path.name}?"
         raise click.UsageError(f"{path} is no {kind}; {expected}") from None
