@@ -314,7 +314,12 @@ sys.exit(77)
 
 def test_work_without_an_end_is_tried_until_it_is_stopped() -> None:
     async def stop_later(running: Supervisor, stop: Stop, _: list[int]) -> None:
-        await until(lambda: running.workers[0].starts > supervisor._MOST_CRASHES + 1)
+        await until(
+            lambda: (
+                running.workers[0].starts > supervisor._MOST_CRASHES + 1
+                and running.workers[0].state == "waiting"  # a crash during a stop is a failure
+            )
+        )
         stop.request()
 
     (worker,), _ = supervise("sys.exit(1)", has_end=False, during=stop_later)
