@@ -109,7 +109,7 @@ LOCK := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url 
 
 lock: $(VENV)/.ready  ## make the lock files anew from pyproject.toml
 	$(LOCK) pyproject.toml --group dev $(EXTRAS) -o requirements.lock
-	$(LOCK) --constraint requirements.lock pyproject.toml --extra fast -o requirements-runtime.lock
+	$(LOCK) --constraint requirements.lock pyproject.toml --extra avro --extra compression --extra fast --extra protobuf -o requirements-runtime.lock
 	$(LOCK) --constraint requirements.lock --group build -o requirements-build.lock
 	$(LOCK) --group release -o requirements-release.lock
 

@@ -104,11 +104,14 @@ def test_the_runtime_lock_holds_no_tools() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     tools = {Requirement(text).name for text in project["dependency-groups"]["dev"] if isinstance(text, str)}
     runtime = {Requirement(text).name for text in project["project"]["dependencies"]}
-    fast = {Requirement(text).name for text in project["project"]["optional-dependencies"]["fast"]}
+    extras = project["project"]["optional-dependencies"]
+    of_the_image = {
+        Requirement(text).name for extra in ("avro", "compression", "fast", "protobuf") for text in extras[extra]
+    }
 
     locked = set(pins("requirements-runtime.lock"))
-    assert locked >= {name.replace(".", "-") for name in runtime | fast}
-    assert locked & (tools - fast) == set()
+    assert locked >= {name.replace(".", "-") for name in runtime | of_the_image}
+    assert locked & (tools - of_the_image) == set()
 
 
 # --- the image ---
