@@ -240,7 +240,7 @@ def avro_schema(words: Words) -> Any:
         return [*scalars, {"type": "array", "items": deeper}, {"type": "map", "values": deeper}]
 
     end: Any = anything(2)
-    for number, name in enumerate(reversed(words.deep[1:])):
+    for number, name in enumerate(filter(None, reversed(words.deep[1:]))):
         end = ["null", {"type": "record", "name": f"Deep{number}", "fields": [{"name": name, "type": end}]}]
     types = {**dict.fromkeys(words.roles, anything(0)), words["xs"]: anything(1), words.deep[0]: end}
     members = [{"name": name, "type": kind, "default": None} for name, kind in types.items() if name]

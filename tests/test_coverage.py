@@ -92,7 +92,7 @@ def test_more_examples_never_cover_less_and_what_is_missing_can_be_removed(file:
     tree: Any = load_mapping(file).document.tree
     few = copy.deepcopy(tree)
     few["examples"] = [each for number, each in enumerate(tree["examples"]) if number not in left_out]
-    mapping = parse_mapping(as_yaml(few), format="yaml")
+    mapping = parse_mapping(as_yaml(few), format="yaml", file=str(file))
     found, whole = cover(mapping), cover(load_mapping(file))
 
     assert found.parts == whole.parts
@@ -109,7 +109,7 @@ def test_more_examples_never_cover_less_and_what_is_missing_can_be_removed(file:
         holder = _at(changed, parts[:-1])
         holder.pop(int(parts[-1]) if isinstance(holder, list) else parts[-1])
         try:
-            smaller = parse_mapping(as_yaml(changed), format="yaml")
+            smaller = parse_mapping(as_yaml(changed), format="yaml", file=str(file))
         except MappingError:
             continue  # the last field
         assert all(result.passed for result in run_examples(smaller)), parts

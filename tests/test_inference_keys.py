@@ -33,10 +33,15 @@ each_key = pytest.mark.parametrize("key", [*KEYS, *read_keys(HELD_OUT)], ids=str
 _UNITS = {"unix_s": 1, "unix_ms": 1_000, "unix_us": 1_000_000, "unix_ns": 1_000_000_000}
 
 
+NEED_A_SCHEMA = ("otlp-metrics", "sparkplug-b")
+"""What says nothing of itself: `infer` needs `--payload`."""
+
+
 def test_there_is_a_key_for_each_ready_mapping_and_for_other_products() -> None:
     ready = {key.samples_file for key in KEYS} - set(FOLDER.iterdir())
 
-    assert ready == set((ROOT / "mappings" / "samples").iterdir())
+    samples = {path for path in (ROOT / "mappings" / "samples").iterdir() if path.stem not in NEED_A_SCHEMA}
+    assert ready == samples
     assert len(KEYS) - len(ready) >= 22
 
 

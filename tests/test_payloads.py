@@ -132,7 +132,7 @@ LARGE: dict[str, Any] = {
     "protobuf": {"probes": [{"label": "x" * 2000, "reading": 1.5}] * 10_000, "notes": ["é"]},
     "csv": [{"a": "x" * 200, "b": 'quo"ted', "c": "y" * 200_000}] * 100,
     "text": "é" * 10_000_000,
-    "xml": {"a": {"b": [{"@name": "x" * 200, "value": "1.5", "list": ["1", "2", "3"]}] * 85_000}},
+    "xml": {"a": {"b": [{"@name": "x" * 2000, "value": "1.5", "list": ["1", "2", "3"]}] * 10_000}},
     "logfmt": {f"key{number}": 'qu"oted ' * 2000 for number in range(1300)},
     "raw": "AAEC" * 6_700_000,
     "influx": [{"measurement": "m", "tags": {}, "fields": {"s": "x\n" * 30_000}, "time": n} for n in range(340)],

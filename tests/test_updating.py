@@ -48,8 +48,9 @@ def has_null(value: Any) -> bool:
     return value is None or any(map(has_null, inner))
 
 
-def passes(text: str, format: str) -> bool:  # noqa: A002
-    return all(result.passed for result in run_examples(parse_mapping(text, format=format)))
+def passes(text: str, format: str, file: Path | None = None) -> bool:  # noqa: A002
+    mapping = parse_mapping(text, format=format, file=None if file is None else str(file))
+    return all(result.passed for result in run_examples(mapping))
 
 
 def without_comments(text: str) -> list[str]:
@@ -85,16 +86,16 @@ def test_results_come_back_whatever_happened_to_them(file: Path, seed: int, toml
     format_, write = ("toml", as_toml) if toml and not has_null(tree) else ("yaml", as_yaml)
     text = write(garbled(tree, random.Random(seed)))
 
-    updated = update_examples(text, file=None, format=format_)  # type: ignore[arg-type]
+    updated = update_examples(text, file=str(file), format=format_)  # type: ignore[arg-type]
 
     assert updated.left == ()
-    assert passes(updated.text, format_)
+    assert passes(updated.text, format_, file)
     found: Any = read_document(updated.text, format=format_).tree
     for example in (*found["examples"], *tree["examples"]):  # type: ignore[index, call-overload]
         if isinstance(example.get("fails"), str):
             example["fails"] = [example["fails"]]
     assert {**found, "examples": 0} == {**tree, "examples": 0}  # type: ignore[dict-item]
-    again = update_examples(updated.text, file=None, format=format_)  # type: ignore[arg-type]
+    again = update_examples(updated.text, file=str(file), format=format_)  # type: ignore[arg-type]
     assert (again.text, again.count) == (updated.text, 0)
 
 
@@ -110,7 +111,7 @@ def test_comments_and_layout_stay(file: Path) -> None:
     updated = update_examples(broken, file=str(file), format="yaml")
 
     assert without_comments(updated.text) == without_comments(text)
-    assert passes(updated.text, "yaml")
+    assert passes(updated.text, "yaml", file)
     assert len(updated.text.splitlines()) <= len(text.splitlines())
 
 

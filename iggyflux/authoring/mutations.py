@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -51,7 +51,8 @@ def mutate(mapping: WriterMapping | ReaderMapping) -> Mutated:
     tried, unnoticed = 0, []
     for mutation in mutations(mapping.document.tree):
         try:
-            changed = compile_document(read_document(json.dumps(mutation.tree), format="yaml"), name=mapping.name)
+            document = read_document(json.dumps(mutation.tree), file=mapping.document.file, format="yaml")
+            changed = compile_document(replace(document, files=mapping.document.files), name=mapping.name)
         except DocumentError:
             continue  # no document: a change that validation would find
         tried += 1

@@ -36,9 +36,7 @@ _WRITE, _RUN, _LOOK = "Write a mapping", "Run it", "Reference"
 COMMANDS: Final[dict[str, Entry]] = {
     "init": Entry("init", _WRITE, "Write a commented starter mapping or pipeline."),
     "infer": Entry("infer", _WRITE, "Write a commented mapping from sample messages."),
-    "import": Entry(
-        "import_", _WRITE, "Convert the configuration of another tool into mappings and a pipeline, with a report."
-    ),
+    "import": Entry("import_", _WRITE, "Convert the configuration of another tool, with a report."),
     "validate": Entry("validate", _WRITE, "Check mapping and pipeline files."),
     "dry-run": Entry("dry_run", _WRITE, "Show the lines that a mapping renders from sample messages."),
     "test": Entry("test", _WRITE, "Run the examples in mapping files."),

@@ -58,7 +58,7 @@ def command(
     strict: bool,
     force: bool,
 ) -> int:
-    """Convert the configuration of another tool into mappings and a pipeline, with a report.
+    """Convert the configuration of another tool, with a report.
 
     FORMAT is iggy-influxdb-sink, iggy-influxdb-source, telegraf, mqtt2influxdb or kcql; FILE is a configuration of it,
     or `-` for stdin. The report says of each construct what it became, what is only similar, and what could not be

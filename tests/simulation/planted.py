@@ -205,8 +205,8 @@ PLANTED = [
     Planted(
         "send requests of one point side by side",
         f"{_RUNNER}.footprint",
-        "        if self._distinct.isdisjoint(other._distinct):\n            return False\n",
-        "        return False\n",
+        "        return [key for key in near if self._shares_a_point(others[key], times)]\n",
+        "        return []\n",
     ),
     Planted(
         "send any number of requests at once",
