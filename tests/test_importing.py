@@ -23,14 +23,16 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference.write import toml_value
 from iggyflux.documents import join_pointer, read_document
 from iggyflux.errors import DocumentError, PipelineError
-from iggyflux.importing import FORMATS, Imported, Options, convert
+from iggyflux.importing import FORMATS, Imported, Options, Verdict, convert
 from iggyflux.importing.telegraf.formats import PARSERS
 from iggyflux.importing.telegraf.outputs import FLAVORS
 from iggyflux.importing.telegraf.processors import PROCESSORS
+from iggyflux.importing.telegraf.times import time_of
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import load_mapping, parse_mapping
 from iggyflux.pipeline import load_pipeline, parse_pipeline
 from iggyflux.records import Message
+from iggyflux.timestamps import parse_pattern
 
 CASES = Path(__file__).parent / "cases" / "importing"
 FOLDERS = sorted(path for path in CASES.iterdir() if path.is_dir())
@@ -163,6 +165,78 @@ def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Pat
         outcome = iggyflux("import", form, broken, "-o", tmp_path / "out", "--force")
 
         assert match[0] not in outcome.out + outcome.err
+
+
+# --- times of Go ---
+
+GO_TIMES = (CASES.parent / "go-times.tsv").read_text("utf-8").splitlines()
+"""Layouts, a time in each, and its nanoseconds: what Go's `time.Format` and `time.Parse` give."""
+
+
+def test_a_layout_of_go_gives_the_time_that_go_reads_or_none() -> None:
+    """No layout is read in another way; those that name one instant, in parts that a pattern has, are taken."""
+    wrong = []
+    taken = 0
+    for layout, text, wanted in (line.split("\t") for line in GO_TIMES):
+        made = time_of("t", layout, "")
+        if made is None:
+            continue
+        taken += 1
+        if made["format"] == "rfc3339":
+            continue
+        actual = parse_pattern(text, made["format"], made.get("timezone"))
+        wrong += [] if actual == int(wanted) else [(layout, made["format"], text, wanted, actual)]
+
+    assert wrong == []
+    assert taken > len(GO_TIMES) // 4
+
+
+@pytest.mark.parametrize(
+    ("layout", "pattern"),
+    [
+        ("2006-01-02 15:04:05-07", None),
+        ("2006-01-02 15:04:05Z07", None),
+        ("2006__2 15:04", None),
+        ("2006-01-02 3:04 pm", None),
+        ("2006-002", "%Y-%j"),
+        ("02_2006_01", "%d_%Y_%m"),
+        ("2006-01-02 15:04:05 -07:00:00", "%Y-%m-%d %H:%M:%S %z"),
+        ("2006-01", None),
+    ],
+)
+def test_a_layout_of_go_becomes_this_pattern(layout: str, pattern: str | None) -> None:
+    """A part that no directive reads in the same way makes the layout one that is not taken."""
+    made = time_of("t", layout, "")
+
+    assert (made and made["format"]) == pattern
+
+
+TIMES: dict[str, str] = {
+    "json": 'json_time_key = "at"\njson_time_format = "{}"',
+    "csv": 'csv_column_names = ["at", "v"]\ncsv_timestamp_column = "at"\ncsv_timestamp_format = "{}"',
+    "grok": """grok_patterns = ['%{NUMBER:v:float} %{GREEDYDATA:at:ts-"{}"}']""",
+    "json_v2": '[[inputs.file.json_v2]]\ntimestamp_path = "at"\ntimestamp_format = "{}"\n'
+    '[[inputs.file.json_v2.field]]\npath = "v"\ntype = "float"',
+    "xpath_json": '[[inputs.file.xpath_json]]\ntimestamp = "at"\ntimestamp_format = "{}"\n'
+    '[inputs.file.xpath_json.fields]\nv = "number(v)"',
+}
+
+
+@pytest.mark.parametrize("form", TIMES)
+def test_a_time_that_is_not_taken_is_reported(form: str) -> None:
+    """Every format of payloads says that it left a layout out, and takes the time of the message."""
+
+    def made(layout: str) -> tuple[str, str]:
+        text = f'[[inputs.file]]\ndata_format = "{form}"\n' + TIMES[form].replace("{}", layout)
+        result = convert("telegraf", text)
+        lines = [line.became for line in result.report.lines if line.verdict is Verdict.NOT_TAKEN]
+        return result.files["file.yaml"], "\n".join(lines)
+
+    document, report = made("2006-01-02 15:04:05-07")
+    taken, quiet = made("2006-01-02 15:04:05-0700")
+
+    assert ("timestamp:" in document, "no format of ours" in report) == (False, True)
+    assert ("timestamp:" in taken, "no format of ours" in quiet) == (True, False)
 
 
 # --- hostile files ---
