@@ -153,6 +153,35 @@ def test_no_secret_is_copied(folder: Path) -> None:
     assert [canary for canary in canaries if canary in shown] == []
 
 
+SECRETS: dict[str, str] = {
+    "iggy-influxdb-sink": "[[streams]]\n[plugin_config]\nurl = 'http://x:1'\ntoken = '{}'\norg = '{}'\n",
+    "iggy-influxdb-source": "[[streams]]\n[plugin_config]\nurl = 'http://x:1'\ntoken = '{}'\norg = '{}'\n",
+    "mqtt2influxdb": "influxdb: {host: x, username: u, password: '{}', database: '{}'}\n"
+    "points: [{measurement: m, topic: '#', fields: {v: $.payload}}]\n",
+    "kcql": "connect.influx.url=http://x:1\nconnect.influx.username=u\nconnect.influx.password={}\nconnect.influx.db={}\n"
+    "connect.influx.kcql=INSERT INTO m SELECT * FROM t\n",
+    "telegraf": "[[inputs.file]]\ndata_format = 'influx'\n[[outputs.influxdb_v2]]\nurls = ['http://x:1']\n"
+    "token = '{}'\norganization = '{}'\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "secret", ["$canaryPass", "$CANARY_1", "${canaryPass}", "${canary:-x}", "@{s:canary}", "x$canary"]
+)
+def test_a_secret_that_looks_like_a_variable_is_one_only_where_the_tool_has_variables(form: str, secret: str) -> None:
+    """Only Telegraf replaces names in its file; what it leaves alone if no variable is set may be the secret itself."""
+    text = SECRETS[form].replace("{}", secret, 1).replace("{}", "plain${db}")
+    made = convert(form, text)
+    pipeline = made.files["pipeline.yaml"]
+    shown = "\n".join([*made.files.values(), *made.report.text("x")])
+    is_variable = form == "telegraf" and secret in ("$CANARY_1", "${canaryPass}")
+
+    assert ("canary" in shown.lower()) == is_variable
+    assert re.search(r"(?:token|password): '\$\{" + ("canary" if is_variable else "INFLUX_"), pipeline, re.IGNORECASE)
+    assert ("'plain$${db}'" if form != "telegraf" else "'plain${db}'") in pipeline
+
+
 @by_folder
 @pytest.mark.parametrize("damage", ["=", "\n[[[", '\nx = "', "\n\x00"])
 def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class Format:
     """yaml, toml, or text that the module reads itself."""
     what: str
     function: str = "convert"
+    expands: bool = False
+    """Whether the tool replaces `$NAME` in its file by variables."""
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -59,7 +61,7 @@ FORMATS: Final[dict[str, Format]] = {
     "iggy-influxdb-source": Format(
         "connectors", "toml", "the connector influxdb_source of Apache Iggy", "convert_source"
     ),
-    "telegraf": Format("telegraf", "toml", "Telegraf"),
+    "telegraf": Format("telegraf", "toml", "Telegraf", expands=True),
     "mqtt2influxdb": Format("mqtt2influxdb", "yaml", "mqtt2influxdb"),
     "kcql": Format("kcql", "text", "statements of Lenses' connectors, or the connector's configuration"),
 }
@@ -82,7 +84,7 @@ def convert(form: str, text: str | bytes, *, file: str | None = None, options: O
     function: Callable[..., Documents] = getattr(import_module(f"iggyflux.importing.{chosen.module}"), chosen.function)
     source: Any = text
     if chosen.form in ("toml", "yaml"):
-        source = Configuration(text, file=file, form=chosen.form)
+        source = Configuration(text, file=file, form=chosen.form, expands=chosen.expands)
     documents = function(source, options or Options())
     if isinstance(source, Configuration):
         source.close()

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from iggyflux.importing import Documents
-from iggyflux.importing.configuration import Part, with_variables
+from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
 from iggyflux.importing.influxdb import put_duration, put_text, put_url
 from iggyflux.importing.report import Verdict
@@ -93,7 +93,7 @@ def _section(kind: str, part: Part, documents: Documents, after: str) -> Tree:
 
 
 def _target_v1(part: Part, section: Tree, after: str) -> None:
-    section["database"] = with_variables(part.text("database") or "telegraf")
+    section["database"] = part.written(part.text("database") or "telegraf")
     if "database" in part:
         part.taken("database", "`influxdb.database`")
     put_text(part, "retention_policy", section, "retention_policy")
