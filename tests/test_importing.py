@@ -196,6 +196,63 @@ def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Pat
         assert match[0] not in outcome.out + outcome.err
 
 
+# --- several outputs ---
+
+SHED = """
+[[inputs.file]]
+data_format = "value"
+data_type = "float"
+name_override = "shed"
+[inputs.file.tags]
+dev_id = "d1"
+yard = "south"
+[[outputs.influxdb_v2]]
+urls = ["http://one:1"]
+token = "t"
+"""
+TWO = '[[outputs.influxdb_v2]]\nurls = ["http://two:2"]\ntoken = "t"\n'
+
+
+def routes_of(made: Imported) -> dict[str, Any]:
+    """The mapping of each address that the pipeline writes to."""
+    tree: Any = read_document(made.files["pipeline.yaml"]).tree
+    return {route["influxdb"]["url"]: read_document(made.files[route["mapping"]]).tree for route in tree["run"]}
+
+
+def test_what_one_output_filters_stays_in_the_others() -> None:
+    """Each output has mappings of its own where it changes something; the names of routes and consumers differ."""
+    made = convert("telegraf", SHED + TWO + 'tagexclude = ["dev_id"]\n')
+    routes = routes_of(made)
+    tags = {url: set(tree["points"]["tags"]) for url, tree in routes.items()}
+    run: Any = read_document(made.files["pipeline.yaml"]).tree
+
+    assert tags == {"http://one:1": {"dev_id", "yard"}, "http://two:2": {"yard"}}
+    assert (
+        len({route["name"] for route in run["run"]}) == len({route["consumer"]["group"] for route in run["run"]}) == 2
+    )
+
+
+@pytest.mark.parametrize(
+    "drops", ['namepass = ["other"]', 'namedrop = ["sh*"]', '[outputs.influxdb_v2.tagpass]\nx = ["y"]']
+)
+def test_an_output_that_drops_all_has_no_route(drops: str) -> None:
+    """Nothing goes where the filters of an output let nothing through, be it the only output or not."""
+    both, alone = convert("telegraf", SHED + TWO + drops), convert("telegraf", SHED + drops)
+
+    assert set(routes_of(both)) == {"http://one:1"}
+    assert alone.files == {}
+    for made in (both, alone):
+        assert any("drop every metric" in line.became for line in made.report.lines)
+
+
+def test_outputs_that_change_nothing_share_a_mapping() -> None:
+    """A mapping is written once for all outputs that get the same points."""
+    made = convert("telegraf", SHED + TWO + 'tagexclude = ["none"]\n')
+
+    assert sorted(made.files) == ["pipeline.yaml", "shed.yaml"]
+    assert len(routes_of(made)) == 2
+
+
 # --- times of Go ---
 
 GO_TIMES = (CASES.parent / "go-times.tsv").read_text("utf-8").splitlines()
