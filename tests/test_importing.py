@@ -253,6 +253,53 @@ def test_outputs_that_change_nothing_share_a_mapping() -> None:
     assert len(routes_of(made)) == 2
 
 
+# --- several connectors ---
+
+SINKS = """
+[[sinks]]
+[sinks.plugin_config]
+url = "http://one:1"
+bucket = "a"
+token = "canary-1"
+precision = "ms"
+[[sinks.streams]]
+stream = "s"
+topics = ["t"]
+batch_length = 10
+consumer_group = "g"
+[[sinks]]
+[sinks.plugin_config]
+url = "http://me:canary@two:2"
+bucket = "b"
+precision = "ns"
+[[sinks.streams]]
+stream = "s"
+topics = ["u"]
+batch_length = 20
+poll_interval = "7ms"
+consumer_group = "h"
+"""
+
+
+@pytest.mark.parametrize("word", ["sink", "source"])
+def test_each_connector_keeps_its_own_server(word: str) -> None:
+    """Address, bucket, login and options are those of its own file; what all routes share is said not to be taken."""
+    made = convert(f"iggy-influxdb-{word}", SINKS.replace("sinks", f"{word}s"))
+    tree: Any = read_document(made.files["pipeline.yaml"]).tree
+    first, second = (route["influxdb"] for route in tree["run"])
+
+    assert (first["url"], first["bucket"], first["token"]) == ("http://one:1", "a", "${INFLUX_TOKEN}")
+    assert (second["url"], second["bucket"], second["password"]) == ("http://two:2", "b", "${INFLUX_PASSWORD_2}")
+    assert "token" not in second
+    assert "influxdb" not in tree
+    if word == "sink":
+        assert (first["precision"], second["precision"]) == ("ms", "ns")
+        assert [route["consumer"]["group"] for route in tree["run"]] == ["g", "h"]
+    assert tree["iggy"]["batch_size"] == 10
+    told = {line.construct: line.verdict for line in made.report.lines if line.number > 14}
+    assert told[f"{word}s.streams.batch_length"] is told[f"{word}s.streams.poll_interval"] is Verdict.NOT_TAKEN
+
+
 # --- times of Go ---
 
 GO_TIMES = (CASES.parent / "go-times.tsv").read_text("utf-8").splitlines()

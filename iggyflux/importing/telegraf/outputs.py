@@ -1,4 +1,4 @@
-"""Telegraf's outputs of InfluxDB as the section `influxdb` of a pipeline; more than one as more routes, with mappings."""
+"""Telegraf's outputs of InfluxDB as the section `influxdb` of a pipeline; several as more routes, with mappings."""
 
 from __future__ import annotations
 
