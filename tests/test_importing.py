@@ -245,6 +245,21 @@ def test_an_output_that_drops_all_has_no_route(drops: str) -> None:
         assert any("drop every metric" in line.became for line in made.report.lines)
 
 
+def test_an_output_filters_tags_of_all_metrics_too() -> None:
+    """Tags of `[global_tags]` are left out, and choose points, as any others; a variable no mapping has."""
+    tags = "[global_tags]\nregion = 'n'\nshift = '$SHIFT'\n"
+    excluded = convert("telegraf", tags + SHED + TWO + 'tagexclude = ["region", "shift"]\n')
+    chosen = convert("telegraf", tags + SHED + "[outputs.influxdb_v2.tagpass]\nregion = ['n*']\n")
+    written = {url: tree["points"]["tags"].get("region") for url, tree in routes_of(excluded).items()}
+    pipeline: Any = read_document(excluded.files["pipeline.yaml"]).tree
+    (warning,) = (line for line in excluded.report.lines if line.verdict is Verdict.NOT_TAKEN)
+
+    assert written == {"http://one:1": {"const": "n"}, "http://two:2": None}
+    assert pipeline["tags"] == {"shift": "${SHIFT}"}
+    assert "shift" in warning.became
+    assert "shed.yaml" in chosen.files
+
+
 def test_outputs_that_change_nothing_share_a_mapping() -> None:
     """A mapping is written once for all outputs that get the same points."""
     made = convert("telegraf", SHED + TWO + 'tagexclude = ["none"]\n')

@@ -14,6 +14,7 @@ from iggyflux.importing.influxdb import put_duration, put_text, put_url
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf import filters
 
+_BY_TAGS: Final = ("taginclude", "tagexclude", "tagpass", "tagdrop", "bucket_tag", "database_tag")
 FLAVORS: Final = {"influxdb": "v1", "influxdb_v2": "v2", "influxdb_v3": "v3"}
 _FILES: Final = {
     "tls_ca": "ca_file",
@@ -39,10 +40,11 @@ _CLIENT: Final = (
 )
 
 
-def convert(outputs: Part, documents: Documents) -> None:
+def convert(outputs: Part, documents: Documents, tags: Tree) -> None:
     """Put the outputs into the pipeline.
 
     Each output has mappings of its own where it changes points, and no route for a mapping of which it drops all.
+    `tags` are those of the pipeline: where an output chooses by tags, they go to the points, where that can be done.
     """
     found = []
     for kind, parts in outputs.children():
@@ -57,6 +59,11 @@ def convert(outputs: Part, documents: Documents) -> None:
             0, "outputs", Verdict.APPROXIMATED, "no output of InfluxDB: complete `influxdb` of the pipeline"
         )
         return
+    if by_tags := [(kind, part) for kind, part in found if any(key in part for key in _BY_TAGS)]:
+        _into_points(tags, documents)
+        for kind, part in by_tags if tags else ():
+            became = f"tags with a variable are those of all routes, whatever this output chooses: {', '.join(tags)}"
+            part.remark(Verdict.NOT_TAKEN, f"outputs.{kind}", became)
     made: list[list[Draft]] = [[] for _ in documents.drafts]
     for number, (kind, part) in enumerate(found, 1):
         changed = [draft.copied() for draft in documents.drafts]
@@ -74,6 +81,15 @@ def convert(outputs: Part, documents: Documents) -> None:
             if len(found) > 1:
                 same.sinks.append((number, section))
     documents.drafts = list(chain.from_iterable(made))
+
+
+def _into_points(tags: Tree, documents: Documents) -> None:
+    """Move the tags that a mapping can have, which are those without a variable."""
+    for key in [key for key, value in tags.items() if "${" not in value]:
+        value = {"const": tags.pop(key)}
+        for draft in documents.drafts:
+            for point in draft.points:
+                point["tags"].setdefault(key, dict(value))
 
 
 def _section(kind: str, part: Part, drafts: Sequence[Draft], after: str) -> Tree:
