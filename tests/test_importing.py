@@ -23,14 +23,16 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference.write import toml_value
 from iggyflux.documents import join_pointer, read_document
 from iggyflux.errors import DocumentError, PipelineError
-from iggyflux.importing import FORMATS, Imported, Options, convert
+from iggyflux.importing import FORMATS, Imported, Options, Verdict, convert
 from iggyflux.importing.telegraf.formats import PARSERS
 from iggyflux.importing.telegraf.outputs import FLAVORS
 from iggyflux.importing.telegraf.processors import PROCESSORS
+from iggyflux.importing.telegraf.times import time_of
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import load_mapping, parse_mapping
 from iggyflux.pipeline import load_pipeline, parse_pipeline
 from iggyflux.records import Message
+from iggyflux.timestamps import parse_pattern
 
 CASES = Path(__file__).parent / "cases" / "importing"
 FOLDERS = sorted(path for path in CASES.iterdir() if path.is_dir())
@@ -151,6 +153,35 @@ def test_no_secret_is_copied(folder: Path) -> None:
     assert [canary for canary in canaries if canary in shown] == []
 
 
+SECRETS: dict[str, str] = {
+    "iggy-influxdb-sink": "[[streams]]\n[plugin_config]\nurl = 'http://x:1'\ntoken = '{}'\norg = '{}'\n",
+    "iggy-influxdb-source": "[[streams]]\n[plugin_config]\nurl = 'http://x:1'\ntoken = '{}'\norg = '{}'\n",
+    "mqtt2influxdb": "influxdb: {host: x, username: u, password: '{}', database: '{}'}\n"
+    "points: [{measurement: m, topic: '#', fields: {v: $.payload}}]\n",
+    "kcql": "connect.influx.url=http://x:1\nconnect.influx.username=u\nconnect.influx.password={}\nconnect.influx.db={}\n"
+    "connect.influx.kcql=INSERT INTO m SELECT * FROM t\n",
+    "telegraf": "[[inputs.file]]\ndata_format = 'influx'\n[[outputs.influxdb_v2]]\nurls = ['http://x:1']\n"
+    "token = '{}'\norganization = '{}'\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "secret", ["$canaryPass", "$CANARY_1", "${canaryPass}", "${canary:-x}", "@{s:canary}", "x$canary"]
+)
+def test_a_secret_that_looks_like_a_variable_is_one_only_where_the_tool_has_variables(form: str, secret: str) -> None:
+    """Only Telegraf replaces names in its file; what it leaves alone if no variable is set may be the secret itself."""
+    text = SECRETS[form].replace("{}", secret, 1).replace("{}", "plain${db}")
+    made = convert(form, text)
+    pipeline = made.files["pipeline.yaml"]
+    shown = "\n".join([*made.files.values(), *made.report.text("x")])
+    is_variable = form == "telegraf" and secret in ("$CANARY_1", "${canaryPass}")
+
+    assert ("canary" in shown.lower()) == is_variable
+    assert re.search(r"(?:token|password): '\$\{" + ("canary" if is_variable else "INFLUX_"), pipeline, re.IGNORECASE)
+    assert ("'plain$${db}'" if form != "telegraf" else "'plain${db}'") in pipeline
+
+
 @by_folder
 @pytest.mark.parametrize("damage", ["=", "\n[[[", '\nx = "', "\n\x00"])
 def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Path) -> None:
@@ -163,6 +194,197 @@ def test_a_damaged_file_shows_no_secret(folder: Path, damage: str, tmp_path: Pat
         outcome = iggyflux("import", form, broken, "-o", tmp_path / "out", "--force")
 
         assert match[0] not in outcome.out + outcome.err
+
+
+# --- several outputs ---
+
+SHED = """
+[[inputs.file]]
+data_format = "value"
+data_type = "float"
+name_override = "shed"
+[inputs.file.tags]
+dev_id = "d1"
+yard = "south"
+[[outputs.influxdb_v2]]
+urls = ["http://one:1"]
+token = "t"
+"""
+TWO = '[[outputs.influxdb_v2]]\nurls = ["http://two:2"]\ntoken = "t"\n'
+
+
+def routes_of(made: Imported) -> dict[str, Any]:
+    """The mapping of each address that the pipeline writes to."""
+    tree: Any = read_document(made.files["pipeline.yaml"]).tree
+    return {route["influxdb"]["url"]: read_document(made.files[route["mapping"]]).tree for route in tree["run"]}
+
+
+def test_what_one_output_filters_stays_in_the_others() -> None:
+    """Each output has mappings of its own where it changes something; the names of routes and consumers differ."""
+    made = convert("telegraf", SHED + TWO + 'tagexclude = ["dev_id"]\n')
+    routes = routes_of(made)
+    tags = {url: set(tree["points"]["tags"]) for url, tree in routes.items()}
+    run: Any = read_document(made.files["pipeline.yaml"]).tree
+
+    assert tags == {"http://one:1": {"dev_id", "yard"}, "http://two:2": {"yard"}}
+    assert (
+        len({route["name"] for route in run["run"]}) == len({route["consumer"]["group"] for route in run["run"]}) == 2
+    )
+
+
+@pytest.mark.parametrize(
+    "drops", ['namepass = ["other"]', 'namedrop = ["sh*"]', '[outputs.influxdb_v2.tagpass]\nx = ["y"]']
+)
+def test_an_output_that_drops_all_has_no_route(drops: str) -> None:
+    """Nothing goes where the filters of an output let nothing through, be it the only output or not."""
+    both, alone = convert("telegraf", SHED + TWO + drops), convert("telegraf", SHED + drops)
+
+    assert set(routes_of(both)) == {"http://one:1"}
+    assert alone.files == {}
+    for made in (both, alone):
+        assert any("drop every metric" in line.became for line in made.report.lines)
+
+
+def test_an_output_filters_tags_of_all_metrics_too() -> None:
+    """Tags of `[global_tags]` are left out, and choose points, as any others; a variable no mapping has."""
+    tags = "[global_tags]\nregion = 'n'\nshift = '$SHIFT'\n"
+    excluded = convert("telegraf", tags + SHED + TWO + 'tagexclude = ["region", "shift"]\n')
+    chosen = convert("telegraf", tags + SHED + "[outputs.influxdb_v2.tagpass]\nregion = ['n*']\n")
+    written = {url: tree["points"]["tags"].get("region") for url, tree in routes_of(excluded).items()}
+    pipeline: Any = read_document(excluded.files["pipeline.yaml"]).tree
+    (warning,) = (line for line in excluded.report.lines if line.verdict is Verdict.NOT_TAKEN)
+
+    assert written == {"http://one:1": {"const": "n"}, "http://two:2": None}
+    assert pipeline["tags"] == {"shift": "${SHIFT}"}
+    assert "shift" in warning.became
+    assert "shed.yaml" in chosen.files
+
+
+def test_outputs_that_change_nothing_share_a_mapping() -> None:
+    """A mapping is written once for all outputs that get the same points."""
+    made = convert("telegraf", SHED + TWO + 'tagexclude = ["none"]\n')
+
+    assert sorted(made.files) == ["pipeline.yaml", "shed.yaml"]
+    assert len(routes_of(made)) == 2
+
+
+# --- several connectors ---
+
+SINKS = """
+[[sinks]]
+[sinks.plugin_config]
+url = "http://one:1"
+bucket = "a"
+token = "canary-1"
+precision = "ms"
+[[sinks.streams]]
+stream = "s"
+topics = ["t"]
+batch_length = 10
+consumer_group = "g"
+[[sinks]]
+[sinks.plugin_config]
+url = "http://me:canary@two:2"
+bucket = "b"
+precision = "ns"
+[[sinks.streams]]
+stream = "s"
+topics = ["u"]
+batch_length = 20
+poll_interval = "7ms"
+consumer_group = "h"
+"""
+
+
+@pytest.mark.parametrize("word", ["sink", "source"])
+def test_each_connector_keeps_its_own_server(word: str) -> None:
+    """Address, bucket, login and options are those of its own file; what all routes share is said not to be taken."""
+    made = convert(f"iggy-influxdb-{word}", SINKS.replace("sinks", f"{word}s"))
+    tree: Any = read_document(made.files["pipeline.yaml"]).tree
+    first, second = (route["influxdb"] for route in tree["run"])
+
+    assert (first["url"], first["bucket"], first["token"]) == ("http://one:1", "a", "${INFLUX_TOKEN}")
+    assert (second["url"], second["bucket"], second["password"]) == ("http://two:2", "b", "${INFLUX_PASSWORD_2}")
+    assert "token" not in second
+    assert "influxdb" not in tree
+    if word == "sink":
+        assert (first["precision"], second["precision"]) == ("ms", "ns")
+        assert [route["consumer"]["group"] for route in tree["run"]] == ["g", "h"]
+    assert tree["iggy"]["batch_size"] == 10
+    told = {line.construct: line.verdict for line in made.report.lines if line.number > 14}
+    assert told[f"{word}s.streams.batch_length"] is told[f"{word}s.streams.poll_interval"] is Verdict.NOT_TAKEN
+
+
+# --- times of Go ---
+
+GO_TIMES = (CASES.parent / "go-times.tsv").read_text("utf-8").splitlines()
+"""Layouts, a time in each, and its nanoseconds: what Go's `time.Format` and `time.Parse` give."""
+
+
+def test_a_layout_of_go_gives_the_time_that_go_reads_or_none() -> None:
+    """No layout is read in another way; those that name one instant, in parts that a pattern has, are taken."""
+    wrong = []
+    taken = 0
+    for layout, text, wanted in (line.split("\t") for line in GO_TIMES):
+        made = time_of("t", layout, "")
+        if made is None:
+            continue
+        taken += 1
+        if made["format"] == "rfc3339":
+            continue
+        actual = parse_pattern(text, made["format"], made.get("timezone"))
+        wrong += [] if actual == int(wanted) else [(layout, made["format"], text, wanted, actual)]
+
+    assert wrong == []
+    assert taken > len(GO_TIMES) // 4
+
+
+@pytest.mark.parametrize(
+    ("layout", "pattern"),
+    [
+        ("2006-01-02 15:04:05-07", None),
+        ("2006-01-02 15:04:05Z07", None),
+        ("2006__2 15:04", None),
+        ("2006-01-02 3:04 pm", None),
+        ("2006-002", "%Y-%j"),
+        ("02_2006_01", "%d_%Y_%m"),
+        ("2006-01-02 15:04:05 -07:00:00", "%Y-%m-%d %H:%M:%S %z"),
+        ("2006-01", None),
+    ],
+)
+def test_a_layout_of_go_becomes_this_pattern(layout: str, pattern: str | None) -> None:
+    """A part that no directive reads in the same way makes the layout one that is not taken."""
+    made = time_of("t", layout, "")
+
+    assert (made and made["format"]) == pattern
+
+
+TIMES: dict[str, str] = {
+    "json": 'json_time_key = "at"\njson_time_format = "{}"',
+    "csv": 'csv_column_names = ["at", "v"]\ncsv_timestamp_column = "at"\ncsv_timestamp_format = "{}"',
+    "grok": """grok_patterns = ['%{NUMBER:v:float} %{GREEDYDATA:at:ts-"{}"}']""",
+    "json_v2": '[[inputs.file.json_v2]]\ntimestamp_path = "at"\ntimestamp_format = "{}"\n'
+    '[[inputs.file.json_v2.field]]\npath = "v"\ntype = "float"',
+    "xpath_json": '[[inputs.file.xpath_json]]\ntimestamp = "at"\ntimestamp_format = "{}"\n'
+    '[inputs.file.xpath_json.fields]\nv = "number(v)"',
+}
+
+
+@pytest.mark.parametrize("form", TIMES)
+def test_a_time_that_is_not_taken_is_reported(form: str) -> None:
+    """Every format of payloads says that it left a layout out, and takes the time of the message."""
+
+    def made(layout: str) -> tuple[str, str]:
+        text = f'[[inputs.file]]\ndata_format = "{form}"\n' + TIMES[form].replace("{}", layout)
+        result = convert("telegraf", text)
+        lines = [line.became for line in result.report.lines if line.verdict is Verdict.NOT_TAKEN]
+        return result.files["file.yaml"], "\n".join(lines)
+
+    document, report = made("2006-01-02 15:04:05-07")
+    taken, quiet = made("2006-01-02 15:04:05-0700")
+
+    assert ("timestamp:" in document, "no format of ours" in report) == (False, True)
+    assert ("timestamp:" in taken, "no format of ours" in quiet) == (True, False)
 
 
 # --- hostile files ---

@@ -38,8 +38,6 @@ class Documents:
     drafts: list[Draft] = field(default_factory=list)
     pipeline: Tree = field(default_factory=dict)
     """Everything but `run`, which has a route for each mapping."""
-    sinks: list[Tree] = field(default_factory=list)
-    """The sections `influxdb` of the routes where there is more than one: each mapping has a route to each."""
     comments: dict[str, str] = field(default_factory=dict)
 
 
@@ -52,6 +50,8 @@ class Format:
     """yaml, toml, or text that the module reads itself."""
     what: str
     function: str = "convert"
+    expands: bool = False
+    """Whether the tool replaces `$NAME` in its file by variables."""
 
 
 FORMATS: Final[dict[str, Format]] = {
@@ -59,7 +59,7 @@ FORMATS: Final[dict[str, Format]] = {
     "iggy-influxdb-source": Format(
         "connectors", "toml", "the connector influxdb_source of Apache Iggy", "convert_source"
     ),
-    "telegraf": Format("telegraf", "toml", "Telegraf"),
+    "telegraf": Format("telegraf", "toml", "Telegraf", expands=True),
     "mqtt2influxdb": Format("mqtt2influxdb", "yaml", "mqtt2influxdb"),
     "kcql": Format("kcql", "text", "statements of Lenses' connectors, or the connector's configuration"),
 }
@@ -82,7 +82,7 @@ def convert(form: str, text: str | bytes, *, file: str | None = None, options: O
     function: Callable[..., Documents] = getattr(import_module(f"iggyflux.importing.{chosen.module}"), chosen.function)
     source: Any = text
     if chosen.form in ("toml", "yaml"):
-        source = Configuration(text, file=file, form=chosen.form)
+        source = Configuration(text, file=file, form=chosen.form, expands=chosen.expands)
     documents = function(source, options or Options())
     if isinstance(source, Configuration):
         source.close()
@@ -115,7 +115,7 @@ def _written(documents: Documents, origin: str) -> Imported:
         text = prove(draft, told(name))
         if text is not None:
             files[name] = text
-            routes += _routes(name, draft, documents.sinks)
+            routes += _routes(name, draft)
     if files:
         tree = {"iggyflux": 1, **documents.pipeline, "run": routes}
         notes = [f"Written {origin}. `iggyflux check pipeline.yaml` connects to both ends, and says what is missing."]
@@ -125,11 +125,11 @@ def _written(documents: Documents, origin: str) -> Imported:
     return Imported(files, report)
 
 
-def _routes(name: str, draft: Draft, sinks: Sequence[Tree]) -> Iterator[Tree]:
+def _routes(name: str, draft: Draft) -> Iterator[Tree]:
     """Yield the routes of a mapping; those to several sinks have consumers of their own, so that each reads all."""
-    if not sinks:
+    if not draft.sinks:
         yield {"mapping": name, **draft.route}
-    for number, sink in enumerate(sinks, 1):
+    for number, sink in draft.sinks:
         route = f"{name.removesuffix('.yaml')}-{number}"
         yield {"mapping": name, "name": route, **draft.route, "consumer": {"group": route}, "influxdb": dict(sink)}
 

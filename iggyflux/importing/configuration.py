@@ -19,12 +19,18 @@ T = TypeVar("T")
 
 _WORDS: Final = {str: "a string", int: "an integer", bool: "true or false", list: "a list", dict: "a table"}
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-[^{}]*)?\}|\$([A-Za-z_][A-Za-z0-9_]*)")
+_NAMES_VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Z][A-Z0-9_]*))")
+"""What a whole secret may be.  `$NAME` of a variable that is not set is itself the secret: only capitals are a name."""
 
 
 class Configuration:
-    """The tree of one file, and the report of what becomes of it.  Raise DocumentError if the file has no tree."""
+    """The tree of one file, and the report of what becomes of it.  Raise DocumentError if the file has no tree.
 
-    def __init__(self, text: str | bytes, *, file: str | None, form: str) -> None:
+    `expands` says that the tool replaces `$NAME` and `${NAME}` in its file by variables of the environment.
+    """
+
+    def __init__(self, text: str | bytes, *, file: str | None, form: str, expands: bool = False) -> None:
+        self.expands = expands
         self._document: Document = read_document(text, file=file, format=form)
         if self._document.faults:
             raise DocumentError(self._document.faults)
@@ -156,13 +162,17 @@ class Part:
         for key in self.tree:
             yield key, self.parts(key) if isinstance(self.tree[key], dict | list) else []
 
+    def written(self, text: str) -> str:
+        """Return a text of their file, which may have a variable, as a text of a pipeline."""
+        return with_variables(text) if self.whole.expands else literal_text(text)
+
     def secret(self, key: str, variable: str, became: str) -> str | None:
         """Return `${variable}` for a secret, whose value stays in their file; None if there is none."""
-        value = self.tree.get(key)
-        if not isinstance(value, str) or not value:
+        value = self.text(key)
+        if not value:
             return None
-        whole = _VARIABLE.fullmatch(value)
-        if whole is not None and ":-" not in value:
+        whole = _NAMES_VARIABLE.fullmatch(value) if self.whole.expands else None
+        if whole is not None:
             name = whole[1] or whole[2]
             self.taken(key, f"`{became}: ${{{name}}}`")
             return f"${{{name}}}"
@@ -171,13 +181,18 @@ class Part:
 
 
 def with_variables(text: str) -> str:
-    """Return a text of their file as a text of a pipeline: `$NAME` is `${NAME}`, and another `${` is literal."""
+    """Return a text with their variables as one of a pipeline: `$NAME` is `${NAME}`, and another `${` is literal."""
     made, at = "", 0
     for match in _VARIABLE.finditer(text):
-        made += text[at : match.start()].replace("${", "$${")
+        made += literal_text(text[at : match.start()])
         made += f"${{{match[2]}}}" if match[2] else match[0]
         at = match.end()
-    return made + text[at:].replace("${", "$${")
+    return made + literal_text(text[at:])
+
+
+def literal_text(text: str) -> str:
+    """Return a text as one of a pipeline, without a variable."""
+    return text.replace("${", "$${")
 
 
 def _leaves(tree: JSON, pointer: str) -> Iterator[str]:

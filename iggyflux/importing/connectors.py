@@ -36,8 +36,12 @@ def _connectors(root: Part, word: str) -> Iterator[Part]:
                 yield from inner
 
 
-def _common(connector: Part, settings: Part, documents: Documents, streams: list[Part]) -> Tree:
-    """Return the section `influxdb`, and report what belongs to the runtime of the connectors."""
+def _common(connector: Part, settings: Part, documents: Documents, streams: list[Part], number: int) -> Tree:
+    """Return the section `influxdb`, and report what belongs to the runtime of the connectors.
+
+    `number` of the connector, from 0, tells its variables from those of others.
+    """
+    after = f"_{number + 1}" if number else ""
     connector.not_needed(*_RUNTIME, because="a setting of the connectors' runtime")
     if connector.flag("enabled", default=True):
         connector.not_needed("enabled", because="its routes are in the pipeline")
@@ -45,7 +49,7 @@ def _common(connector: Part, settings: Part, documents: Documents, streams: list
         connector.approximated("enabled", "the mapping and the route are written; remove the route")
     connector.ignored("transforms", because="write it as expressions, `where` and `for_each` in the mapping")
     influxdb: Tree = {}
-    put_url(settings, "url", influxdb)
+    put_url(settings, "url", influxdb, after=after)
     version = settings.text("version") or "v2"
     if version in ("v2", "v3"):
         influxdb["flavor"] = version
@@ -55,7 +59,7 @@ def _common(connector: Part, settings: Part, documents: Documents, streams: list
     put_text(settings, "org", influxdb, "org")
     put_text(settings, "bucket", influxdb, "bucket")
     put_text(settings, "db", influxdb, "database")
-    token = settings.secret("token", "INFLUX_TOKEN", "influxdb.token")
+    token = settings.secret("token", f"INFLUX_TOKEN{after}", "influxdb.token")
     if token:
         influxdb["token"] = token
     put_duration(settings, "timeout", influxdb, "timeout")
@@ -71,14 +75,23 @@ def _common(connector: Part, settings: Part, documents: Documents, streams: list
     settings.not_needed(*_NOT_NEEDED, because="it connects until it is connected, and drops nothing meanwhile")
     settings.not_needed("verbose_logging", because="see `iggyflux run --log-format` and `--status-file`")
     iggy = dict(IGGY)
-    for stream in streams[:1]:
+    own = [] if number else streams[:1]
+    for stream in own:
         put_count(stream, "batch_length", iggy, "batch_size", "iggy")
         put_duration(stream, "poll_interval", iggy, "poll_interval", "iggy")
-    for stream in streams[1:]:
+    for stream in streams[len(own) :]:
         stream.ignored("batch_length", "poll_interval", because="`iggy` of the pipeline is that of all routes")
     documents.pipeline.setdefault("iggy", iggy)
     documents.comments.setdefault("/iggy", IGGY_COMMENT)
     return influxdb
+
+
+def _route(influxdb: Tree, documents: Documents, connectors: int) -> Tree:
+    """Return what the routes of a connector have of `influxdb`: with one connector it is that of the pipeline."""
+    if connectors > 1:
+        return {"influxdb": influxdb}
+    documents.pipeline["influxdb"] = influxdb
+    return {}
 
 
 # --- influxdb_sink ---
@@ -87,20 +100,22 @@ def _common(connector: Part, settings: Part, documents: Documents, streams: list
 def convert_sink(configuration: Configuration, options: Options) -> Documents:
     """Return a writer for each stream of the sink: the payload as one string field, as the sink stores it."""
     documents = Documents(configuration.report)
-    for connector in _connectors(configuration.root, "sinks"):
+    connectors = list(_connectors(configuration.root, "sinks"))
+    for which, connector in enumerate(connectors):
         settings = connector.part("plugin_config")
         streams = connector.parts("streams")
-        influxdb = _common(connector, settings, documents, streams)
+        influxdb = _common(connector, settings, documents, streams, which)
         precision = settings.text("precision") or "us"
         influxdb["precision"] = precision
         if "precision" in settings:
             settings.taken("precision", f"`influxdb.precision: {precision}`")
         put_count(settings, "batch_size", influxdb, "batch_size")
-        documents.pipeline.setdefault("influxdb", influxdb)
+        route = _route(influxdb, documents, len(connectors))
         point = _sink_point(settings)
         for number, stream in enumerate(streams):
             draft = _sink_draft(stream, settings, point, options, first=not number)
             documents.drafts.append(draft)
+            draft.route |= route
             group = stream.text("consumer_group")
             if group:
                 draft.route["consumer"] = {"group": group}
@@ -189,13 +204,13 @@ def _sink_draft(stream: Part, settings: Part, point: Tree, options: Options, *, 
 def convert_source(configuration: Configuration, options: Options) -> Documents:
     """Return a reader for each stream of the source."""
     documents = Documents(configuration.report, comments={})
-    for connector in _connectors(configuration.root, "sources"):
+    connectors = list(_connectors(configuration.root, "sources"))
+    for which, connector in enumerate(connectors):
         settings = connector.part("plugin_config")
         streams = connector.parts("streams")
-        influxdb = _common(connector, settings, documents, streams)
+        influxdb = _common(connector, settings, documents, streams, which)
         put_duration(settings, "poll_interval", influxdb, "poll_interval")
         put_count(settings, "batch_size", influxdb, "page_size")
-        documents.pipeline.setdefault("influxdb", influxdb)
         is_sql = influxdb.get("flavor") == "v3"
         source = _source_query(settings, is_sql=is_sql)
         if (
@@ -204,6 +219,7 @@ def convert_source(configuration: Configuration, options: Options) -> Documents:
             and (bucket := re.search(r'from\s*\(\s*bucket\s*:\s*"([^"\\]*)"', settings.text("query")))
         ):
             influxdb["bucket"] = bucket[1]
+        route = _route(influxdb, documents, len(connectors))
         messages = _source_messages(settings, is_sql=is_sql)
         cursor: Tree = {}
         start = settings.text("initial_offset")
@@ -237,7 +253,8 @@ def convert_source(configuration: Configuration, options: Options) -> Documents:
             row = _row(settings, is_sql=is_sql)
             found = re.search(r'_measurement\s*==\s*"([^"\\]+)"', settings.text("query"))
             name = found[1] if found and not is_sql else ""
-            documents.drafts.append(Draft(slug("-".join(target.values())), tree, {}, notes, row=row, measurement=name))
+            name_of_it = slug("-".join(target.values()))
+            documents.drafts.append(Draft(name_of_it, tree, {}, notes, row=row, measurement=name, route={**route}))
     return documents
 
 

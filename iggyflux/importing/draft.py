@@ -6,10 +6,11 @@ samples, or a message made from what the mapping reads, with the lines that come
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -70,11 +71,18 @@ class Draft:
     """The measurement of that row, where the reader asks for it."""
     route: Tree = field(default_factory=dict)
     """Keys of its route in the pipeline."""
+    sinks: list[tuple[int, Tree]] = field(default_factory=list)
+    """The section `influxdb` of each of its routes, with the number of the output, where there is more than one."""
 
     @property
     def points(self) -> list[Tree]:
         points: list[Tree] = self.tree.get("points", [])
         return points
+
+    def copied(self) -> Draft:
+        """Return a draft that can be changed without this one."""
+        made = replace(self, tree=copy.deepcopy(self.tree), comments={**self.comments}, notes=[*self.notes])
+        return replace(made, route={**self.route}, sinks=[*self.sinks])
 
 
 def prove(draft: Draft, tell: Tell) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from iggyflux.importing.configuration import Part, with_variables
+from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
 from iggyflux.importing.names import duration
 
@@ -26,11 +26,11 @@ def put_url(part: Part, key: str, section: Tree, url: str | None = None, after: 
     text = (part.text(key) if url is None else url).strip()
     if not text:
         return
-    plain, has_login = without_login(text)
+    plain, has_login = without_login(text, expands=part.whole.expands)
     if plain is None:
         part.not_taken(key, "expected an address such as http://host:8086")
         return
-    section["url"] = with_variables(plain)
+    section["url"] = part.written(plain)
     if has_login:
         section |= {"username": f"${{INFLUX_USERNAME{after}}}", "password": f"${{INFLUX_PASSWORD{after}}}"}
         part.taken(key, "`influxdb.url`; the login in it is not copied: set the variables of `username` and `password`")
@@ -38,9 +38,12 @@ def put_url(part: Part, key: str, section: Tree, url: str | None = None, after: 
         part.taken(key, "`influxdb.url`")
 
 
-def without_login(url: str) -> tuple[str | None, bool]:
-    """Return an address of HTTP without secrets, None if it is none, and whether it has a login."""
-    if url.startswith("$") and not any(each in url for each in "@?#"):
+def without_login(url: str, *, expands: bool = False) -> tuple[str | None, bool]:
+    """Return an address of HTTP without secrets, None if it is none, and whether it has a login.
+
+    With `expands` it may be a variable.
+    """
+    if expands and url.startswith("$") and not any(each in url for each in "@?#"):
         return url, False
     try:
         parts = urlsplit(url)
@@ -57,7 +60,7 @@ def put_text(part: Part, key: str, section: Tree, name: str) -> None:
     """Put a text into `section`."""
     text = part.text(key)
     if text:
-        section[name] = with_variables(text)
+        section[name] = part.written(text)
         part.taken(key, f"`influxdb.{name}`")
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from iggyflux.documents.text import check_size, read_text, without_utf16
 from iggyflux.errors import DocumentError
 from iggyflux.importing import Documents, Options
-from iggyflux.importing.configuration import with_variables
+from iggyflux.importing.configuration import literal_text
 from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, without_login
 from iggyflux.importing.names import literal, member, slug
@@ -152,11 +152,11 @@ def _influxdb(settings: dict[str, tuple[int, str]], report: Report) -> Tree:
             if plain is None:
                 verdict, became = Verdict.NOT_TAKEN, "expected an address such as http://host:8086"
             else:
-                section["url"] = with_variables(plain)
+                section["url"] = literal_text(plain)
                 became += "; the login in it is not copied: use `username` and `password`" * has_login
         elif name in ("db", "username", "retention.policy"):
             own = {"db": "database", "retention.policy": "retention_policy"}.get(name, name)
-            section[own] = with_variables(value)
+            section[own] = literal_text(value)
             became = f"`influxdb.{own}`"
         elif name in _SECRET:
             section[name] = "${INFLUX_PASSWORD}"

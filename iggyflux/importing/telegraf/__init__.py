@@ -64,7 +64,7 @@ def convert(configuration: Configuration, options: Options) -> Documents:
     for kind, parts in root.part("aggregators").children():
         for part in parts:
             part.not_taken(None, f"iggyflux does not aggregate; use a query or a task of InfluxDB ({kind})")
-    outputs.convert(root.part("outputs"), documents)
+    outputs.convert(root.part("outputs"), documents, tags)
     configuration.warn_of_variables(("inputs", "processors"), (*_PATTERNS, *_CONNECTIONS))
     documents.pipeline["iggy"] = dict(IGGY)
     documents.comments["/iggy"] = IGGY_COMMENT
@@ -80,7 +80,7 @@ def _tags_of_all(root: Part) -> Tree:
         part = root.part("global_tags")
         if isinstance(value, str) and value:
             tags[key] = with_variables(value)
-            part.taken(key, f"`tags.{key}` of the pipeline")
+            part.taken(key, f"`tags.{key}` of the pipeline, or of all points where an output chooses by tags")
     agent = root.part("agent")
     name = agent.text("hostname")
     if name and not agent.flag("omit_hostname"):

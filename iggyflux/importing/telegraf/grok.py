@@ -8,6 +8,7 @@ from typing import Final
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
 from iggyflux.importing.names import member
+from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf.times import time_of
 
 PATTERNS: Final[dict[str, str]] = {
@@ -133,7 +134,10 @@ def _put(point: Tree, name: str, modifier: str, part: Part) -> None:
             if layout
             else {"expr": value, "format": "flexible", "timezone": "UTC"}
         )
-        if time is not None:
+        if time is None:
+            became = "no format of ours is the same; the time of the message is used"
+            part.remark(Verdict.NOT_TAKEN, f"grok_patterns, {name}", became)
+        else:
             point["timestamp"] = time
     else:
         of_type = {"int": "integer", "float": "float"}.get(modifier, "string")

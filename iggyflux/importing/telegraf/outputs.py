@@ -1,17 +1,20 @@
-"""Telegraf's outputs of InfluxDB as the section `influxdb` of a pipeline; more than one as more routes."""
+"""Telegraf's outputs of InfluxDB as the section `influxdb` of a pipeline; several as more routes, with mappings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 from iggyflux.importing import Documents
-from iggyflux.importing.configuration import Part, with_variables
-from iggyflux.importing.draft import Tree
+from iggyflux.importing.configuration import Part
+from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import put_duration, put_text, put_url
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf import filters
 
+_BY_TAGS: Final = ("taginclude", "tagexclude", "tagpass", "tagdrop", "bucket_tag", "database_tag")
 FLAVORS: Final = {"influxdb": "v1", "influxdb_v2": "v2", "influxdb_v3": "v3"}
 _FILES: Final = {
     "tls_ca": "ca_file",
@@ -37,30 +40,63 @@ _CLIENT: Final = (
 )
 
 
-def convert(outputs: Part, documents: Documents) -> None:
-    """Put the outputs into the pipeline, and give points what outputs do to them."""
-    sections: list[Tree] = []
+def convert(outputs: Part, documents: Documents, tags: Tree) -> None:
+    """Put the outputs into the pipeline.
+
+    Each output has mappings of its own where it changes points, and no route for a mapping of which it drops all.
+    `tags` are those of the pipeline: where an output chooses by tags, they go to the points, where that can be done.
+    """
+    found = []
     for kind, parts in outputs.children():
         for part in parts:
             if kind in FLAVORS:
-                after = f"_{len(sections) + 1}" if sections else ""
-                sections.append(_section(kind, part, documents, after))
+                found.append((kind, part))
             else:
                 part.not_taken(None, f"iggyflux writes to InfluxDB; keep Telegraf for the output {kind}")
-    if not sections:
+    if not found:
         documents.pipeline["influxdb"] = {"url": "${INFLUX_URL:-http://127.0.0.1:8086}"}
         documents.report.add(
             0, "outputs", Verdict.APPROXIMATED, "no output of InfluxDB: complete `influxdb` of the pipeline"
         )
         return
-    if len(sections) == 1:
-        documents.pipeline["influxdb"] = sections[0]
-    else:
-        documents.sinks = sections
+    if by_tags := [(kind, part) for kind, part in found if any(key in part for key in _BY_TAGS)]:
+        _into_points(tags, documents)
+        for kind, part in by_tags if tags else ():
+            became = f"tags with a variable are those of all routes, whatever this output chooses: {', '.join(tags)}"
+            part.remark(Verdict.NOT_TAKEN, f"outputs.{kind}", became)
+    made: list[list[Draft]] = [[] for _ in documents.drafts]
+    for number, (kind, part) in enumerate(found, 1):
+        changed = [draft.copied() for draft in documents.drafts]
+        section = _section(kind, part, changed, f"_{number}" if number > 1 else "")
+        if len(found) == 1:
+            documents.pipeline["influxdb"] = section
+        for draft, others in zip(changed, made, strict=True):
+            if not draft.points:
+                became = f"no route for {draft.name}: the filters of this output drop every metric of it"
+                part.remark(Verdict.TAKEN, f"outputs.{kind}", became)
+                continue
+            same = next((other for other in others if other.tree == draft.tree), draft)
+            if same is draft:
+                others.append(draft)
+            if len(found) > 1:
+                same.sinks.append((number, section))
+    documents.drafts = list(chain.from_iterable(made))
 
 
-def _section(kind: str, part: Part, documents: Documents, after: str) -> Tree:
-    """Return the section of an output; `after` is the end of its variables, which tells them from those of others."""
+def _into_points(tags: Tree, documents: Documents) -> None:
+    """Move the tags that a mapping can have, which are those without a variable."""
+    for key in [key for key, value in tags.items() if "${" not in value]:
+        value = {"const": tags.pop(key)}
+        for draft in documents.drafts:
+            for point in draft.points:
+                point["tags"].setdefault(key, dict(value))
+
+
+def _section(kind: str, part: Part, drafts: Sequence[Draft], after: str) -> Tree:
+    """Return the section of an output, and give points what it does to them; one that drops all leaves none.
+
+    `after` is the end of its variables, which tells them from those of others.
+    """
     flavor = FLAVORS[kind]
     section: Tree = {"flavor": flavor}
     urls = part.texts("urls") or part.texts("url")
@@ -74,26 +110,24 @@ def _section(kind: str, part: Part, documents: Documents, after: str) -> Tree:
     put_duration(part, "timeout", section, "timeout")
     _headers(part, section, after)
     _connection(part, section, after)
-    _uints(kind, part, documents)
-    _buckets(part, documents, section)
+    _uints(kind, part, drafts)
+    _buckets(part, drafts, section)
     for key in ("influx_omit_timestamp", "omit_timestamp"):
         if part.flag(key):
             part.not_taken(key, "points always have a time")
         else:
             part.not_needed(key, because="points have a time")
     part.not_needed(*_CLIENT, because="a setting of Telegraf's client; see `batch_size`, `linger` and `timeout`")
-    for draft in documents.drafts:
+    for draft in drafts:
         for point in draft.points:
             if filters.choose(part, point):
                 filters.shape(part, point)
-        kept = [point for point in draft.points if not point.pop("dropped", False)]
-        if kept:
-            draft.tree["points"] = kept
+        draft.tree["points"] = [point for point in draft.points if not point.pop("dropped", False)]
     return section
 
 
 def _target_v1(part: Part, section: Tree, after: str) -> None:
-    section["database"] = with_variables(part.text("database") or "telegraf")
+    section["database"] = part.written(part.text("database") or "telegraf")
     if "database" in part:
         part.taken("database", "`influxdb.database`")
     put_text(part, "retention_policy", section, "retention_policy")
@@ -147,7 +181,7 @@ def _headers(part: Part, section: Tree, after: str) -> None:
         section["headers"] = headers
 
 
-def _uints(kind: str, part: Part, documents: Documents) -> None:
+def _uints(kind: str, part: Part, drafts: Sequence[Draft]) -> None:
     """Let unsigned fields be integers, as the outputs write them by default."""
     keeps = part.flag("influx_uint_support") if kind != "influxdb_v3" else not part.flag("convert_uint_to_int")
     for key in ("influx_uint_support", "convert_uint_to_int"):
@@ -155,21 +189,21 @@ def _uints(kind: str, part: Part, documents: Documents) -> None:
             part.taken(key, "`type: unsigned`" if keeps else "`type: integer` for unsigned values")
     if keeps:
         return
-    for draft in documents.drafts:
+    for draft in drafts:
         for point in draft.points:
             for value in point["fields"].values():
                 if isinstance(value, dict) and value.get("type") == "unsigned":
                     value["type"] = "integer"
 
 
-def _buckets(part: Part, documents: Documents, section: Tree) -> None:
+def _buckets(part: Part, drafts: Sequence[Draft], section: Tree) -> None:
     """Let a tag choose the bucket or the database of a point."""
     for key, other in (("bucket_tag", "exclude_bucket_tag"), ("database_tag", "exclude_database_tag")):
         tag = part.text(key)
         if not tag:
             continue
         found = False
-        for draft in documents.drafts:
+        for draft in drafts:
             for point in draft.points:
                 value: Any = point["tags"].get(tag)
                 if value is not None:

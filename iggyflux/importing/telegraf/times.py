@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 from iggyflux.importing.draft import Tree
+from iggyflux.timestamps import TimestampError, check_pattern
 
 _UNIX: Final = {"unix": "unix_s", "unix_ms": "unix_ms", "unix_us": "unix_us", "unix_ns": "unix_ns"}
 _NAMED: Final = {
@@ -21,35 +22,40 @@ _NAMED: Final = {
     "httpd": "02/Jan/2006:15:04:05 -0700",
 }
 _RFC3339: Final = re.compile(r"2006-01-02T15:04:05(?:[.,][09]+)?Z07:00")
-_DIRECTIVES: Final = (
-    ("2006", "%Y"),
-    ("January", "%B"),
-    ("Jan", "%b"),
-    ("Monday", "%A"),
-    ("Mon", "%a"),
-    ("-07:00", "%z"),
-    ("-0700", "%z"),
-    ("Z07:00", "%z"),
-    ("Z0700", "%z"),
-    ("01", "%m"),
-    ("02", "%d"),
-    ("_2", "%d"),
-    ("15", "%H"),
-    ("03", "%I"),
-    ("04", "%M"),
-    ("05", "%S"),
-    ("06", "%y"),
-    ("PM", "%p"),
-    ("1", "%m"),
-    ("2", "%d"),
-    ("3", "%I"),
-    ("4", "%M"),
-    ("5", "%S"),
-)
+_OFFSETS: Final = ("070000", "07:00:00", "0700", "07:00")
+_DIRECTIVES: Final = {
+    "2006": "%Y",
+    "January": "%B",
+    "Jan": "%b",
+    "Monday": "%A",
+    "Mon": "%a",
+    "002": "%j",
+    "01": "%m",
+    "02": "%d",
+    "_2": "%d",
+    "15": "%H",
+    "03": "%I",
+    "04": "%M",
+    "05": "%S",
+    "06": "%y",
+    "PM": "%p",
+    "1": "%m",
+    "2": "%d",
+    "3": "%I",
+    "4": "%M",
+    "5": "%S",
+    **{f"{sign}{offset}": "%z" for sign in "-Z" for offset in _OFFSETS},
+}
+_UNKNOWN: Final = frozenset({"MST", "UTC", "GMT", "-07", "Z07", "__2", "pm"})
+"""Parts of Go that no directive reads in the same way, and names of zones."""
 _PARTS: Final = re.compile(
-    "|".join([re.escape(part) for part, _ in _DIRECTIVES] + [r"[.,](?:0+|9+)(?![0-9])", "%", "."]), re.DOTALL
+    rf"January|Jan(?![a-z])|Monday|Mon(?![a-z])|MST|UTC|GMT|002|0[1-6]|15|1|2006|_(?=2006)|_2|__2|[2345]|PM|pm|"
+    rf"[-Z](?:{'|'.join(_OFFSETS)}|07)|[.,](?:0+|9+)(?![0-9])|.",
+    re.DOTALL,
 )
-_UNKNOWN: Final = re.compile("MST|UTC|GMT")
+"""The parts in the order in which Go looks for them."""
+_TAKES_MORE: Final = re.compile(r"%[zf](?:[0-9]|%[YymdjHIMS])")
+"""Where an offset or a fraction would take digits of the part after it."""
 
 
 def time_of(expression: str, layout: str, zone: str) -> Tree | None:
@@ -59,17 +65,22 @@ def time_of(expression: str, layout: str, zone: str) -> Tree | None:
     layout = _NAMED.get(layout.lower(), layout)
     if _RFC3339.fullmatch(layout):
         return {"expr": expression, "format": "rfc3339"}
-    if not layout or zone == "Local" or _UNKNOWN.search(layout):
+    parts = _PARTS.findall(layout)
+    if not layout or zone == "Local" or not _UNKNOWN.isdisjoint(parts):
         return None
-    made = "".join(_directive(match[0]) for match in _PARTS.finditer(layout))
-    if "%" not in made:
+    made = "".join(map(_directive, parts))
+    try:
+        has_offset = check_pattern(made)
+    except TimestampError:
         return None
-    return {"expr": expression, "format": made} | ({} if "%z" in made else {"timezone": zone or "UTC"})
+    if _TAKES_MORE.search(made):
+        return None
+    return {"expr": expression, "format": made} | ({} if has_offset else {"timezone": zone or "UTC"})
 
 
 def _directive(part: str) -> str:
     if part == "%":
         return "%%"
-    if re.fullmatch(r"[.,][09]+", part):
+    if len(part) > 1 and part[0] in ".,":
         return f"{part[0]}%f"
-    return dict(_DIRECTIVES).get(part, part)
+    return _DIRECTIVES.get(part, part)
