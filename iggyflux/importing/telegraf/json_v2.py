@@ -497,7 +497,7 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
             text = f"coalesce({text}, {before['expr'] if leaf.kind == 'field' else before})"
         if leaf.kind == "tag":
             is_nested = any(isinstance(value, dict | list) for value in leaf.values)
-            point["tags"][leaf.name] = f"to_string({text})" if is_nested else text
+            point["tags"][leaf.name] = f"format('{{}}', {text})" if is_nested else text
         elif leaf.kind == "field":
             point["fields"][leaf.name] = converted(text, leaf.type, leaf.values)
         elif leaf.kind == "star":
@@ -567,8 +567,7 @@ def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
     whole = text
     if made in ("integer", "unsigned"):
         if "fraction" in kinds:
-            whole = f"if({text} < `0`, ceil({text}), floor({text}))"
-            whole = whole if kinds <= {"fraction", "float", "integer"} else f"if(is_number({text}), {whole}, {text})"
+            whole = f"if(is_number({text}), if({text} < `0`, ceil({text}), floor({text})), {text})"
         if "boolean" in kinds:
             whole = f"if(is_boolean({text}), if({text}, `1`, `0`), {whole})"
     elif made == "boolean":
@@ -577,7 +576,7 @@ def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
         if kinds & {"integer", "float"}:
             whole = f"if(is_number({text}), {text} == `1`, {whole})"
     elif made == "string" and kinds & {"object", "array"}:
-        whole = f"to_string({text})"
+        whole = f"format('{{}}', {text})"
     return {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})
 
 
