@@ -298,6 +298,109 @@ def check(form: str, text: str, messages: list[Message]) -> None:
     assert bool(made.files) == ("pipeline.yaml" in made.files)
 
 
+INPUT = """
+[[inputs.mqtt_consumer]]
+  name_override = "boat"
+  data_format = "json_v2"
+  topic_tag = ""
+  [[inputs.mqtt_consumer.topic_parsing]]
+    topic = "fleet/+/+"
+    tags = "_/fleet/_"
+  [[inputs.mqtt_consumer.json_v2]]
+    [[inputs.mqtt_consumer.json_v2.tag]]
+      path = "fw"
+      optional = true
+    [[inputs.mqtt_consumer.json_v2.field]]
+      path = "state"
+      optional = true
+    [[inputs.mqtt_consumer.json_v2.field]]
+      path = "strokes"
+      type = "int"
+      optional = true
+    [[inputs.mqtt_consumer.json_v2.field]]
+      path = "knots"
+"""
+REGEX = """
+[[processors.regex]]
+  [[processors.regex.tags]]
+    key = "{}"
+    pattern = "^(.)"
+    replacement = "{}"
+    {}
+"""
+ENUM = """
+[[processors.enum]]
+  [[processors.enum.mapping]]
+    {} = ["{}"]
+    default = {}
+    [processors.enum.mapping.value_mappings]
+      out = {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("processors", "message", "topic", "line"),
+    [
+        (REGEX.format("fleet", "x$1", ""), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fleet", "x$1", ""), {}, "fleet/red/7", "boat,fleet=xred knots=3.0"),
+        (REGEX.format("fw", "x$1", ""), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fw", "x$1", ""), {"fw": 12}, "other", "boat,fw=x12 knots=3.0"),
+        (REGEX.format("fw", "x", 'result_key = "n"'), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fw", "x", 'result_key = "fleet"\nappend = true'), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fw", "-", 'result_key = "fleet"\nappend = true'), {}, "fleet/a/b", "boat,fleet=a knots=3.0"),
+        (
+            REGEX.format("fw", "-", 'result_key = "fleet"\nappend = true'),
+            {"fw": "7"},
+            "fleet/a/b",
+            "boat,fleet=a-,fw=7 knots=3.0",
+        ),
+        (
+            REGEX.format("fw", "-", 'result_key = "fleet"\nappend = true'),
+            {"fw": "7"},
+            "other",
+            "boat,fleet=-,fw=7 knots=3.0",
+        ),
+        ('[[processors.strings]]\n[[processors.strings.uppercase]]\ntag = "fw"', {}, "other", "boat knots=3.0"),
+        ('[[processors.strings]]\n[[processors.strings.trim]]\ntag = "fw"', {"fw": 2}, "a", "boat,fw=2 knots=3.0"),
+        ('[[processors.converter]]\n[processors.converter.tags]\nmeasurement = ["fw"]', {}, "a", "boat knots=3.0"),
+        (
+            '[[processors.converter]]\n[processors.converter.tags]\nmeasurement = ["fw"]',
+            {"fw": 9},
+            "a",
+            "9 knots=3.0",
+        ),
+        (
+            '[[processors.defaults]]\n[processors.defaults.tags]\nfw = "beta"\n'
+            '[[processors.strings]]\n[[processors.strings.uppercase]]\ntag = "fw"',
+            {},
+            "a",
+            "boat,fw=BETA knots=3.0",
+        ),
+        (ENUM.format("fields", "state", -1, 1), {}, "other", "boat knots=3.0"),
+        (ENUM.format("fields", "state", -1, 1), {"state": "out"}, "other", "boat knots=3.0,state=1i"),
+        (ENUM.format("fields", "state", -1, 1), {"state": "in"}, "other", "boat knots=3.0,state=-1i"),
+        (ENUM.format("tags", "fleet", '"none"', '"away"'), {}, "other", "boat knots=3.0"),
+        (ENUM.format("tags", "fleet", '"none"', '"away"'), {}, "fleet/x/y", "boat,fleet=none knots=3.0"),
+        (ENUM.format("tags", "fleet", '"none"', '"away"'), {}, "fleet/out/y", "boat,fleet=away knots=3.0"),
+        ("", {"strokes": 7.9}, "other", "boat knots=3.0,strokes=7i"),
+        ("", {"strokes": -7.9}, "other", "boat knots=3.0,strokes=-7i"),
+        ("", {"strokes": "-7"}, "other", "boat knots=3.0,strokes=-7i"),
+        ("", {"strokes": None}, "other", "boat knots=3.0"),
+    ],
+)
+def test_what_a_message_has_not_stays_away(processors: str, message: dict[str, Any], topic: str, line: str) -> None:
+    """Processors and conversions of Telegraf leave a tag or field that is missing alone, and change one that is there."""
+    sample = Message(b'{"knots": 3.5, "strokes": 2.5, "state": "out"}', "s", "t", headers={"topic": "fleet/a/b"})
+    made = convert("telegraf", INPUT + processors, options=Options(samples=[sample]))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+    payload = json.dumps({"knots": 3, **message}).encode()
+
+    plan = parse_mapping(mapping, format="yaml", name="m").plan()
+    rendered = plan.render([Message(payload, "s", "t", headers={"topic": topic}, timestamp_us=1)])
+
+    assert (rendered.lines, rendered.failures) == ([f"{line} 1000"], [])
+
+
 def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
     """`--strict` exits with 1 for a report with a line that is not `taken`; the documents are written all the same."""
     folder = CASES / "iggy-sink"

@@ -25,6 +25,8 @@ TYPES: Final = {
     "boolean": "boolean",
     "string": "string",
 }
+_TEXTS: Final = ("'", "header(", "meta(", "format(")
+"""How expressions of texts begin."""
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
@@ -43,10 +45,17 @@ def measurement_expression(point: Tree) -> str:
 
 
 def expression_of(value: Any) -> str:
-    """Return the expression of a tag or field."""
-    if isinstance(value, dict):
-        return literal(value["const"]) if "const" in value else str(value["expr"])
-    return str(value)
+    """Return the expression of a tag or field, with the default that it has."""
+    if not isinstance(value, dict):
+        return str(value)
+    if "const" in value:
+        return literal(value["const"])
+    return f"coalesce({value['expr']}, {literal(value['default'])})" if "default" in value else str(value["expr"])
+
+
+def text_of(expression: str) -> str:
+    """Return the expression of a value as a tag has it: a text, or null if the value is null."""
+    return expression if expression.startswith(_TEXTS) else f"format('{{}}', {expression})"
 
 
 def with_expression(value: Any, expression: str) -> Any:
