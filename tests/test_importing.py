@@ -370,8 +370,7 @@ ENUM = """
             "9 knots=3.0",
         ),
         (
-            '[[processors.defaults]]\n[processors.defaults.tags]\nfw = "beta"\n'
-            '[[processors.strings]]\n[[processors.strings.uppercase]]\ntag = "fw"',
+            '[processors]\ndefaults = [{tags = {fw = "beta"}}]\nstrings = [{uppercase = [{tag = "fw"}]}]',
             {},
             "a",
             "boat,fw=BETA knots=3.0",
@@ -389,7 +388,7 @@ ENUM = """
     ],
 )
 def test_what_a_message_has_not_stays_away(processors: str, message: dict[str, Any], topic: str, line: str) -> None:
-    """Processors and conversions of Telegraf leave a tag or field that is missing alone, and change one that is there."""
+    """Processors and conversions of Telegraf leave a missing tag or field alone, and change one that is there."""
     sample = Message(b'{"knots": 3.5, "strokes": 2.5, "state": "out"}', "s", "t", headers={"topic": "fleet/a/b"})
     made = convert("telegraf", INPUT + processors, options=Options(samples=[sample]))
     (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
@@ -399,6 +398,45 @@ def test_what_a_message_has_not_stays_away(processors: str, message: dict[str, A
     rendered = plan.render([Message(payload, "s", "t", headers={"topic": topic}, timestamp_us=1)])
 
     assert (rendered.lines, rendered.failures) == ([f"{line} 1000"], [])
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "with_name", "lines"),
+    [
+        ("telegraf", 'json_name_key = "fish"', "cod", ["file l_0_n=3.0,n=3.0", "cod l_0_n=3.0,n=3.0"]),
+        (
+            "telegraf",
+            '[[inputs.file.json_v2]]\nmeasurement_name_path = "fish"\nfield = [{path = "n"}]',
+            "cod",
+            ["cod n=3.0"],
+        ),
+        (
+            "telegraf",
+            '[[inputs.file.json_v2]]\nmeasurement_name_path = "fish"\nobject = [{path = "l"}]',
+            7,
+            ["7 n=3.0"],
+        ),
+        ("telegraf", '[[inputs.file.xpath]]\nmetric_name = "fish"\nfields = {n = "number(n)"}', 7, ["7 n=3.0"]),
+        ("kcql", "INSERT INTO x SELECT n FROM t WITHTARGET fish", "cod", ["cod n=3i"]),
+        ("mqtt2influxdb", "points: [{measurement: $.payload.fish, fields: {n: $.payload.n}}]", 7, ["7 n=3i"]),
+    ],
+)
+def test_a_missing_measurement_is_not_the_text_null(form: str, text: str, with_name: Any, lines: list[str]) -> None:
+    """A point whose measurement the message has not fails, or has the name that the other tool falls back to."""
+    data_format = next((each for each in ("json_v2", "xpath_json", "json") if each.split("_json")[0] in text), "")
+    head = f'[[inputs.file]]\ndata_format = "{data_format}"\n'
+    payload = {"n": 3, "l": [{"n": 3}]}
+    made = convert(form, (head if form == "telegraf" else "") + text, options=Options(samples=messages_of(payload)))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+
+    plan = parse_mapping(mapping, format="yaml", name="m").plan()
+    rendered = [plan.render(messages_of(each)).lines for each in (payload, payload | {"fish": with_name})]
+
+    assert [line.removesuffix(" 1000") for each in rendered for line in each] == lines
+
+
+def messages_of(payload: Any) -> list[Message]:
+    return [Message(json.dumps(payload).encode(), "s", "t", timestamp_us=1)]
 
 
 def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from iggyflux.importing import Documents, Options
 from iggyflux.importing.configuration import with_variables
 from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, without_login
-from iggyflux.importing.names import literal, member, slug
+from iggyflux.importing.names import literal, member, slug, text_of
 from iggyflux.importing.report import Report, Verdict
 
 _TOKEN: Final = re.compile(r"`([^`]*)`|([A-Za-z_$][\w$.*!/:-]*)|('[^']*')|([0-9][\w.:-]*)|([(),=*;])|(\S)")
@@ -293,7 +293,7 @@ def _draft(made: _Statement, options: Options, report: Report) -> Draft:
     point: Tree = {"measurement": {"const": made.measurement}, "tags": {}, "fields": {}}
     tell("INSERT INTO", Verdict.TAKEN, f"`measurement: {{const: {made.measurement}}}`")
     if made.target:
-        point["measurement"] = f"to_string({_expression(made.target)})"
+        point["measurement"] = text_of(_expression(made.target))
         tell("WITHTARGET", Verdict.TAKEN, f"`measurement: {made.target}`")
     for name, value, is_constant in made.tags:
         if is_constant:

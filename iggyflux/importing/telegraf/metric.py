@@ -25,8 +25,6 @@ TYPES: Final = {
     "boolean": "boolean",
     "string": "string",
 }
-_TEXTS: Final = ("'", "header(", "meta(", "format(")
-"""How expressions of texts begin."""
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
@@ -51,11 +49,6 @@ def expression_of(value: Any) -> str:
     if "const" in value:
         return literal(value["const"])
     return f"coalesce({value['expr']}, {literal(value['default'])})" if "default" in value else str(value["expr"])
-
-
-def text_of(expression: str) -> str:
-    """Return the expression of a value as a tag has it: a text, or null if the value is null."""
-    return expression if expression.startswith(_TEXTS) else f"format('{{}}', {expression})"
 
 
 def with_expression(value: Any, expression: str) -> Any:

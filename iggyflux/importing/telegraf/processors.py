@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Draft, Tree
-from iggyflux.importing.names import literal, string
+from iggyflux.importing.names import literal, string, text_of
 from iggyflux.importing.telegraf import metric
 from iggyflux.importing.telegraf.times import time_of
 
@@ -111,7 +111,7 @@ def _convert(table: Part, point: Tree, source: str, key: str, target: str, layou
     elif target == "measurement":
         metric.exclude(point, source, [key])
         before = metric.measurement_expression(point)
-        point["measurement"] = f"coalesce({metric.text_of(text)}, {before})"
+        point["measurement"] = f"coalesce({text_of(text)}, {before})"
     elif target == "timestamp":
         time = time_of(text, layout or "unix", "")
         if time is None:
@@ -196,7 +196,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
 
 
 def _text_of(text: str, source: str) -> str:
-    return metric.text_of(text) if source == "tags" else text
+    return text_of(text) if source == "tags" else text
 
 
 def _enum(part: Part, point: Tree, tree: Tree) -> None:
