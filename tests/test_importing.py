@@ -31,6 +31,7 @@ from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import load_mapping, parse_mapping
 from iggyflux.pipeline import load_pipeline, parse_pipeline
 from iggyflux.records import Message
+from iggyflux.runner.open import open_routes
 
 CASES = Path(__file__).parent / "cases" / "importing"
 FOLDERS = sorted(path for path in CASES.iterdir() if path.is_dir())
@@ -87,6 +88,7 @@ def test_the_documents_validate_and_their_examples_pass(folder: Path) -> None:
     pipeline = load_pipeline(written / "pipeline.yaml", environ=EVERYTHING | OTHERS)
     mappings = [path for path in written.glob("*.yaml") if path.name != "pipeline.yaml"]
 
+    open_routes(pipeline)
     assert {route.mapping.name for route in pipeline.routes} == {path.name for path in mappings}
     for path in mappings:
         mapping = load_mapping(path)
@@ -439,13 +441,57 @@ def messages_of(payload: Any) -> list[Message]:
     return [Message(json.dumps(payload).encode(), "s", "t", timestamp_us=1)]
 
 
+INFLUX_2 = '[[inputs.file]]\ndata_format = "influx"\n[[outputs.influxdb_v2]]\nurls = ["http://a:8086"]\n'
+FISH = "points: [{measurement: fish, fields: {n: $.payload.n}}]"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "lacks"),
+    [
+        ("kcql", "INSERT INTO x SELECT n FROM t", {"no address of InfluxDB"}),
+        (
+            "kcql",
+            "connect.influx.db=lake\nconnect.influx.kcql=INSERT INTO x SELECT n FROM t",
+            {"no address of InfluxDB"},
+        ),
+        ("kcql", "connect.influx.url=http://a:1\nconnect.influx.kcql=INSERT INTO x SELECT n FROM t", {"`database`"}),
+        ("mqtt2influxdb", FISH, {"no address of InfluxDB"}),
+        ("mqtt2influxdb", f"{FISH}\ninfluxdb: {{host: a}}", {"`database`"}),
+        ("mqtt2influxdb", f"{FISH}\ninfluxdb: {{host: a, database: lake}}", set()),
+        (
+            "iggy-influxdb-sink",
+            "plugin_config = {}\nstreams = [{stream = 's', topics = ['t']}]",
+            {"no address of InfluxDB"},
+        ),
+        ("telegraf", INFLUX_2, {"`bucket`"}),
+        ("telegraf", f"{INFLUX_2}bucket = 'b'\n[[outputs.influxdb_v3]]\nurls = ['http://a:1']", {"`database`"}),
+        ("telegraf", f"{INFLUX_2}bucket = 'b'", set()),
+    ],
+)
+def test_the_report_says_what_the_pipeline_lacks(form: str, text: str, lacks: set[str], tmp_path: Path) -> None:
+    """What `validate` finds in the section `influxdb` is in the report, and nothing else is."""
+    made = convert(form, text)
+    for name, content in made.files.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    problems: list[str] = []
+    try:
+        open_routes(load_pipeline(tmp_path / "pipeline.yaml", environ=EVERYTHING))
+    except PipelineError as error:
+        problems = [problem.message for problem in error.problems]
+
+    said = [line.became for line in made.report.lines if line.construct == "pipeline.yaml, influxdb"]
+    assert len(said) == len(lacks)
+    assert all(any(each in line for line in said) for each in (*lacks, *problems))
+
+
 def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
     """`--strict` exits with 1 for a report with a line that is not `taken`; the documents are written all the same."""
     folder = CASES / "iggy-sink"
     form, file = configuration(folder)
     exact = tmp_path / "exact.toml"
     exact.write_text(
-        '[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\ninclude_checksum = false\n'
+        '[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\n'
+        'bucket = "b"\ninclude_checksum = false\n'
     )
 
     assert iggyflux("import", form, file, "-o", tmp_path / "a", "--strict").code == 1
