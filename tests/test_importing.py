@@ -32,6 +32,7 @@ from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import load_mapping, parse_mapping
 from iggyflux.pipeline import load_pipeline, parse_pipeline
 from iggyflux.records import Message
+from iggyflux.runner.open import open_routes
 from iggyflux.timestamps import parse_pattern
 
 CASES = Path(__file__).parent / "cases" / "importing"
@@ -89,6 +90,7 @@ def test_the_documents_validate_and_their_examples_pass(folder: Path) -> None:
     pipeline = load_pipeline(written / "pipeline.yaml", environ=EVERYTHING | OTHERS)
     mappings = [path for path in written.glob("*.yaml") if path.name != "pipeline.yaml"]
 
+    open_routes(pipeline)
     assert {route.mapping.name for route in pipeline.routes} == {path.name for path in mappings}
     for path in mappings:
         mapping = load_mapping(path)
@@ -520,13 +522,198 @@ def check(form: str, text: str, messages: list[Message]) -> None:
     assert bool(made.files) == ("pipeline.yaml" in made.files)
 
 
+INPUT = """
+[[inputs.mqtt_consumer]]
+  name_override = "boat"
+  data_format = "json_v2"
+  topic_tag = ""
+  [[inputs.mqtt_consumer.topic_parsing]]
+    topic = "fleet/+/+"
+    tags = "_/fleet/_"
+  [[inputs.mqtt_consumer.json_v2]]
+    [[inputs.mqtt_consumer.json_v2.tag]]
+      path = "fw"
+      optional = true
+    [[inputs.mqtt_consumer.json_v2.field]]
+      path = "state"
+      optional = true
+    [[inputs.mqtt_consumer.json_v2.field]]
+      path = "strokes"
+      type = "int"
+      optional = true
+    [[inputs.mqtt_consumer.json_v2.field]]
+      path = "knots"
+"""
+REGEX = """
+[[processors.regex]]
+  [[processors.regex.tags]]
+    key = "{}"
+    pattern = "^(.)"
+    replacement = "{}"
+    {}
+"""
+ENUM = """
+[[processors.enum]]
+  [[processors.enum.mapping]]
+    {} = ["{}"]
+    default = {}
+    [processors.enum.mapping.value_mappings]
+      out = {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("processors", "message", "topic", "line"),
+    [
+        (REGEX.format("fleet", "x$1", ""), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fleet", "x$1", ""), {}, "fleet/red/7", "boat,fleet=xred knots=3.0"),
+        (REGEX.format("fw", "x$1", ""), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fw", "x$1", ""), {"fw": 12}, "other", "boat,fw=x12 knots=3.0"),
+        (REGEX.format("fw", "x", 'result_key = "n"'), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fw", "x", 'result_key = "fleet"\nappend = true'), {}, "other", "boat knots=3.0"),
+        (REGEX.format("fw", "-", 'result_key = "fleet"\nappend = true'), {}, "fleet/a/b", "boat,fleet=a knots=3.0"),
+        (
+            REGEX.format("fw", "-", 'result_key = "fleet"\nappend = true'),
+            {"fw": "7"},
+            "fleet/a/b",
+            "boat,fleet=a-,fw=7 knots=3.0",
+        ),
+        (
+            REGEX.format("fw", "-", 'result_key = "fleet"\nappend = true'),
+            {"fw": "7"},
+            "other",
+            "boat,fleet=-,fw=7 knots=3.0",
+        ),
+        ('[[processors.strings]]\n[[processors.strings.uppercase]]\ntag = "fw"', {}, "other", "boat knots=3.0"),
+        ('[[processors.strings]]\n[[processors.strings.trim]]\ntag = "fw"', {"fw": 2}, "a", "boat,fw=2 knots=3.0"),
+        ('[[processors.converter]]\n[processors.converter.tags]\nmeasurement = ["fw"]', {}, "a", "boat knots=3.0"),
+        (
+            '[[processors.converter]]\n[processors.converter.tags]\nmeasurement = ["fw"]',
+            {"fw": 9},
+            "a",
+            "9 knots=3.0",
+        ),
+        (
+            '[processors]\ndefaults = [{tags = {fw = "beta"}}]\nstrings = [{uppercase = [{tag = "fw"}]}]',
+            {},
+            "a",
+            "boat,fw=BETA knots=3.0",
+        ),
+        (ENUM.format("fields", "state", -1, 1), {}, "other", "boat knots=3.0"),
+        (ENUM.format("fields", "state", -1, 1), {"state": "out"}, "other", "boat knots=3.0,state=1i"),
+        (ENUM.format("fields", "state", -1, 1), {"state": "in"}, "other", "boat knots=3.0,state=-1i"),
+        (ENUM.format("tags", "fleet", '"none"', '"away"'), {}, "other", "boat knots=3.0"),
+        (ENUM.format("tags", "fleet", '"none"', '"away"'), {}, "fleet/x/y", "boat,fleet=none knots=3.0"),
+        (ENUM.format("tags", "fleet", '"none"', '"away"'), {}, "fleet/out/y", "boat,fleet=away knots=3.0"),
+        ("", {"strokes": 7.9}, "other", "boat knots=3.0,strokes=7i"),
+        ("", {"strokes": -7.9}, "other", "boat knots=3.0,strokes=-7i"),
+        ("", {"strokes": "-7"}, "other", "boat knots=3.0,strokes=-7i"),
+        ("", {"strokes": None}, "other", "boat knots=3.0"),
+    ],
+)
+def test_what_a_message_has_not_stays_away(processors: str, message: dict[str, Any], topic: str, line: str) -> None:
+    """Processors and conversions of Telegraf leave a missing tag or field alone, and change one that is there."""
+    sample = Message(b'{"knots": 3.5, "strokes": 2.5, "state": "out"}', "s", "t", headers={"topic": "fleet/a/b"})
+    made = convert("telegraf", INPUT + processors, options=Options(samples=[sample]))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+    payload = json.dumps({"knots": 3, **message}).encode()
+
+    plan = parse_mapping(mapping, format="yaml", name="m").plan()
+    rendered = plan.render([Message(payload, "s", "t", headers={"topic": topic}, timestamp_us=1)])
+
+    assert (rendered.lines, rendered.failures) == ([f"{line} 1000"], [])
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "with_name", "lines"),
+    [
+        ("telegraf", 'json_name_key = "fish"', "cod", ["file l_0_n=3.0,n=3.0", "cod l_0_n=3.0,n=3.0"]),
+        (
+            "telegraf",
+            '[[inputs.file.json_v2]]\nmeasurement_name_path = "fish"\nfield = [{path = "n"}]',
+            "cod",
+            ["cod n=3.0"],
+        ),
+        (
+            "telegraf",
+            '[[inputs.file.json_v2]]\nmeasurement_name_path = "fish"\nobject = [{path = "l"}]',
+            7,
+            ["7 n=3.0"],
+        ),
+        ("telegraf", '[[inputs.file.xpath]]\nmetric_name = "fish"\nfields = {n = "number(n)"}', 7, ["7 n=3.0"]),
+        ("kcql", "INSERT INTO x SELECT n FROM t WITHTARGET fish", "cod", ["cod n=3i"]),
+        ("mqtt2influxdb", "points: [{measurement: $.payload.fish, fields: {n: $.payload.n}}]", 7, ["7 n=3i"]),
+    ],
+)
+def test_a_missing_measurement_is_not_the_text_null(form: str, text: str, with_name: Any, lines: list[str]) -> None:
+    """A point whose measurement the message has not fails, or has the name that the other tool falls back to."""
+    data_format = next((each for each in ("json_v2", "xpath_json", "json") if each.split("_json")[0] in text), "")
+    head = f'[[inputs.file]]\ndata_format = "{data_format}"\n'
+    payload = {"n": 3, "l": [{"n": 3}]}
+    made = convert(form, (head if form == "telegraf" else "") + text, options=Options(samples=messages_of(payload)))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+
+    plan = parse_mapping(mapping, format="yaml", name="m").plan()
+    rendered = [plan.render(messages_of(each)).lines for each in (payload, payload | {"fish": with_name})]
+
+    assert [line.removesuffix(" 1000") for each in rendered for line in each] == lines
+
+
+def messages_of(payload: Any) -> list[Message]:
+    return [Message(json.dumps(payload).encode(), "s", "t", timestamp_us=1)]
+
+
+INFLUX_2 = '[[inputs.file]]\ndata_format = "influx"\n[[outputs.influxdb_v2]]\nurls = ["http://a:8086"]\n'
+FISH = "points: [{measurement: fish, fields: {n: $.payload.n}}]"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "lacks"),
+    [
+        ("kcql", "INSERT INTO x SELECT n FROM t", {"no address of InfluxDB"}),
+        (
+            "kcql",
+            "connect.influx.db=lake\nconnect.influx.kcql=INSERT INTO x SELECT n FROM t",
+            {"no address of InfluxDB"},
+        ),
+        ("kcql", "connect.influx.url=http://a:1\nconnect.influx.kcql=INSERT INTO x SELECT n FROM t", {"`database`"}),
+        ("mqtt2influxdb", FISH, {"no address of InfluxDB"}),
+        ("mqtt2influxdb", f"{FISH}\ninfluxdb: {{host: a}}", {"`database`"}),
+        ("mqtt2influxdb", f"{FISH}\ninfluxdb: {{host: a, database: lake}}", set()),
+        (
+            "iggy-influxdb-sink",
+            "plugin_config = {}\nstreams = [{stream = 's', topics = ['t']}]",
+            {"no address of InfluxDB"},
+        ),
+        ("telegraf", INFLUX_2, {"`bucket`"}),
+        ("telegraf", f"{INFLUX_2}bucket = 'b'\n[[outputs.influxdb_v3]]\nurls = ['http://a:1']", {"`database`"}),
+        ("telegraf", f"{INFLUX_2}bucket = 'b'", set()),
+    ],
+)
+def test_the_report_says_what_the_pipeline_lacks(form: str, text: str, lacks: set[str], tmp_path: Path) -> None:
+    """What `validate` finds in the section `influxdb` is in the report, and nothing else is."""
+    made = convert(form, text)
+    for name, content in made.files.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    problems: list[str] = []
+    try:
+        open_routes(load_pipeline(tmp_path / "pipeline.yaml", environ=EVERYTHING))
+    except PipelineError as error:
+        problems = [problem.message for problem in error.problems]
+
+    said = [line.became for line in made.report.lines if line.construct == "pipeline.yaml, influxdb"]
+    assert len(said) == len(lacks)
+    assert all(any(each in line for line in said) for each in (*lacks, *problems))
+
+
 def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
     """`--strict` exits with 1 for a report with a line that is not `taken`; the documents are written all the same."""
     folder = CASES / "iggy-sink"
     form, file = configuration(folder)
     exact = tmp_path / "exact.toml"
     exact.write_text(
-        '[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\ninclude_checksum = false\n'
+        '[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\n'
+        'bucket = "b"\ninclude_checksum = false\n'
     )
 
     assert iggyflux("import", form, file, "-o", tmp_path / "a", "--strict").code == 1

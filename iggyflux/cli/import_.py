@@ -62,7 +62,8 @@ def command(
 
     FORMAT is iggy-influxdb-sink, iggy-influxdb-source, telegraf, mqtt2influxdb or kcql; FILE is a configuration of it,
     or `-` for stdin. The report says of each construct what it became, what is only similar, and what could not be
-    taken. Secrets are not copied: they become variables. The documents validate, and their examples pass.
+    taken. Secrets are not copied: they become variables. The mappings validate, and their examples pass; the pipeline
+    validates unless the report says what it lacks.
 
     \b
     Example:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from iggyflux.importing.configuration import Configuration
 from iggyflux.importing.draft import Draft, Tree, prove, prove_pipeline
+from iggyflux.importing.influxdb import lacking, with_address
 from iggyflux.importing.report import Line, Report, Verdict
 from iggyflux.records import Message
 
@@ -119,9 +120,17 @@ def _written(documents: Documents, origin: str) -> Imported:
     if files:
         tree = {"iggyflux": 1, **documents.pipeline, "run": routes}
         notes = [f"Written {origin}. `iggyflux check pipeline.yaml` connects to both ends, and says what is missing."]
-        text = prove_pipeline(tree, documents.comments, notes, told("pipeline.yaml"))
+        tell = told("pipeline.yaml")
+        text = prove_pipeline(tree, documents.comments, notes, tell)
+        if text is not None and not documents.sinks and "url" not in tree.get("influxdb", {}):
+            tree["influxdb"] = with_address(tree.get("influxdb", {}))
+            became = "no address of InfluxDB: complete `influxdb` of the pipeline"
+            report.add(0, "pipeline.yaml, influxdb", Verdict.APPROXIMATED, became)
+            text = prove_pipeline(tree, documents.comments, notes, tell)
         if text is not None:
             files["pipeline.yaml"] = text
+            for reason in dict.fromkeys(each for route in routes for each in lacking(tree.get("influxdb", {}), route)):
+                tell("influxdb", reason)
     return Imported(files, report)
 
 

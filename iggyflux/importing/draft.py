@@ -47,7 +47,13 @@ _PAYLOADS: Final = {
 }
 """Payloads for mappings that name none of the members that they read."""
 _COLLISION: Final = "IFX351"
-_TWO_LOGINS: Final = "IFX810"
+_LOGINS: Final = "IFX810"
+_HALVES: Final = {
+    "password": "username",
+    "client_key": "client_cert",
+    "client_key_passphrase": "client_cert",
+}
+"""Keys of `influxdb` that are nothing without another."""
 _NOT_OF_THE_TEXT: Final = frozenset({"IFX808", "IFX802", "IFX817"})
 """Problems of a pipeline that come of where it is checked: its mappings are not yet written, variables not set."""
 
@@ -242,8 +248,8 @@ def prove_pipeline(tree: Tree, comments: Mapping[str, str], notes: Sequence[str]
             if not faults:
                 return text
             parts = list(split_pointer(faults[0].location.pointer))
-            if faults[0].code == _TWO_LOGINS and parts[-1:] == ["influxdb"] and _one_login(tree, parts):
-                tell("/".join(parts), f"{faults[0].message}: the token is kept")
+            if faults[0].code == _LOGINS and parts[-1:] == ["influxdb"] and (became := _one_login(tree, parts)):
+                tell("/".join(parts), f"{faults[0].message}: {became}")
                 continue
             tell("/".join(parts), f"{faults[0].code}: {faults[0].message}")
             if not _removed(tree, parts):
@@ -255,19 +261,22 @@ def prove_pipeline(tree: Tree, comments: Mapping[str, str], notes: Sequence[str]
     return None
 
 
-def _one_login(tree: Any, parts: Sequence[str]) -> bool:
-    """Remove the weaker credentials of a section that has two; return whether there were any."""
+def _one_login(tree: Any, parts: Sequence[str]) -> str | None:
+    """Remove half of a login, or the weaker of two; return what became of it, None if there is nothing to remove."""
     for part in parts:
         tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+    for key, needs in _HALVES.items():
+        if key in tree and needs not in tree:
+            del tree[key]
+            return "it is left out"
     headers = tree.get("headers", {})
     for name in [name for name in headers if name.lower() == "authorization"]:
         del headers[name]
         if not headers:
             del tree["headers"]
-        return True
-    if "token" in tree:
-        return any([tree.pop(key, None) is not None for key in ("password", "username")])  # noqa: C419  (both go)
-    return False
+        return "the token is kept"
+    removed = [tree.pop(key, None) for key in ("password", "username")] if "token" in tree else []
+    return "the token is kept" if any(removed) else None
 
 
 def _removed(tree: Any, parts: Sequence[str]) -> bool:

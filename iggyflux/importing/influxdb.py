@@ -18,6 +18,32 @@ IGGY: Final[Tree] = {
 IGGY_COMMENT: Final = "not in the configuration: set the variables, or write them here"
 
 
+_ADDRESS: Final = "${INFLUX_URL:-http://127.0.0.1:8086}"
+_TARGETS: Final = ("bucket", "database", "org")
+_OF_A_SERVER: Final = ("flavor", "create")
+"""Keys that a section without an address and a target is better without: the server is asked."""
+
+
+def with_address(section: Tree) -> Tree:
+    """Return a section without `url` with a variable as its address."""
+    has_target = any(key in section for key in _TARGETS)
+    kept = {key: value for key, value in section.items() if has_target or key not in _OF_A_SERVER}
+    return {"url": _ADDRESS, **kept}
+
+
+def lacking(section: Tree, route: Tree) -> list[str]:
+    """Return what the section of a route, which may have its own, lacks for `iggyflux validate`."""
+    from iggyflux.pipeline import InfluxSettings
+    from iggyflux.secrets import Secret
+    from iggyflux.transports.influxdb.flavors import misfits
+
+    own: Tree = {**section, **route.get("influxdb", {})}
+    names = ("flavor", "org", "bucket", "database", "retention_policy", "username", "no_sync")
+    given: Tree = {key: own[key] for key in names if key in own}
+    secrets: Tree = {key: Secret("x") for key in ("token", "password", "client_key") if key in own}
+    return [f"`{each.key}`: {each.why}: {each.hint}" for each in misfits(InfluxSettings(**given, **secrets))]
+
+
 def put_url(part: Part, key: str, section: Tree, url: str | None = None, after: str = "") -> None:
     """Put an address into `section`, without the login, the query and the fragment that it may have.
 

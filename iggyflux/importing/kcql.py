@@ -18,7 +18,7 @@ from iggyflux.importing import Documents, Options
 from iggyflux.importing.configuration import literal_text
 from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, without_login
-from iggyflux.importing.names import literal, member, slug
+from iggyflux.importing.names import literal, member, slug, text_of
 from iggyflux.importing.report import Report, Verdict
 
 _TOKEN: Final = re.compile(r"`([^`]*)`|([A-Za-z_$][\w$.*!/:-]*)|('[^']*')|([0-9][\w.:-]*)|([(),=*;])|(\S)")
@@ -29,6 +29,16 @@ _UNITS: Final = {
     "MICROSECONDS": "unix_us",
     "NANOSECONDS": "unix_ns",
 }
+_CLAUSES: Final = frozenset(
+    """
+    IGNORE WITHTIMESTAMP TIMESTAMPUNIT WITHTAG WITHTARGET
+    AUTOCREATE AUTOEVOLVE BATCH BUCKETS CAPITALIZE CLUSTERBY DISTRIBUTEBY DOCTYPE INCREMENTALMODE INITIALIZE
+    KEYDELIMITER LIMIT PARTITIONBY PK PROJECTTO PROPERTIES RETRIES SAMPLE STOREAS TIMESTAMP TTL WITHCOMPRESSION
+    WITHCONVERTER WITHDELAY WITHDOCTYPE WITHENCODE WITHFORMAT WITHGROUP WITHINDEXSUFFIX WITHJMSSELECTOR WITHKEY
+    WITHPARTITIONER WITHPIPELINE WITHRATIO WITHREGEX WITHSESSION WITHSUBSCRIPTION WITHTYPE WITHUNWRAP
+    """.split()  # noqa: SIM905
+)
+"""Words with which a clause of KCQL begins; the first line has those of InfluxDB."""
 _CONNECT: Final = "connect.influx."
 _SECRET: Final = ("password",)
 
@@ -49,7 +59,7 @@ class _Statement:
     unit: str = "MILLISECONDS"
     target: str = ""
     left: list[str] = field(default_factory=list)
-    """Clauses that were not understood."""
+    """The first words of clauses that were not understood."""
 
 
 class _NotAStatement(ValueError):
@@ -263,6 +273,8 @@ def _clause(tokens: _Tokens, made: _Statement) -> None:
         made.target = tokens.take("a field")
     else:
         made.left.append(tokens.take())
+        while not tokens.is_done and tokens.peek() not in _CLAUSES:
+            tokens.take()
 
 
 def _tag(tokens: _Tokens) -> tuple[str, str, bool]:
@@ -293,7 +305,7 @@ def _draft(made: _Statement, options: Options, report: Report) -> Draft:
     point: Tree = {"measurement": {"const": made.measurement}, "tags": {}, "fields": {}}
     tell("INSERT INTO", Verdict.TAKEN, f"`measurement: {{const: {made.measurement}}}`")
     if made.target:
-        point["measurement"] = f"to_string({_expression(made.target)})"
+        point["measurement"] = text_of(_expression(made.target))
         tell("WITHTARGET", Verdict.TAKEN, f"`measurement: {made.target}`")
     for name, value, is_constant in made.tags:
         if is_constant:

@@ -11,7 +11,7 @@ from iggyflux.importing import Documents, Options
 from iggyflux.importing.configuration import Configuration, Part
 from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_text
-from iggyflux.importing.names import literal, member
+from iggyflux.importing.names import literal, member, text_of
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.topics import matches_topic, part_of_topic, plain_topic
 
@@ -88,7 +88,7 @@ def _point(part: Part, options: Options) -> Tree | None:
     if measurement is None:
         part.not_taken(None, "its measurement cannot be expressed")
         return None
-    point["measurement"] = {"const": name} if "const" in measurement else f"to_string({measurement['expr']})"
+    point["measurement"] = {"const": name} if "const" in measurement else text_of(measurement["expr"])
     part.taken("measurement", "`measurement`")
     tags = part.part("tags")
     for key in tags.tree:

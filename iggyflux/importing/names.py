@@ -10,6 +10,8 @@ from iggyflux.records import JSON
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _CONSTANTS: Final = frozenset({"null", "true", "false"})
+_TEXTS: Final = ("'", "header(", "meta(", "format(")
+"""How expressions of texts begin."""
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ns|us|µs|ms|s|sec|m|min|h|d)?", re.ASCII)
 _SECONDS: Final = {
     "ns": 1e-9,
@@ -44,6 +46,11 @@ def literal(value: JSON) -> str:
     if isinstance(value, str):
         return string(value)
     return "`" + json.dumps(value).replace("`", "\\`") + "`"
+
+
+def text_of(expression: str) -> str:
+    """Return the expression of a value as a text, or of null if it is null: `to_string` would give the text null."""
+    return expression if expression.startswith(_TEXTS) else f"format('{{}}', {expression})"
 
 
 def slug(text: str) -> str:

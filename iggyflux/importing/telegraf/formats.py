@@ -10,7 +10,7 @@ from typing import Final
 
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
-from iggyflux.importing.names import member
+from iggyflux.importing.names import literal, member, text_of
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf import grok, json_v2, xpath
 from iggyflux.importing.telegraf.gjson import NotExpressed, expression, steps
@@ -47,7 +47,7 @@ def _json(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
     point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
     _json_fields(part, point, known, [*tags, *filter(None, [time_key, name_key])])
     if name_key:
-        point["measurement"] = f"to_string({_path(known, name_key)})"
+        point["measurement"] = f"coalesce({text_of(_path(known, name_key))}, {literal(kind)})"
         part.taken("json_name_key", "`measurement`")
     if time_key:
         zone = part.text("json_timezone")

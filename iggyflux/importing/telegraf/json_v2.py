@@ -14,7 +14,7 @@ from iggyflux.errors import IggyfluxError
 from iggyflux.expressions import compile_expression
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
-from iggyflux.importing.names import literal, member
+from iggyflux.importing.names import literal, member, text_of
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.telegraf.gjson import NotExpressed, Step, expression, steps
 from iggyflux.importing.telegraf.metric import TYPES
@@ -94,7 +94,7 @@ def points_of(config: Part, name: str, documents: Sequence[JSON]) -> list[Tree]:
     path = config.text("measurement_name_path")
     if path:
         try:
-            measurement = f"to_string({expression(steps(path))})"
+            measurement = text_of(expression(steps(path)))
             config.taken("measurement_name_path", f"`measurement: {measurement}`")
         except NotExpressed as error:
             config.not_taken("measurement_name_path", f"no expression for {error}")
@@ -484,7 +484,7 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
         point["where"] = conditions[0] if len(conditions) == 1 else " && ".join(f"({each})" for each in conditions)
     if isinstance(measurement, str):
         point["measurement"] = (
-            measurement if not shape.levels else measurement.replace("to_string(", "to_string(root().")
+            measurement if not shape.levels else measurement.replace("format('{}', ", "format('{}', root().")
         )
     point["tags"], point["fields"] = {}, {}
     for leaf in shape.leaves:
@@ -497,7 +497,7 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
             text = f"coalesce({text}, {before['expr'] if leaf.kind == 'field' else before})"
         if leaf.kind == "tag":
             is_nested = any(isinstance(value, dict | list) for value in leaf.values)
-            point["tags"][leaf.name] = f"to_string({text})" if is_nested else text
+            point["tags"][leaf.name] = text_of(text) if is_nested else text
         elif leaf.kind == "field":
             point["fields"][leaf.name] = converted(text, leaf.type, leaf.values)
         elif leaf.kind == "star":
@@ -567,8 +567,7 @@ def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
     whole = text
     if made in ("integer", "unsigned"):
         if "fraction" in kinds:
-            whole = f"if({text} < `0`, ceil({text}), floor({text}))"
-            whole = whole if kinds <= {"fraction", "float", "integer"} else f"if(is_number({text}), {whole}, {text})"
+            whole = f"if(is_number({text}), if({text} < `0`, ceil({text}), floor({text})), {text})"
         if "boolean" in kinds:
             whole = f"if(is_boolean({text}), if({text}, `1`, `0`), {whole})"
     elif made == "boolean":
@@ -577,7 +576,7 @@ def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
         if kinds & {"integer", "float"}:
             whole = f"if(is_number({text}), {text} == `1`, {whole})"
     elif made == "string" and kinds & {"object", "array"}:
-        whole = f"to_string({text})"
+        whole = text_of(text)
     return {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})
 
 

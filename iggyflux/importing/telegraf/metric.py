@@ -43,10 +43,12 @@ def measurement_expression(point: Tree) -> str:
 
 
 def expression_of(value: Any) -> str:
-    """Return the expression of a tag or field."""
-    if isinstance(value, dict):
-        return literal(value["const"]) if "const" in value else str(value["expr"])
-    return str(value)
+    """Return the expression of a tag or field, with the default that it has."""
+    if not isinstance(value, dict):
+        return str(value)
+    if "const" in value:
+        return literal(value["const"])
+    return f"coalesce({value['expr']}, {literal(value['default'])})" if "default" in value else str(value["expr"])
 
 
 def with_expression(value: Any, expression: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Draft, Tree
-from iggyflux.importing.names import literal, string
+from iggyflux.importing.names import literal, string, text_of
 from iggyflux.importing.telegraf import metric
 from iggyflux.importing.telegraf.times import time_of
 
@@ -110,7 +110,8 @@ def _convert(table: Part, point: Tree, source: str, key: str, target: str, layou
         point["tags"][key] = text
     elif target == "measurement":
         metric.exclude(point, source, [key])
-        point["measurement"] = f"to_string({text})"
+        before = metric.measurement_expression(point)
+        point["measurement"] = f"coalesce({text_of(text)}, {before})"
     elif target == "timestamp":
         time = time_of(text, layout or "unix", "")
         if time is None:
@@ -186,8 +187,8 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
     if target != key or part.flag("append"):
         made = f"if(regex_match({text}, {string(pattern)}), {made})"
     if part.flag("append"):
-        before = metric.expression_of(point[source][target]) if target in point[source] else ""
-        made = f"join('', [not_null({_text_of(before, source)}, ''), not_null({made}, '')])" if before else made
+        before = _text_of(metric.expression_of(point[source][target]), source) if target in point[source] else ""
+        made = f"coalesce(format('{{}}{{}}', {before}, {made}), {made}, {before})" if before else made
     point[source][target] = made if source == "tags" else {"expr": made, "type": "string"}
     if source == "fields" and target == key and "*" in point["fields"]:
         metric.exclude(point, "fields", [])
@@ -195,7 +196,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
 
 
 def _text_of(text: str, source: str) -> str:
-    return f"to_string({text})" if source == "tags" and not text.startswith(("'", "header(", "meta(")) else text
+    return text_of(text) if source == "tags" else text
 
 
 def _enum(part: Part, point: Tree, tree: Tree) -> None:
@@ -224,8 +225,10 @@ def _enum_value(part: Part, point: Tree, tree: Tree, source: str, key: str, tabl
     otherwise = part.tree.get("default")
     if otherwise is None and target == key:
         made = f"lookup({string(name)}, {text}, {text})"
+    elif otherwise is None:
+        made = f"lookup({string(name)}, {text})"
     else:
-        made = f"lookup({string(name)}, {text}{f', {literal(otherwise)}' if otherwise is not None else ''})"
+        made = f"if(is_null({text}), `null`, lookup({string(name)}, {text}, {literal(otherwise)}))"
     kinds = {type(each) for each in [*table.values(), *([otherwise] if otherwise is not None else [])]}
     of_type = {int: "integer", float: "float", bool: "boolean", str: "string"}.get(next(iter(kinds)), "auto")
     if len(kinds) > 1:

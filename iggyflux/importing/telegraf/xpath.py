@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
-from iggyflux.importing.names import literal, member, string
+from iggyflux.importing.names import literal, member, string, text_of
 from iggyflux.importing.telegraf.gjson import NotExpressed
 from iggyflux.importing.telegraf.times import time_of
 from iggyflux.records import JSON
@@ -54,7 +54,7 @@ def _point(part: Part, kind: str, *, is_native: bool) -> Tree:
         made = _value(part, "metric_name", base)
         if made is not None:
             is_constant = re.fullmatch(r"'[^']*'|\"[^\"]*\"", name)
-            point["measurement"] = {"const": name[1:-1]} if is_constant else f"to_string({made})"
+            point["measurement"] = {"const": name[1:-1]} if is_constant else text_of(made)
             part.taken("metric_name", "`measurement`")
     _put_values(part, point, base, is_native=is_native)
     if "timestamp" in part:
