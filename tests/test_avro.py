@@ -30,7 +30,8 @@ from iggyflux import Message, load_mapping, parse_mapping
 from iggyflux.cli import command_line
 from iggyflux.codes import CODES
 from iggyflux.errors import DecodeError, MappingError, RecordError
-from iggyflux.payloads import FORMATS, OptionError
+from iggyflux.payloads import FORMATS, OptionError, avro
+from iggyflux.payloads.avro.container import write_container
 from iggyflux.payloads.avro.schema import canonical, fingerprint, parse
 from iggyflux.payloads.avro.writing import long
 from iggyflux.reads import Reads
@@ -560,6 +561,45 @@ def test_a_promotion_never_changes_a_number() -> None:
 # --- schemas that cannot be used ---
 
 
+def wide_union(branches: int) -> list[Any]:
+    return ["null", *[{"type": "fixed", "name": f"F{number}", "size": 1} for number in range(branches - 1)]]
+
+
+def chain(length: int, last: Any = "int") -> dict[str, Any]:
+    """Return a schema of records that are not nested; each holds the one before, and an array holds the last."""
+    records = [record(a_field("of", f"R{n - 1}" if n else last), name=f"R{n}") for n in range(length)]
+    fields = [a_field(f"r{number}", each) for number, each in enumerate(records)]
+    return record(*fields, a_field("all", {"type": "array", "items": f"R{length - 1}"}), name="All")
+
+
+def test_a_union_of_many_types_is_compiled() -> None:
+    union = wide_union(499)
+    again: Any = "int"
+    for _ in range(6):  # in each other
+        again = [*["null", *[each["name"] for each in union[1:]]], {"type": "array", "items": again}]
+    schema = record(a_field("a", union), a_field("b", again))
+
+    assert decode(b"\0" + long(499) + b"\2\0\0", schema=schema) == {"a": None, "b": [None]}
+
+
+def test_records_that_hold_each_other_are_no_fault_of_the_process() -> None:
+    wanted = Reads(keys={"all": Reads.WHOLE})
+    with pytest.raises(DecodeError, match="hold each other too deep"):
+        decode(write_container(json.dumps(chain(250)), []), Reads(items=wanted))
+
+
+@pytest.mark.parametrize("kind", ["R", ["R", "null"], {"type": "array", "items": "R"}])
+def test_a_default_that_holds_itself_is_refused(kind: Any) -> None:
+    default: Any = [{}] if isinstance(kind, dict) else {}
+    inner = record(a_field("again", kind, default=default))
+    reader = record(a_field("a", inner, default={}), name="Out")
+
+    with pytest.raises(OptionError, match="the default") as refused:
+        bound({"schema": record(name="Out"), "reader_schema": reader})
+
+    assert refused.value.code == "IFX172"
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [
@@ -578,6 +618,9 @@ def test_a_promotion_never_changes_a_number() -> None:
         ({"type": "array", "items": "null"}, "take no bytes"),
         ({"type": "array", "items": record()}, "take no bytes"),
         ({"type": "array", "items": {"type": "fixed", "name": "E", "size": 0}}, "take no bytes"),
+        (wide_union(501), "a union of more than 500 types"),
+        (record(*[a_field(f"a{number}", {"type": "int"}) for number in range(10_000)]), "more than 10,000 types"),
+        (chain(2_000), "hold each other too deep"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_an_error_with_its_place(schema: Any, reason: str) -> None:
@@ -716,6 +759,62 @@ def test_a_bomb_is_a_failed_message(codec: str, bomb: Any) -> None:
         assert tracemalloc.get_traced_memory()[1] < 200_000_000
     finally:
         tracemalloc.stop()
+
+
+WIDE = record(*[a_field(f"n{number}", "null") for number in range(900)], a_field("a", "int"), name="W")
+NARROW = record(a_field("a", "int"), name="W")
+
+
+@pytest.mark.parametrize(
+    ("schema", "part", "count", "options"),
+    [
+        (NARROW, b"\2", 50_000, {}),
+        ("int", b"\2", 250_000, {}),
+        (WIDE, b"\2", 1_000, {}),
+        (NARROW, b"\2", 1_000, {"reader_schema": record(*[{**each, "default": None} for each in WIDE["fields"][:-1]], name="W")}),
+        ({"type": "array", "items": NARROW}, long(1000) + b"\2" * 1000 + b"\0", 50, {}),
+        ({"type": "array", "items": "int"}, long(1000) + b"\2" * 1000 + b"\0", 250, {}),
+        ({"type": "map", "values": WIDE}, b"\2\2a\2\0", 1_000, {}),
+        (record(a_field("a", "int"), a_field("b", ["null", WIDE]), name="Out"), b"\0\2\0", 1_000, {}),
+        (record(a_field("a", "int"), a_field("b", ["null", "Self"]), name="Self"), b"\0\2" * 100 + b"\0\0", 500, {}),
+    ],
+)  # fmt: skip
+def test_values_are_counted_before_they_are_made(schema: Any, part: bytes, count: int, options: Any) -> None:
+    """4 kB may expand to 4,000,000 records."""
+    blank = container("deflate", [], schema)
+    stream = zlib.compressobj(wbits=-15)
+    data = stream.compress(part * count) + stream.flush()
+    payload = blank + long(count) + long(len(data)) + data + blank[-16:]
+    assert len(decode(payload, **options)) == count
+    tracemalloc.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(avro, "MAX_VALUES", 200_000)
+            assert refusal(payload, **options).code == "IFX401"
+        assert tracemalloc.get_traced_memory()[1] < 25_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_values_that_are_not_there_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An optional record that is null, fields that are not read, and the payloads before take nothing."""
+    monkeypatch.setattr(avro, "MAX_VALUES", 2_000)
+    schema = record(a_field("a", "int"), a_field("b", ["null", WIDE]), name="Out")
+    payload = container("null", [{"a": number, "b": None} for number in range(200)], schema)
+    wide = container("null", [dict.fromkeys([f"n{n}" for n in range(900)]) | {"a": n} for n in range(200)], WIDE)
+
+    for _ in range(3):
+        assert len(decode(payload)) == 200
+        assert len(decode(wide, Reads(items=Reads(keys={"a": Reads.BARE})))) == 200
+        assert decode(wide, Reads.BARE) == []
+    assert refusal(wide).code == "IFX401"
+
+
+def test_the_schema_of_a_stranger_has_fewer_types() -> None:
+    schema = record(*[a_field(f"a{number}", {"type": "int"}) for number in range(5_000)])
+
+    assert refusal(container("null", [], schema)).reason.endswith("more than 5,000 types")
+    assert bound({"schema": schema})
 
 
 def test_a_length_that_snappy_declares_is_not_believed() -> None:

@@ -164,6 +164,8 @@ def test_a_token_is_sent_as_such(fake: FakeRegistry) -> None:
     ("answer", "is_unknown", "words"),
     [
         (says(404, '{"error_code": 40403, "message": "x"}'), True, "no schema 7"),
+        (says(422, '{"error_code": 422, "message": "x"}'), True, "no schema 7"),
+        (says(400, '{"error_code": 40001, "message": "x"}'), True, "no schema 7"),
         (says(200, '{"schema": "{}", "schemaType": "PROTOBUF"}'), False, "'PROTOBUF', not of Avro"),
         (says(200, '{"schema": "{}", "references": [{"name": "a"}]}'), False, "refers to other schemas"),
     ],
@@ -187,6 +189,7 @@ AWAY = {
     "500": says(500, f"oops {CANARY}"),
     "429": says(429, "slow down", Retry_After="7"),
     "404 of another server": says(404, "<html>not found</html>"),
+    "400 of a proxy": says(400, "<html>The plain HTTP request was sent to HTTPS port</html>"),
     "a web page": says(200, "<html>log in</html>"),
     "garbage": says(200, b"\xff\xfe{"),
     "deep": says(200, "[" * 100_000),
@@ -292,6 +295,62 @@ def test_ids_without_a_schema_do_not_fill_the_memory(fake: FakeRegistry, monkeyp
     registry.learn(range(20))
 
     assert sorted(registry.known) == [3, 15, 16, 17, 18, 19]
+    registry.close()
+
+
+def test_unknown_ids_do_not_make_a_request_each(fake: FakeRegistry) -> None:
+    """A topic of other payloads that begin with 0 names thousands."""
+    clock = [100.0]
+    registry = SchemaRegistry(RegistrySettings(url=fake.url), now=lambda: clock[0])
+
+    registry.learn(range(1_000, 1_300))
+    registry.learn([2_000])
+
+    assert fake.asked == [*range(1_000, 1_100)]
+    refused = [registry.known[number] for number in (1_000, 1_299, 2_000)]
+    assert all(isinstance(each, Refused) and each.is_unknown for each in refused)
+    assert "was not asked" in str(refused[2])
+    fake.answers[2_000] = [says(200, KNOWN)]
+    clock[0] += ASK_AGAIN_SECONDS
+    registry.learn([2_000])
+    assert json.loads(str(registry.known[2_000])) == SCHEMA
+    registry.close()
+
+
+def test_ids_that_no_registry_gives_are_not_asked_for(fake: FakeRegistry, folder: Path) -> None:
+    registry, mapping = asking(fake), load_mapping(folder / "m.yaml")
+
+    rendered = AskingPlan(mapping, registry).render([Message(payload(each)) for each in (2**31, 2**31 - 1)])
+
+    assert fake.asked == [2**31 - 1]
+    assert [each.code for each in rendered.failures] == ["IFX431"] * 2
+    registry.close()
+
+
+def test_an_id_that_was_forgotten_has_no_hint_of_a_missing_pipeline(
+    fake: FakeRegistry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "MOST_REFUSED", 1)
+    registry, mapping = asking(fake), load_mapping(folder / "m.yaml")
+
+    rendered = AskingPlan(mapping, registry).render([Message(payload(each)) for each in (8, 9)])
+
+    assert [each.code for each in rendered.failures] == ["IFX431"] * 2
+    assert "name a pipeline" not in str(rendered.failures)
+    assert all(each.hint is None for each in rendered.failures)
+    registry.close()
+
+
+def test_a_schema_of_the_mapping_is_not_asked_for(fake: FakeRegistry, folder: Path) -> None:
+    text = DOCUMENT.replace("schema_registry: true", f"schema_registry: true, schemas: {{'7': {json.dumps(SCHEMA)}}}")
+    (folder / "m.yaml").write_text(text)
+    fake.answers[7] = [says(500, "")]
+    registry = asking(fake)
+
+    rendered = AskingPlan(load_mapping(folder / "m.yaml"), registry).render([Message(payload(7))])
+
+    assert len(rendered.lines) == 1
+    assert fake.asked == []
     registry.close()
 
 

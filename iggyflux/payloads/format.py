@@ -18,6 +18,8 @@ from iggyflux.records import JSON
 
 MAX_PAYLOAD_BYTES = 64_000_000
 MAX_DEPTH = 128
+MAX_VALUES: Final = 10_000_000
+"""The values of one payload, where few bytes may become many values."""
 
 TOO_LARGE = "IFX401"
 NOT_UTF8 = "IFX402"
@@ -95,6 +97,11 @@ def check_size(payload: bytes) -> None:
     """Raise DecodeError if `payload` is larger than any message can be."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise DecodeError(TOO_LARGE, f"the payload has more than {MAX_PAYLOAD_BYTES:,} bytes")
+
+
+def too_many() -> DecodeError:
+    """Return the failure for a payload of more than `MAX_VALUES` values."""
+    return DecodeError(TOO_LARGE, f"the payload has more than {MAX_VALUES:,} values")
 
 
 def decode_utf8(payload: bytes) -> str:

@@ -90,7 +90,7 @@ class SinkPlan(WriterPlan):
     ) -> None:
         self._mapping = looking_up(mapping, registry)
         self._registry = registry
-        self._compression = mapping.writer.source.payload.compression
+        self._payload = mapping.writer.source.payload
         self._tags = tags
         self._sink = sink
         self._precision = precision
@@ -110,7 +110,7 @@ class SinkPlan(WriterPlan):
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders."""
-        learn(self._registry, messages, self._compression)
+        learn(self._registry, messages, self._payload)
         return self._compiled().render(messages)
 
     def may_take_long(self, messages: Sequence[Message]) -> bool:
@@ -127,7 +127,7 @@ class SinkPlan(WriterPlan):
     def _after_learning(
         self, registry: SchemaRegistry, messages: Sequence[Message], parts: Iterator[tuple[int, Rendered]]
     ) -> Iterator[tuple[int, Rendered]]:
-        learn(registry, messages, self._compression)
+        learn(registry, messages, self._payload)
         yield from parts
 
     def _compiled(self) -> CompiledPlan | ReferencePlan:

@@ -4,7 +4,9 @@
 |------------------------------------------|------------------------------|---------------------------|
 | 200 with a schema of Avro                | are decoded                  | never                     |
 | … of another type, or with references    | fail (`IFX430`)              | never                     |
-| 404, and says that it has no such schema | fail (`IFX431`)              | after a minute            |
+| 404, 400 or 422 with an `error_code`     | fail (`IFX431`)              | after a minute            |
+| such for 100 ids in a minute: other ids  | fail (`IFX431`), not asked   | when the minute is over   |
+| it is not asked for ids of 2**31 or more | fail (`IFX431`)              | never                     |
 | 401, 403, a redirect; a bad certificate  | wait: the route stops        | by the next run           |
 | nothing, or anything else (429, 500, a   | wait: `NotConnected`, so the | after the backoff         |
 | web page, half a body)                   | route connects again         |                           |
@@ -36,6 +38,8 @@ from iggyflux.transports.urls import AddressError, parse_address
 ASK_AGAIN_SECONDS: Final = 60.0
 MOST_REFUSED: Final = 10_000
 """So many ids without a schema are remembered: bytes that are not framed name any."""
+MOST_UNKNOWN: Final = 100
+"""After so many ids without a schema in a minute no id is asked for, as each costs a request."""
 MOST_SCHEMA_BYTES: Final = 4_000_000
 REFUSES: Final = "IFX434"
 
@@ -51,6 +55,9 @@ class SchemaRegistry:
         self._settings = settings
         self._now = now
         self._refused_at: dict[int, float] = {}
+        self._minute = now()
+        self._unknown = 0
+        """How many ids without a schema were asked for since `_minute`."""
         self._client: HttpClient | None = None
         self._asking = threading.Lock()
         authorization = _authorization(settings)
@@ -70,7 +77,8 @@ class SchemaRegistry:
 
         Raise `NotConnected` if the registry is not there, and `Stopped` if the operator has to act.
         """
-        unknown = [each for each in sorted(ids) if each not in self.known or self._may_be_there_now(each)]
+        possible = sorted(each for each in ids if each < 2**31)
+        unknown = [each for each in possible if each not in self.known or self._may_be_there_now(each)]
         if not unknown:
             return
         with self._asking:
@@ -78,7 +86,11 @@ class SchemaRegistry:
                 if each in self.known and not self._may_be_there_now(each):
                     continue  # another thread asked meanwhile
                 self.wanted = frozenset(unknown[position:])
-                self._keep(each, self._ask(each))
+                if self._asks():
+                    self._keep(each, self._ask(each))
+                else:
+                    reason = f"the schema registry was not asked for {each}: it had none of {MOST_UNKNOWN} ids"
+                    self._keep(each, Refused(f"{reason} within a minute", is_unknown=True), self._minute)
             self.wanted = frozenset()
 
     async def connect(self) -> None:
@@ -96,13 +108,21 @@ class SchemaRegistry:
         since = self._refused_at.get(number)
         return since is not None and self._now() - since >= ASK_AGAIN_SECONDS
 
-    def _keep(self, number: int, found: Schema) -> None:
+    def _asks(self) -> bool:
+        """Return whether there may be another request."""
+        if self._now() - self._minute >= ASK_AGAIN_SECONDS:
+            self._minute, self._unknown = self._now(), 0
+        return self._unknown < MOST_UNKNOWN
+
+    def _keep(self, number: int, found: Schema, since: float | None = None) -> None:
+        """Keep what is found; `since`: it was not asked for, since this minute is full."""
         self._refused_at.pop(number, None)
         if isinstance(found, Refused) and found.is_unknown:
             while len(self._refused_at) >= MOST_REFUSED:
                 oldest = next(iter(self._refused_at))
                 del self._refused_at[oldest], self.known[oldest]
-            self._refused_at[number] = self._now()
+            self._refused_at[number] = self._now() if since is None else since
+            self._unknown += since is None
         self.known[number] = found
 
     def _ask(self, number: int) -> Schema:
@@ -119,7 +139,7 @@ class SchemaRegistry:
             reason = f"the schema registry {self.server} redirects to {place}"
             raise Stopped(reason, "name the address of the registry itself in `url` of `schema_registry`", REFUSES)
         tree = _tree(answer)
-        if answer.status == 404 and str(tree.get("error_code", "")).startswith("404"):
+        if answer.status in (400, 404, 422) and str(tree.get("error_code", "")).startswith(str(answer.status)):
             return Refused(f"the schema registry has no schema {number}", is_unknown=True)
         if answer.status != 200 or not isinstance(tree.get("schema"), str):
             seconds = parse_retry_after(answer.headers.get("retry-after"), time.time())

@@ -16,6 +16,7 @@ from iggyflux.payloads import expand
 from iggyflux.payloads.avro.known import ids_of
 from iggyflux.pipeline import Pipeline
 from iggyflux.records import LazyMessages, Message, Rendered
+from iggyflux.spec import Payload
 
 if TYPE_CHECKING:
     from iggyflux.transports.registry import SchemaRegistry
@@ -46,11 +47,13 @@ def looking_up(mapping: WriterMapping, registry: SchemaRegistry | None) -> Write
     return replace(mapping, writer=replace(mapping.writer, source=replace(source, payload=payload)))
 
 
-def learn(registry: SchemaRegistry | None, messages: Sequence[Message], compression: str) -> None:
+def learn(registry: SchemaRegistry | None, messages: Sequence[Message], payload: Payload) -> None:
     """Ask the registry for what these messages need.  Blocks.  Raise `NotConnected` or `Stopped`."""
     if registry is not None:
         payloads = messages.payloads if isinstance(messages, LazyMessages) else [each.payload for each in messages]
-        registry.learn(ids_of(payloads if compression == "none" else _expanded(payloads, compression)))
+        ids = ids_of(payloads if payload.compression == "none" else _expanded(payloads, payload.compression))
+        schemas = payload.options.get("schemas")
+        registry.learn(ids.difference(map(int, schemas)) if isinstance(schemas, dict) else ids)
 
 
 def _expanded(payloads: Sequence[bytes], compression: str) -> Iterator[bytes]:
@@ -69,11 +72,11 @@ class AskingPlan:
         """`plan` and `run` are the arguments of `WriterMapping.plan`."""
         self._plan = looking_up(mapping, registry).plan(plan, **run)
         self._registry = registry
-        self._compression = mapping.writer.source.payload.compression
+        self._payload = mapping.writer.source.payload
         self.precision = self._plan.precision
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return what the plan renders.  Raise `NotConnected` or `Stopped` if the registry is not there."""
-        learn(self._registry, messages, self._compression)
+        learn(self._registry, messages, self._payload)
         rendered: Rendered = self._plan.render(messages)
         return rendered

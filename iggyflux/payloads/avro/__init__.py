@@ -21,9 +21,19 @@ from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.container import blocks, read_header, write_container
 from iggyflux.payloads.avro.known import Refused, Schema
 from iggyflux.payloads.avro.reading import Read, compile_reader
-from iggyflux.payloads.avro.schema import Node, SchemaError, fingerprint, parse
+from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, Node, SchemaError, fingerprint, parse
 from iggyflux.payloads.avro.writing import Misfit, write
-from iggyflux.payloads.format import MALFORMED, Format, OptionError, Options, ReadFile, ReadPayload, check_size
+from iggyflux.payloads.format import (
+    MALFORMED,
+    MAX_VALUES,
+    Format,
+    OptionError,
+    Options,
+    ReadFile,
+    ReadPayload,
+    check_size,
+    too_many,
+)
 from iggyflux.payloads.format import not_encodable as _not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -35,7 +45,7 @@ _UNUSABLE: Final = "IFX171"
 _UNRESOLVED: Final = "IFX172"
 
 _SINGLE: Final = b"\xc3\x01"
-_Compile = Callable[[str], Read]
+_Compile = Callable[..., Read]
 
 
 def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: bool) -> ReadPayload:
@@ -44,13 +54,13 @@ def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: boo
     logical = options.get("logical_types") is not False
     numbers = options.get("decimals") == "number"
 
-    def compiled(schema: str) -> Read:
+    def compiled(schema: str, most: int = MAX_NODES) -> Read:
         node = None if reader is None else parse(reader)
         wanted = reads or Reads.WHOLE
         if encoding == "container" and not wanted.whole:
             wanted = wanted.items or Reads.BARE
         read, _ = compile_reader(
-            parse(schema), node, wanted, strict=strict, non_finite=non_finite, logical=logical, numbers=numbers
+            parse(schema, most), node, wanted, strict=strict, non_finite=non_finite, logical=logical, numbers=numbers
         )
         return read
 
@@ -96,7 +106,7 @@ def _raw(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayl
 def _whole_value(payload: bytes, read: Read, start: int) -> JSON:
     check_size(payload)
     value: JSON
-    value, end = read(payload, start)
+    value, end = read(payload, start, [MAX_VALUES])
     if end != len(payload):
         left = len(payload) - end
         raise DecodeError(MALFORMED, f"not Avro of this schema: {left:,} bytes are left after the value")
@@ -119,18 +129,20 @@ def _single_object(options: Options, compiled: _Compile, _reads: Reads | None) -
 
 def _confluent(options: Options, compiled: _Compile, _reads: Reads | None) -> ReadPayload:
     schemas: dict[int, Schema] = {int(number): text for number, text in _by_id(options).items()}
-    registry: Mapping[int, Schema] = options.get("known", {})  # of a registry
+    registry: Mapping[int, Schema] | None = options.get("known")
     readers: dict[int, Read] = {}
     asks = options.get("schema_registry") is True
 
     def reader_of(number: int, schema: Schema | None) -> Read:
         if schema is None or isinstance(schema, Refused):
             if schema is None:
-                hint = "no schema registry was asked: name a pipeline file with one" if asks else None
-                raise DecodeError(UNKNOWN_SCHEMA, f"no schema of the mapping has the id {number}", hint=hint)
+                hint = "no schema registry was asked: name a pipeline file with one"
+                where = "the mapping" if registry is None else "the mapping or of its registry"
+                reason = f"no schema of {where} has the id {number}"
+                raise DecodeError(UNKNOWN_SCHEMA, reason, hint=hint if asks and registry is None else None)
             raise DecodeError(UNKNOWN_SCHEMA if schema.is_unknown else BAD_SCHEMA, schema.reason)
         try:
-            return compiled(schema)
+            return compiled(schema, MAX_NODES if number in schemas else MAX_FOREIGN_NODES)
         except SchemaError as error:
             raise DecodeError(BAD_SCHEMA, f"the schema {number} of the registry cannot be used: {error}") from None
 
@@ -140,7 +152,7 @@ def _confluent(options: Options, compiled: _Compile, _reads: Reads | None) -> Re
         number = int.from_bytes(payload[1:5], "big")
         read = readers.get(number)
         if read is None:
-            read = readers[number] = reader_of(number, schemas.get(number) or registry.get(number))
+            read = readers[number] = reader_of(number, schemas.get(number) or (registry or {}).get(number))
         return _whole_value(payload, read, 5)
 
     return decode_confluent
@@ -152,7 +164,7 @@ def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> Re
     @lru_cache(maxsize=16)
     def of_schema(text: str) -> Read:
         try:
-            return compiled(text)
+            return compiled(text, MAX_FOREIGN_NODES)
         except SchemaError as error:
             raise DecodeError(BAD_SCHEMA, f"the schema in the container cannot be used: {error}") from None
 
@@ -161,14 +173,19 @@ def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> Re
         schema, codec, sync, start = read_header(payload)
         read = of_schema(schema)
         rows: list[JSON] = []
+        budget = [MAX_VALUES]
         for count, data in blocks(payload, codec, sync, start):
             at = 0
+            budget[0] -= count
+            if budget[0] < 0:
+                raise too_many()
             for _ in range(count):
-                row, at = read(data, at)
-                rows.append(row)
+                row, at = read(data, at, budget)
+                if are_read:
+                    rows.append(row)
             if at != len(data):
                 raise DecodeError(MALFORMED, "a block of the container is longer than its records")
-        return rows if are_read else []
+        return rows
 
     return decode_container
 

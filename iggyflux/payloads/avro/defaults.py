@@ -27,10 +27,13 @@ class _Defaults:
     def of(self, node: Node, value: Any) -> JSON:
         key = (id(node), id(value))
         if key not in self.known:
+            self.known[key] = _HOLDS_ITSELF
             try:
                 self.known[key] = _FORMS[node.kind](self, node, value)
             except (_NoFit, DecodeError, UnicodeEncodeError):
                 raise SchemaError(f"the default {str(value)[:40]!r} is not a value of {node.title}") from None
+        if self.known[key] is _HOLDS_ITSELF:
+            raise SchemaError(f"the default {str(value)[:40]!r} of {node.title} holds itself")
         return self.known[key]
 
     def scalar(self, node: Node, value: Any) -> JSON:
@@ -78,6 +81,10 @@ class _Defaults:
         if not isinstance(value, dict):
             _no_fit()
         return {name: self.of(node.inner[0], each) for name, each in value.items()}
+
+
+_HOLDS_ITSELF: Final[Any] = object()
+"""The mark of a default that is not made yet, or cannot be."""
 
 
 class _NoFit(Exception):

@@ -18,15 +18,21 @@ from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.defaults import default_of
 from iggyflux.payloads.avro.schema import MISSING, NAMED, Member, Node, SchemaError
 from iggyflux.payloads.avro.values import as_double, bad_number, bad_symbol, bad_union, base64_text, converter
-from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, duplicate_key, not_utf8, too_deep
+from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, duplicate_key, not_utf8, too_deep, too_many
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
-Read = Callable[[bytes, int], tuple[Any, int]]
+Budget = list[int]
+"""How many values a payload may still become, in a list of one: records that share it take from it."""
+Read = Callable[[bytes, int, Budget], tuple[Any, int]]
 """Returns the value that begins at an index, and the index of what follows."""
 
 _FLAT: Final = 4
 """So many lists are nested in one function; Python bounds the loops of a function."""
+_LONG: Final = 1000
+"""After so many lines of a function what is nested in it becomes one of its own."""
+_OBJECT: Final = 4
+"""An object or a list takes as much memory as so many values."""
 _PROMOTIONS: Final = {
     ("int", "long"), ("int", "float"), ("int", "double"), ("long", "float"), ("long", "double"), ("float", "double"),
     ("string", "bytes"), ("bytes", "string"),
@@ -49,18 +55,21 @@ def compile_reader(
     read as `reader`.
     """
     emitter = _Emitter(strict, non_finite, logical, numbers)
-    emitter.function(writer, reader or writer, reads)
-    source = "\n".join(emitter.done)
     namespace = emitter.names
-    exec(compile(source, "<avro>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
-    return _guarded(namespace["read0"]), source
+    try:
+        emitter.function(writer, reader or writer, reads)
+        for source in emitter.done:  # each by itself: a syntax tree of all of them takes 100 MB
+            exec(compile(source, "<avro>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
+    except RecursionError:
+        raise SchemaError("its types hold each other too deep") from None
+    return _guarded(namespace["read0"]), "\n".join(emitter.done)
 
 
-def _guarded(read: Callable[[bytes, int, int, int], tuple[Any, int]]) -> Read:
-    def guarded(payload: bytes, start: int) -> tuple[Any, int]:
+def _guarded(read: Callable[[bytes, int, int, int, Budget], tuple[Any, int]]) -> Read:
+    def guarded(payload: bytes, start: int, budget: Budget) -> tuple[Any, int]:
         end = len(payload)
         try:
-            value, at = read(payload, start, end, 0)
+            value, at = read(payload, start, end, 0, budget)
         except (IndexError, struct.error):
             raise truncated() from None
         except UnicodeDecodeError as error:
@@ -132,7 +141,8 @@ def _unresolved(written: str, wanted: str) -> DecodeError:
 _NAMESPACE: Final[Mapping[str, Any]] = {
     "long_": _long, "int_": _int, "bad_boolean": _bad_boolean, "bad_length": _bad_length, "bad_block": _bad_block,
     "bad_number": bad_number, "bad_union": bad_union, "bad_symbol": bad_symbol, "unresolved": _unresolved,
-    "truncated": truncated, "too_deep": too_deep, "duplicate_key": duplicate_key, "as_double": as_double,
+    "truncated": truncated, "too_deep": too_deep, "too_many": too_many, "duplicate_key": duplicate_key,
+    "as_double": as_double,
     "double": struct.Struct("<d").unpack_from, "float": struct.Struct("<f").unpack_from,
 }  # fmt: skip
 
@@ -152,7 +162,7 @@ class _Slot:
 
 
 class _Emitter:
-    """Writes functions `read0(b, p, e, d)`: of payload, index, its end, and how deep the value is nested."""
+    """Writes functions `read0(b, p, e, d, q)`: of payload, index, its end, how deep the value is nested, `Budget`."""
 
     def __init__(self, strict: bool, non_finite: bool, logical: bool, numbers: bool) -> None:
         self.strict, self.non_finite, self.logical, self.numbers = strict, non_finite, logical, numbers
@@ -164,6 +174,8 @@ class _Emitter:
         self.lines: list[str] = []
         self.level = 1
         self.counter = count()
+        self.width = 0
+        """How many values are made each time that the lines of this function, branch or loop run."""
         self.optional = 0
         """How many unions are around: what does not resolve there fails where a payload chooses it."""
 
@@ -177,11 +189,12 @@ class _Emitter:
         name = self.made[key] = f"read{len(self.made)}"
         self.kept.append(reads)
         outer = self.lines, self.level
-        self.lines, self.level = [f"def {name}(b, p, e, d):"], 1
+        self.lines, self.level = [f"def {name}(b, p, e, d, q):"], 1
         target = self.new()
-        self.value(_Slot(writer, reader, reads, target, 0), is_body=True)
+        with self.spending():
+            self.value(_Slot(writer, reader, reads, target, 0), is_body=True)
         self.add(f"return {target}, p")
-        self.done += self.lines
+        self.done.append("\n".join(line for line in self.lines if line.strip()))
         self.lines, self.level = outer
         return name
 
@@ -197,6 +210,17 @@ class _Emitter:
         if len(self.lines) == before:
             self.add("pass")
         self.level -= 1
+
+    @contextmanager
+    def spending(self, times: str = "") -> Iterator[None]:
+        """Write what takes from the budget the values that are made inside, `times` so many."""
+        outer, self.width, at = self.width, 0, len(self.lines)
+        self.add("")
+        yield
+        if self.width:
+            amount = f"{times} * {self.width}" if times else self.width
+            self.lines[at] += f"q[0] -= {amount}\n{self.lines[at]}if q[0] < 0: raise too_many()"
+        self.width = outer
 
     def new(self) -> str:
         return f"v{next(self.counter)}"
@@ -226,9 +250,9 @@ class _Emitter:
             self.fail(slot)
             return
         if w.kind in ("record", "array", "map"):
-            if not is_body and (w.uses > 1 or r.uses > 1 or slot.nested >= _FLAT):
+            if not is_body and (w.uses > 1 or r.uses > 1 or slot.nested >= _FLAT or len(self.lines) > _LONG):
                 name = self.function(w, r, slot.reads)
-                self.add(f"{slot.target}, p = {name}(b, p, e, d + {slot.nested})")
+                self.add(f"{slot.target}, p = {name}(b, p, e, d + {slot.nested}, q)")
                 return
             self.add(f"if d >= {MAX_DEPTH - slot.nested}: raise too_deep()")
         _WRITERS[w.kind](self, slot)
@@ -244,7 +268,7 @@ class _Emitter:
         self.number(index := self.new())
         self.optional += 1
         for number, branch in enumerate(w.inner):
-            with self.block(f"{'el' if number else ''}if {index} == {number}:"):
+            with self.block(f"{'el' if number else ''}if {index} == {number}:"), self.spending():
                 self.value(replace(slot, written=branch, wanted=branch if r is w else r))
         self.optional -= 1
         with self.block("else:"):
@@ -354,7 +378,10 @@ class _Emitter:
                 found[into.name] = value
         for name in members.keys() - found.keys():
             found[name] = self.missing(members[name], r)
+        if reads is not None:
+            self.width += _OBJECT
         parts = [f"{name!r}: {found[name]}" for name in members if reads and _member_reads(reads, name) is not None]
+        self.width += len(parts)
         self.add(f"{slot.target} = {{{', '.join(parts)}}}")
 
     def missing(self, member: Member, reader: Node) -> str:
@@ -369,8 +396,8 @@ class _Emitter:
         return "None"
 
     @contextmanager
-    def blocks(self) -> Iterator[None]:
-        """Write the loops over the items of all blocks; what is written inside reads an item."""
+    def blocks(self, width: int) -> Iterator[None]:
+        """Write the loops over the items of all blocks; what is written inside reads an item, of `width` values."""
         count, size, end = self.new(), self.new(), self.new()
         with self.block("while True:"):
             self.number(count)
@@ -382,7 +409,8 @@ class _Emitter:
                 self.add(f"{end} = p + {size}")
                 self.add(f"if {size} < 0 or {end} > e: raise bad_length({size}, e - p)")
             self.add(f"if {count} > e - p: raise bad_length({count}, e - p)")  # each takes a byte
-            with self.block(f"for _ in range({count}):"):
+            with self.spending(count), self.block(f"for _ in range({count}):"):
+                self.width += width
                 yield
             self.add(f"if {end} >= 0 and p != {end}: raise bad_block()")
 
@@ -391,7 +419,8 @@ class _Emitter:
         items = reads if reads is None or reads.whole else reads.items
         item = _Slot(slot.written.inner[0], slot.wanted.inner[0], items, self.new(), slot.nested + 1)
         self.add(f"{slot.target} = []")
-        with self.blocks():
+        self.width += 0 if reads is None else _OBJECT
+        with self.blocks(0 if items is None else 1):
             self.value(item)
             if items is not None:
                 self.add(f"{slot.target}.append({item.target})")
@@ -402,7 +431,8 @@ class _Emitter:
         values = reads if reads is None or reads.whole else Reads.BARE.union(*keys.values())
         item = _Slot(slot.written.inner[0], slot.wanted.inner[0], values, self.new(), slot.nested + 1)
         self.add(f"{target} = {{}}")
-        with self.blocks():
+        self.width += 0 if reads is None else _OBJECT
+        with self.blocks(2 if self.strict or (reads and reads.whole) else 0):
             end = self.length(key)
             if self.strict or keys or (reads and reads.whole):
                 self.add(f"{key} = b[p:{end}].decode()")
@@ -410,7 +440,7 @@ class _Emitter:
             if self.strict:
                 self.add(f"if {key} in {target}: raise duplicate_key({key})")
             if keys:
-                with self.block(f"if {key} in {self.constant(frozenset(keys))}:"):
+                with self.block(f"if {key} in {self.constant(frozenset(keys))}:"), self.spending():
                     self.value(item)
                 with self.block("else:"):
                     self.value(replace(item, reads=None))

@@ -17,7 +17,9 @@ from iggyflux.payloads.format import MAX_DEPTH
 from iggyflux.records import JSON
 
 MAX_NODES: Final = 10_000
-"""A schema of an archive or a registry is a stranger's: compiling one of so many types takes a second."""
+MAX_FOREIGN_NODES: Final = 5_000
+"""A schema of a container or a registry is a stranger's: compiling one of so many types takes a second."""
+MAX_BRANCHES: Final = 500
 MAX_PRECISION: Final = 1000
 
 PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
@@ -88,18 +90,22 @@ class Node:
 
 
 @lru_cache(maxsize=128)
-def parse(text: str) -> Node:
-    """Return the type that a schema's JSON text describes.  Raise SchemaError."""
+def parse(text: str, most: int = MAX_NODES) -> Node:
+    """Return the type that a schema's JSON text describes, of at most so many types.  Raise SchemaError."""
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError):
         # The text of a file `x.avsc` may also be the bare name of a primitive type.
         raise SchemaError("it is not JSON") from None
-    return _Reader().read(tree)
+    try:
+        return _Reader(most).read(tree)
+    except RecursionError:  # types that are not nested may be named by each other
+        raise SchemaError("its types hold each other too deep") from None
 
 
 @dataclass(slots=True)
 class _Reader:
+    most: int
     names: dict[str, Node] = field(default_factory=dict)
     count: int = 0
 
@@ -114,8 +120,8 @@ class _Reader:
 
     def type(self, tree: JSON, space: str, place: str, depth: int) -> Node:
         self.count += 1
-        if self.count > MAX_NODES:
-            raise SchemaError(f"it has more than {MAX_NODES:,} types")
+        if self.count > self.most:
+            raise SchemaError(f"it has more than {self.most:,} types")
         if depth > MAX_DEPTH:
             raise SchemaError(f"its types are nested more than {MAX_DEPTH} deep")
         if isinstance(tree, str):
@@ -149,6 +155,8 @@ class _Reader:
         return known
 
     def union(self, tree: list[JSON], space: str, place: str, depth: int) -> Node:
+        if len(tree) > MAX_BRANCHES:
+            raise _at(place, f"a union of more than {MAX_BRANCHES} types")
         branches = tuple(self.type(each, space, f"{place}[{i}]", depth + 1) for i, each in enumerate(tree))
         if not branches:
             raise _at(place, "a union without types")

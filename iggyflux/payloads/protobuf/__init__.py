@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.format import (
     MAX_PAYLOAD_BYTES,
+    MAX_VALUES,
     Format,
     OptionError,
     Options,
@@ -89,10 +90,6 @@ def decode(
     budget = [MAX_VALUES]
     found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
     return [] if rows is None else found
-
-
-MAX_VALUES: Final = 10_000_000
-"""The values of one payload: an empty message of two bytes may become an object of a hundred members."""
 
 
 def _varint(payload: bytes, at: int) -> tuple[int, int]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from iggyflux.errors import DecodeError
-from iggyflux.payloads.format import TOO_LARGE
+from iggyflux.payloads.format import too_many
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
@@ -29,7 +28,7 @@ def spend(budget: list[int], count: int) -> None:
     """Take so many values from a budget; raise DecodeError if it has less."""
     budget[0] -= count
     if budget[0] < 0:
-        raise DecodeError(TOO_LARGE, "the payload has more than 10,000,000 values")
+        raise too_many()
 
 
 class Bounds:
