@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
-from iggyflux.authoring.samples import Coordinates, Sample, read_samples, whole_sample
+from iggyflux.authoring.samples import Coordinates, Sample, check_is_text, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.inputs import (
     INPUT_FILE,
@@ -101,7 +101,8 @@ def append(
 ) -> int:
     """Append messages to a topic of a log.
 
-    FILE has one JSON document per line. Without FILE, stdin is read, and each line is appended as soon as it is read.
+    FILE has one JSON document or text per line. Without FILE, stdin is read, and each line is appended as soon as it is
+    read. A binary payload has no lines: it needs `--whole`, or its base64 in an envelope.
 
     \b
     Example:
@@ -138,7 +139,11 @@ def _read(file: Path, coordinates: Coordinates, envelope: Envelope, whole: bool)
         if whole:
             yield from whole_sample(lines.read(is_text=False), coordinates)
         else:
-            yield from read_samples(lines, coordinates, envelope=are_messages(lines, envelope))
+            has_coordinates = are_messages(lines, envelope)
+            for sample in read_samples(lines, coordinates, envelope=has_coordinates):
+                if not has_coordinates:
+                    check_is_text(sample)
+                yield sample
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:
