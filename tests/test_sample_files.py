@@ -364,8 +364,8 @@ def test_a_binary_payload_is_not_appended_in_pieces(payload: bytes, ending: str)
     refused = iggyflux("log", "append", "data", "field/soil", f"soil{ending}")
     kept = iggyflux("log", "append", "data", "field/soil", f"soil{ending}", "--whole")
 
-    assert (refused.code, refused.out) == (1, "")
-    assert "error[IFX501]" in refused.err and "--whole" in refused.err and "--envelope" in refused.err
+    assert (refused.code, refused.out) == (2, "")
+    assert f"soil{ending}:" in refused.err and "--whole" in refused.err and "--envelope" in refused.err
     assert kept.code == 0
     (line,) = iggyflux("log", "tail", "data", "field/soil", "--envelope").out.splitlines()
     assert base64.b64decode(json.loads(line)["payload_base64"]) == payload

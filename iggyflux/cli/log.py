@@ -15,13 +15,14 @@ import msgspec
 from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
-from iggyflux.authoring.samples import Coordinates, Sample, check_is_text, read_samples, whole_sample
+from iggyflux.authoring.samples import Coordinates, Sample, SampleError, check_is_text, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
     STDIN,
     expression_problem,
+    input_name,
     open_input,
     open_mapping,
 )
@@ -142,8 +143,16 @@ def _read(file: Path, coordinates: Coordinates, envelope: Envelope, whole: bool)
             has_coordinates = are_messages(lines, envelope)
             for sample in read_samples(lines, coordinates, envelope=has_coordinates):
                 if not has_coordinates:
-                    check_is_text(sample)
+                    _check_is_text(sample, file)
                 yield sample
+
+
+def _check_is_text(sample: Sample, file: Path) -> None:
+    """Raise UsageError for a line of a binary payload."""
+    try:
+        check_is_text(sample)
+    except SampleError as error:
+        raise click.UsageError(f"{input_name(file)}:{error.line}: {error.reason} ({error.hint})") from error
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:
