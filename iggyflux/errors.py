@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from iggyflux.escapes import escaped
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class IggyfluxError(Exception):
@@ -181,7 +184,14 @@ class DocumentError(IggyfluxError):
 
 
 class MappingError(DocumentError):
-    """A mapping document that does not compile."""
+    """A mapping document that does not compile.
+
+    `files` are those that the document names: it may compile when one of them has changed.
+    """
+
+    def __init__(self, problems: Iterable[Problem], files: Iterable[Path] = ()) -> None:
+        super().__init__(problems)
+        self.files = tuple(files)
 
 
 class PipelineError(DocumentError):

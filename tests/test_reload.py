@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from shell import iggyflux
 
 from iggyflux.cli.run import _check
-from iggyflux.errors import DocumentError, Problem
+from iggyflux.errors import DocumentError, MappingError, Problem
 from iggyflux.pipeline import load_pipeline
 from iggyflux.runner.change import Change
 from iggyflux.runner.configuration import Configuration
@@ -258,6 +258,30 @@ def test_a_save_is_one_change_whether_it_is_good_or_broken(name: str) -> None:
 
     changes = [(each["accepted"], each["refused"]) for each in counted]
     assert changes == [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4)]
+
+
+def test_a_file_that_a_broken_mapping_names_is_looked_at_until_it_is_repaired() -> None:
+    pipeline = load_pipeline(Path("pipeline.yaml"))
+    documents = PipelineDocuments(pipeline, prepare_routes(pipeline), None)
+    schema = "payload: {format: avro, schema: kiln.avsc}"
+    text = document("m").partition("examples:")[0]
+    replace("env.yaml", text.replace("topic: bales", f"topic: bales, {schema}"))
+    looks = []
+    for text in (
+        None,
+        '{"type": "recod"}',
+        '{"type": "record", "name": "R", "fields": [{"name": "a", "type": "long"}]}',
+    ):
+        if text is not None:
+            Path("kiln.avsc").write_text(text)
+        looks.append(documents.look())
+        with suppress(MappingError):
+            documents.read()
+        looks.append(documents.look())
+
+    assert looks[2] != looks[1]
+    assert looks[4] != looks[3]
+    assert documents.read()
 
 
 @pytest.mark.parametrize(("code", "is_solved_by_a_restart"), [("IFX830", True), ("IFX203", False)])

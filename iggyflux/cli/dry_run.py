@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,7 @@ from iggyflux.cli.watch import run_on_save
 from iggyflux.delivery.series import BEYOND_LIMIT
 from iggyflux.editor.evidence import MOST_SAMPLES
 from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_samples
-from iggyflux.errors import DocumentError, RecordError
+from iggyflux.errors import DocumentError, MappingError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import is_text
@@ -128,8 +128,15 @@ def command(
     files = [mapping] if samples is None or samples.startswith("log:") else [mapping, Path(samples)]
 
     def render() -> int:
-        document = _open(mapping, samples)
-        files.extend(path for path in document.files if path not in files)
+        named: Sequence[Path] = ()
+        try:
+            document = _open(mapping, samples)
+            named = document.files
+        except MappingError as error:
+            named = error.files
+            raise
+        finally:
+            files.extend(path for path in named if path not in files)
         _check_origin(document, samples, origin, last, pipeline)
         if document.kind == "reader":
             if origin is not None:

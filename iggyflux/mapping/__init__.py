@@ -136,7 +136,7 @@ class Mapping(ABC):
     @property
     def files(self) -> Sequence[Path]:
         """The files that the document names, such as the schema of its payloads; they are a part of it."""
-        return paths_of(self.document)
+        return paths_of(self.document, self.document.files)
 
     def locate(self, pointer: str) -> Location:
         """Return the place of the node at `pointer`, such as the `location` of a failure."""
@@ -238,7 +238,7 @@ def compile_document(document: Document, *, name: str | None = None) -> WriterMa
     spec = read_writer(reading, chosen) if kind == "writer" else read_reader(reading, chosen)
     warn_of_variables(reading)
     if reading.problems:
-        raise MappingError(in_order([*reading.problems, *reading.warnings]))
+        raise MappingError(in_order([*reading.problems, *reading.warnings]), paths_of(document, reading.named))
     if reading.files != document.files:
         document = replace(document, files=reading.files)
     warnings = tuple(in_order(reading.warnings))

@@ -7,7 +7,7 @@ its author may have no right to read the files of this machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,9 +41,9 @@ def read_named(document: Document, name: str) -> bytes:
         raise Unreadable(f"cannot read {str(path)!r}: {why}", hint) from None
 
 
-def paths_of(document: Document) -> Sequence[Path]:
-    """Return the paths of the files that `document` names."""
-    return [path for name in document.files if (path := _path_of(document, name)) is not None]
+def paths_of(document: Document, names: Iterable[str]) -> Sequence[Path]:
+    """Return the paths of the files that `document` calls `names`."""
+    return [path for name in names if (path := _path_of(document, name)) is not None]
 
 
 def _path_of(document: Document, name: str) -> Path | None:

@@ -71,6 +71,8 @@ class Reading:
         self.tables = {
             name: table for name, table in object_of(self.tree.get("tables")).items() if isinstance(table, dict)
         }
+        self.named: set[str] = set()
+        """The names of files, also of those that cannot be read."""
         self.files: dict[str, bytes] = {}
         self.expressions: list[Expression] = []
         self.lists = 0
@@ -92,6 +94,7 @@ class Reading:
         """Return the content of the file that the document names at `pointer`; None if there is none: reported."""
         if not isinstance(name, str) or not name:
             return None
+        self.named.add(name)
         try:
             content = self.files.get(name, self.document.files.get(name)) or read_named(self.document, name)
         except Unreadable as error:

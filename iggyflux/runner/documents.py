@@ -80,7 +80,11 @@ class PipelineDocuments:
     def read(self) -> Mapping[str, Current]:
         """As `Documents.read`."""
         pipeline = self._read_pipeline()
-        found = {each.setup.item.pointer: each for each in prepare_routes(pipeline)}
+        try:
+            found = {each.setup.item.pointer: each for each in prepare_routes(pipeline)}
+        except MappingError as error:  # a file that a broken mapping names may be what is broken
+            self._named = sorted({*self._named, *error.files})
+            raise
         routes = [(before, found[pointer]) for pointer, before in self._started.items()]
         problems = [problem for pair in routes for problem in _fixed_problems(*pair)]
         found_by_check = self._check([new.setup for _, new in routes]) if self._check else ()

@@ -92,13 +92,15 @@ def _load_mappings(pipeline: Pipeline, until_end: bool) -> list[AnySetup]:
     """Return the setup of each route.  Raise `MappingError` with the problems of all mappings, each file's once."""
     setups: list[AnySetup] = []
     problems: dict[Path, Sequence[Problem]] = {}
+    files: set[Path] = set()
     for item in pipeline.routes:
         try:
             setups.append(make_setup(pipeline, item, load_mapping(item.mapping), until_end))
         except DocumentError as error:
             problems[item.mapping] = error.problems
+            files.update(error.files if isinstance(error, MappingError) else ())
     if problems:
-        raise MappingError([problem for found in problems.values() for problem in found])
+        raise MappingError([problem for found in problems.values() for problem in found], files)
     return setups
 
 
