@@ -26,6 +26,8 @@ EXACT_INTEGERS = 2**53
 
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_COMMA_NUMBER = re.compile(r"-?(?!\d{1,3},\d{3}\Z)(?:0|[1-9][0-9]*),[0-9]+", re.ASCII)
+"""A number with a decimal comma that is not taken for one with a comma between thousands."""
 _LONGEST_BUCKET = 255
 _LONGEST_NUMBER = 400
 """The most characters of a number that `cast` reads; a double needs at most 327, a uint64 20."""
@@ -154,6 +156,13 @@ def _hint(value: JSON, kind: FieldType, cast: Cast, on_bad_value: OnBadValue | N
         types = [other.value for other in _OWN_TYPES[type(value)] if _accepts(value, other, cast)]
         hints += [f"declare `type: {name}`" for name in types[:1]]
     return ", or ".join(hints) or None
+
+
+def comma_hint(value: JSON, kind: FieldType, cast: Cast) -> str | None:
+    """Return the hint for a cell with a decimal comma, where a number is expected and cells have a decimal point."""
+    if kind not in _NUMBERS or cast in _COMMA or not isinstance(value, str) or not _COMMA_NUMBER.fullmatch(value):
+        return None
+    return "set `decimal: ','` of the payload" + ("" if cast else ", and add `cast: true`")
 
 
 def _part_hint(value: JSON) -> str:

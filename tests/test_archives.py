@@ -18,10 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import fsspec
 import pyarrow
@@ -36,6 +37,7 @@ from iggyflux.archives.files import Archive, find_archives, name_of, reading
 from iggyflux.archives.records import ArchiveLines, header_of, splitter_of
 from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, position_state
 from iggyflux.authoring import sample_bytes
+from iggyflux.authoring.sample_bytes import SampleError
 from iggyflux.cli.load_spread import shares_of
 from iggyflux.cli.run import worker_command
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
@@ -1268,6 +1270,58 @@ def test_rows_of_parquet_are_objects_of_exact_values(tmp_path: Path) -> None:
     assert [row["s"] for row in rows] == [10**9, None, 253402300799 * 10**9]
     assert [rows[0][name] for name in ("day", "d", "b")] == ["2026-01-31", "1.10", "AP8="]
     assert rows[0]["z"] == [{"q": "é", "at": 1_767_225_600_000_000_000}]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    file = RecordFile(archives_at([path])[0], Reading())
+    try:
+        file.begin(None)
+        return [json.loads(payload) for _, payload in file.take(99)]
+    finally:
+        file.raw.release()
+
+
+_NANOSECONDS = st.integers(-(2**62), 2**62) | st.none()
+
+
+@settings(max_examples=40)
+@given(whole=_NANOSECONDS, of_day=st.integers(0, 86_399_999_999_999), name=st.uuids(), price=st.integers(0, 10**30 - 1))
+def test_rows_of_parquet_have_nanoseconds_at_any_depth(
+    whole: int | None, of_day: int, name: UUID, price: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Python has times of microseconds; UUIDs and decimals are texts without an exponent."""
+    moment, span, clock = pyarrow.timestamp("ns"), pyarrow.duration("ns"), pyarrow.time64("ns")
+    nested = pyarrow.struct([("m", pyarrow.list_(moment)), ("s", pyarrow.map_(pyarrow.string(), span)), ("c", clock)])
+    plain = pyarrow.array([name.bytes], pyarrow.binary(16))
+    with localcontext() as context:
+        context.prec = 60
+        decimal = Decimal(price).scaleb(-30)
+    columns = {
+        "span": pyarrow.array([whole], span),
+        "clock": pyarrow.array([of_day], clock),
+        "nested": pyarrow.array([{"m": [whole], "s": [("k", whole)], "c": of_day}], nested),
+        "name": pyarrow.ExtensionArray.from_storage(pyarrow.uuid(), plain),
+        "price": pyarrow.array([decimal], pyarrow.decimal256(40, 30)),
+    }
+    (row,) = rows_of(parquet_file(tmp_path_factory.mktemp("deep") / "a.parquet", columns))
+
+    seconds, rest = divmod(of_day, 10**9)
+    written = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{rest:09}"
+    assert (row["span"], row["clock"], row["name"]) == (whole, written, str(name))
+    assert row["nested"] == {"m": [whole], "s": [["k", whole]], "c": written}
+    assert row["price"] == f"0.{price:030}"
+
+
+@pytest.mark.parametrize("what", ["two columns", "far time"])
+def test_a_sound_file_of_parquet_that_cannot_be_read_is_not_called_damaged(what: str, tmp_path: Path) -> None:
+    far = pyarrow.array([[10**15]], pyarrow.list_(pyarrow.timestamp("s")))
+    columns = [pyarrow.array([1]), pyarrow.array([2])] if what == "two columns" else [far]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.Table.from_arrays(columns, names=["wet"] * len(columns)), path)
+
+    with pytest.raises(SampleError, match="'wet'") as refused:
+        rows_of(path)
+    assert (refused.value.code, "damaged" in str(refused.value)) == ("IFX710", False)
 
 
 @given(group=st.integers(1, 9), count=st.integers(0, 30), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=40))

@@ -271,3 +271,22 @@ def test_dead_letters_and_their_replay_have_the_bytes_as_they_came(
     Path("kilns.yaml").write_text(writer("auto").document.text.replace("[heat]", "{heat: {expr: heat, type: string}}"))
     replay = iggyflux("replay", "dead-letters/kilns", "--pipeline", "pipeline.yaml")
     assert 'heat="n/a"' in Path("out.lp").read_text(), replay.err
+
+
+@pytest.mark.parametrize("way", ["gzip", "auto"])
+def test_a_file_that_is_expanded_by_its_name_is_said_to_be(way: str, tmp_path: Path) -> None:
+    """The payload is then plain, and `compression: gzip` fails without a sign of the reason."""
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text(
+        f"iggyflux: 1\nkind: writer\nfrom: {{stream: s, topic: t, compression: {way}}}\n"
+        "points: {measurement: {const: m}, fields: [ph], timestamp: {expr: at, format: unix_s}}\n"
+    )
+    packed = gzip.compress(b'{"ph": 6.5, "at": 1}')
+    for name in ("soil.json", "soil.json.gz"):
+        (tmp_path / name).write_bytes(packed)
+    renamed, expanded = (
+        iggyflux("dry-run", mapping, tmp_path / name, "--whole") for name in ("soil.json", "soil.json.gz")
+    )
+
+    assert (renamed.code, "because of its name" in renamed.err) == (0, False)
+    assert (expanded.code, "because of its name" in expanded.err) == (int(way == "gzip"), way == "gzip")

@@ -893,6 +893,25 @@ def test_a_decimal_comma_is_read_where_a_field_casts(plan: str) -> None:
         assert (failed.code, "with a decimal comma" in failed.reason) == ("IFX340", True)
 
 
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+@pytest.mark.parametrize("star", [False, True])
+def test_a_decimal_comma_that_is_not_declared_is_hinted_at(plan: str, star: bool) -> None:
+    """Rule 27.  The hint works; `1,234` may be a thousand, and a text has any comma."""
+
+    def found(cell: bytes, options: str = "", cast: str = "cast: true") -> Any:
+        fields = f'{{"*": {{expr: "@", type: float, {cast}}}}}' if star else f"{{v: {{expr: v, type: float, {cast}}}}}"
+        text = document(fields, top="for_each: '@'", head=with_payload(f"{{format: csv, delimiter: ;{options}}}"))
+        return parse_mapping(text).plan(kind=plan).render([Message(b"v\n" + cell + b"\n")])  # type: ignore[arg-type]
+
+    for cell in (b"4,25", b"-0,5", b"1234,567"):
+        hint = found(cell).failures[0].hint
+        assert hint == "set `decimal: ','` of the payload"
+        assert found(cell, cast="cast: false").failures[0].hint == f"{hint}, and add `cast: true`"
+        assert list(found(cell, ", decimal: ','").failures) == []
+    for cell in (b"1,234", b"1,2,3", b"04,25", b"peat, wet"):
+        assert "decimal" not in (found(cell).failures[0].hint or "")
+
+
 def test_rows_without_for_each_are_a_warning() -> None:
     """Rule 27.  Without `for_each` an expression gets the list, in which a member is always null."""
     for payload in ("csv", "{format: csv, header: [v]}", "influx"):

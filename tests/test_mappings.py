@@ -125,6 +125,27 @@ def test_what_an_sdk_exports_is_rendered():
     assert [math.ceil(math.log(value, base)) - 1 for value in (1, 6, 700)] == sorted(buckets)
 
 
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+def test_a_value_that_is_not_finite_costs_an_export_only_that_value(plan):
+    """A point without a time, which is 0 there, has that of its message."""
+    export = ExportMetricsServiceRequest()
+    metrics = export.resource_metrics.add().scope_metrics.add().metrics
+    levels = metrics.add(name="level").gauge.data_points
+    for value, time in ((1.5, 7), (math.nan, 8), (-math.inf, 9), (2.5, 10), (3.5, 0)):
+        levels.add(as_double=value, time_unix_nano=time)
+    metrics.add(name="soak").histogram.data_points.add(count=3, sum=math.nan, min=0.5, time_unix_nano=11)
+    message = Message(export.SerializeToString(), timestamp_us=1_000_000)
+    rendered = load_mapping(ROOT / "mappings/otlp-metrics.yaml").plan(plan).render([message])
+
+    assert list(rendered.failures) == []
+    assert [(line.split(" ")[1], line.split(" ")[2]) for line in rendered.lines] == [
+        ("value=1.5", "7"),
+        ("value=2.5", "10"),
+        ("value=3.5", "1000000000"),
+        ("count=3i,min=0.5", "11"),
+    ]
+
+
 @pytest.mark.parametrize("path", READERS, ids=lambda path: path.stem)
 def test_a_ready_reader_renders_its_rows(path):
     """None of them fails, and both plans agree on them."""

@@ -176,6 +176,18 @@ def test_nan_fails_where_it_is_read_and_may_be_kept() -> None:
             assert "nan" in repr(kept) or "inf" in repr(kept)
 
 
+def test_a_default_that_is_nan_fails_only_payloads_without_the_field() -> None:
+    text = b'syntax = "proto2"; message Soil { optional double ph = 1 [default = nan]; optional int32 depth = 2; }'
+    chosen = options(compiled(text), "Soil")
+
+    assert decode(tagged(1, 1, struct.pack("<d", 6.5)), chosen) == {"ph": 6.5}
+    assert refusal(tagged(2, 0, b"\4"), chosen).code == "IFX406"
+    assert decode(tagged(2, 0, b"\4"), chosen, Reads(keys={"depth": Reads.WHOLE})) == {"depth": 4}
+    with pytest.raises(DecodeError) as refused:
+        FORM.decode_non_finite(tagged(9, 0, b"\4"), chosen, None, False)  # type: ignore[misc]
+    assert refused.value.code == "IFX442"
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -352,3 +353,25 @@ def test_samples_beside_a_mapping_are_found_compressed() -> None:
     assert isinstance(first, Message) and first.topic == "auto"
     Path("samples/waage.ndjson.gz").write_bytes(b"damaged")
     assert samples_beside(load_mapping(path), found) == ()
+
+
+@pytest.mark.parametrize("payload", [b"\x08peat\x0a\x00\x02", b"peat\n\xff\x0a", b"\x9c\n\x01"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_binary_payload_is_not_appended_in_pieces(payload: bytes, ending: str) -> None:
+    """A byte 0x0a in it would end a line; `--whole` keeps it."""
+    Path(f"soil{ending}").write_bytes(gzip.compress(payload) if ending else payload)
+
+    refused = iggyflux("log", "append", "data", "field/soil", f"soil{ending}")
+    kept = iggyflux("log", "append", "data", "field/soil", f"soil{ending}", "--whole")
+
+    assert (refused.code, refused.out) == (2, "")
+    assert f"soil{ending}:" in refused.err and "--whole" in refused.err and "--envelope" in refused.err
+    assert kept.code == 0
+    (line,) = iggyflux("log", "tail", "data", "field/soil", "--envelope").out.splitlines()
+    assert base64.b64decode(json.loads(line)["payload_base64"]) == payload
+
+
+def test_any_text_is_appended_line_by_line() -> None:
+    iggyflux("log", "append", "data", "field/soil", stdin="čern\u00a0ozem\n{no json\n".encode())
+
+    assert iggyflux("log", "tail", "data", "field/soil").out.splitlines() == ["čern\u00a0ozem", "{no json"]

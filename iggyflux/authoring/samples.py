@@ -38,6 +38,7 @@ NEEDS_ENVELOPE = "IFX501"
 NOT_A_ROW = "IFX502"
 TOO_LONG = "IFX503"
 
+_NOT_LINES = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
 _BOM = b"\xef\xbb\xbf"
 Lines: TypeAlias = Iterable[bytes]
 
@@ -156,13 +157,30 @@ def whole_sample(payload: bytes, coordinates: Coordinates) -> Iterator[Sample]:
     yield Sample(1, bare_message(payload, 0, stream=coordinates.stream, topic=coordinates.topic))
 
 
+def check_is_text(sample: Sample) -> None:
+    """Raise SampleError for a line that is not text: the file has binary payloads, which lines would cut in pieces."""
+    payload = sample.message.payload
+    what = "a NUL byte" if b"\0" in payload else "" if _is_utf8(payload) else "bytes that are not UTF-8"
+    if what:
+        raise SampleError(
+            NEEDS_ENVELOPE, f"the line has {what}: binary payloads have no lines", sample.line, _NOT_LINES
+        )
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def check_lines_can_hold(form: str, compression: str = "none") -> None:
     """Raise SampleError if payloads of this format are binary, or always compressed: those need envelopes."""
     is_compressed = compression not in ("none", "auto")
     if FORMATS[form].binary or is_compressed:
-        hint = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
         what = compression if is_compressed else form
-        raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary and cannot be written as lines", 0, hint)
+        raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary and cannot be written as lines", 0, _NOT_LINES)
 
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from iggyflux.authoring.examples import example_message
+from iggyflux.authoring.sample_bytes import plain_name
 from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
 from iggyflux.authoring.series import beyond_limit, count_series
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.failures import show_failure
-from iggyflux.cli.inputs import MAPPING_FILE, kind_of_file, open_input, open_mapping, open_pipeline
+from iggyflux.cli.inputs import MAPPING_FILE, STDIN, kind_of_file, open_input, open_mapping, open_pipeline
 from iggyflux.cli.logs import open_log
 from iggyflux.cli.output import (
     ExitCode,
@@ -40,6 +41,7 @@ from iggyflux.errors import DocumentError, MappingError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import is_text
+from iggyflux.payloads.compression import recognized
 from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message
 from iggyflux.timestamps import format_rfc3339
@@ -225,6 +227,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole:
             for index, sample in enumerate(found):
                 if not index and not envelope:
                     _note_assumptions(sample, coordinates, mapping.writer, whole)
+                    _note_expanded(sample, path, source.payload.compression)
                 yield sample
         except SampleError as error:
             if error.code == NEEDS_ENVELOPE:
@@ -254,6 +257,14 @@ def _note_assumptions(first: Sample, coordinates: Coordinates, writer: Writer, w
         f"samples are plain payloads: stream {coordinates.stream}, topic {coordinates.topic}, partition 0, "
         "offset = line number from 0, time = 2000-01-01 + offset µs (use --envelope for other values)"
     )
+
+
+def _note_expanded(first: Sample, path: Path, compression: str) -> None:
+    """Note that a payload that is to be expanded is plain, since the file was already expanded by its name."""
+    plain = plain_name(path.name)
+    is_plain = compression not in ("none", "auto") and recognized(first.message.payload) == "none"
+    if is_plain and plain != path.name and path != STDIN:
+        note(f"{path} was expanded because of its name; for `compression: {compression}` give it the name {plain}")
 
 
 def _example_samples(mapping: WriterMapping) -> Iterator[Sample]:

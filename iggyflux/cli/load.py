@@ -32,6 +32,7 @@ from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import WriterMapping
+from iggyflux.payloads.avro import encoding_of
 from iggyflux.pipeline import Pipeline, RouteSettings
 from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import DeadLetter
@@ -253,6 +254,10 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
         try:
             check_lines_can_hold(payload.format, payload.compression)
         except SampleError as error:
+            if payload.format == "avro" and encoding_of(payload.options) == "container":
+                hint = "append each with `iggyflux log append DIR STREAM/TOPIC FILE --whole`"
+                reason = f"containers of Avro cannot be loaded yet ({hint}, and run a pipeline with `from: log:DIR`)"
+                raise click.UsageError(reason) from error
             raise click.UsageError(f"{error.reason} (add --envelope)") from error
     if message_time is not None and envelope:
         raise click.UsageError("--message-time and --envelope are mutually exclusive: an envelope has a time")

@@ -15,13 +15,14 @@ import msgspec
 from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
-from iggyflux.authoring.samples import Coordinates, Sample, read_samples, whole_sample
+from iggyflux.authoring.samples import Coordinates, Sample, SampleError, check_is_text, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.inputs import (
     INPUT_FILE,
     MAPPING_FILE,
     STDIN,
     expression_problem,
+    input_name,
     open_input,
     open_mapping,
 )
@@ -101,7 +102,8 @@ def append(
 ) -> int:
     """Append messages to a topic of a log.
 
-    FILE has one JSON document per line. Without FILE, stdin is read, and each line is appended as soon as it is read.
+    FILE has one JSON document or text per line. Without FILE, stdin is read, and each line is appended as soon as it is
+    read. A binary payload has no lines: it needs `--whole`, or its base64 in an envelope.
 
     \b
     Example:
@@ -138,7 +140,19 @@ def _read(file: Path, coordinates: Coordinates, envelope: Envelope, whole: bool)
         if whole:
             yield from whole_sample(lines.read(is_text=False), coordinates)
         else:
-            yield from read_samples(lines, coordinates, envelope=are_messages(lines, envelope))
+            has_coordinates = are_messages(lines, envelope)
+            for sample in read_samples(lines, coordinates, envelope=has_coordinates):
+                if not has_coordinates:
+                    _check_is_text(sample, file)
+                yield sample
+
+
+def _check_is_text(sample: Sample, file: Path) -> None:
+    """Raise UsageError for a line of a binary payload."""
+    try:
+        check_is_text(sample)
+    except SampleError as error:
+        raise click.UsageError(f"{input_name(file)}:{error.line}: {error.reason} ({error.hint})") from error
 
 
 def _batches(items: Iterable[_T], is_idle: Callable[[], bool] = lambda: False) -> Iterator[list[_T]]:

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import TypeAlias
 
 from iggyflux.errors import DecodeError
-from iggyflux.payloads.format import BAD_KEY, BAD_NUMBER, FOREIGN_TYPE, MAX_DEPTH, duplicate_key
+from iggyflux.payloads.format import BAD_KEY, FOREIGN_TYPE, MAX_DEPTH, duplicate_key, not_finite
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -50,7 +50,7 @@ def plain(value: object, reads: Reads, special: Special, non_finite: bool = Fals
     if isinstance(value, float):
         if non_finite or isfinite(value):
             return value
-        raise DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
+        raise not_finite(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     keys_and_values = _opened(value)

@@ -143,6 +143,11 @@ def too_deep() -> DecodeError:
     return DecodeError(TOO_DEEP, f"lists and objects are nested more than {MAX_DEPTH} deep")
 
 
+def not_finite(value: float) -> DecodeError:
+    """Return the failure for NaN or an infinity."""
+    return DecodeError(BAD_NUMBER, f"{value!r} is not a finite number")
+
+
 def duplicate_key(key: str) -> DecodeError:
     """Return the failure for a duplicate key of an object."""
     return DecodeError(DUPLICATE_KEY, f"duplicate key {shorten(key)}")

@@ -62,6 +62,7 @@ from iggyflux.values import (
     KEEPS_NUMBERS,
     FieldType,
     bucket_fault,
+    comma_hint,
     convert,
     describe,
     rounded_numbers,
@@ -466,7 +467,8 @@ class ReferencePlan:
         for star in spec.field_stars:
             for key, member in self._members(scope, value, star, named):
                 try:
-                    with _located(star.pointer, key, _nested_hint(star, member)):
+                    hint = _nested_hint(star, member) or self._comma_hint(member, star)
+                    with _located(star.pointer, key, hint):
                         scalar = scope.convert(member, star)
                 except RecordError as error:
                     if star.on_bad_value == "fail":
@@ -482,7 +484,7 @@ class ReferencePlan:
         try:
             found = _evaluate(scope, field.source, value, field.pointer, typed=field.type is FieldType.PAYLOAD)
             if found is not None:
-                with _located(field.pointer):
+                with _located(field.pointer, hint=self._comma_hint(found, field)):
                     return scope.convert(found, field)
         except RecordError as error:
             if field.on_bad_value == "fail" or field.required or error.code == TOO_MANY_STEPS:
@@ -531,6 +533,10 @@ class ReferencePlan:
         if not MIN_NS <= ns <= MAX_NS:
             raise RecordError(BAD_TIMESTAMP, f"{ns} ns is outside the years 1677 to 2262", timestamp.pointer)
         return ns
+
+    def _comma_hint(self, value: JSON, field: Field | Star) -> str | None:
+        is_cell = self.writer.source.payload.format == "csv"
+        return comma_hint(value, field.type, field.cast) if is_cell else None
 
     def _header_hint(self, value: JSON) -> str | None:
         """Return what is wrong with the header of a csv payload, as a row `value` shows it, or None."""

@@ -17,8 +17,8 @@ from typing import Any, Final
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.defaults import default_of
 from iggyflux.payloads.avro.schema import MISSING, NAMED, Member, Node, SchemaError
-from iggyflux.payloads.avro.values import as_double, bad_number, bad_symbol, bad_union, base64_text, converter
-from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, duplicate_key, not_utf8, too_deep, too_many
+from iggyflux.payloads.avro.values import as_double, bad_symbol, bad_union, base64_text, converter
+from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, duplicate_key, not_finite, not_utf8, too_deep, too_many
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -140,7 +140,7 @@ def _unresolved(written: str, wanted: str) -> DecodeError:
 
 _NAMESPACE: Final[Mapping[str, Any]] = {
     "long_": _long, "int_": _int, "bad_boolean": _bad_boolean, "bad_length": _bad_length, "bad_block": _bad_block,
-    "bad_number": bad_number, "bad_union": bad_union, "bad_symbol": bad_symbol, "unresolved": _unresolved,
+    "not_finite": not_finite, "bad_union": bad_union, "bad_symbol": bad_symbol, "unresolved": _unresolved,
     "truncated": truncated, "too_deep": too_deep, "too_many": too_many, "duplicate_key": duplicate_key,
     "as_double": as_double,
     "double": struct.Struct("<d").unpack_from, "float": struct.Struct("<f").unpack_from,
@@ -328,7 +328,7 @@ class _Emitter:
             return
         self.add(f"{target}, = {kind}(b, p); p += {size}")
         if not self.non_finite:
-            self.add(f"if {target} - {target}: raise bad_number({target})")
+            self.add(f"if {target} - {target}: raise not_finite({target})")
 
     def sequence(self, slot: _Slot) -> None:
         end = self.length(slot.target)

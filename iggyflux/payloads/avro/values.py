@@ -13,7 +13,7 @@ from typing import Any, Final
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.schema import Node
 from iggyflux.payloads.binary import foreign, time_text
-from iggyflux.payloads.format import BAD_NUMBER, MALFORMED
+from iggyflux.payloads.format import BAD_NUMBER, MALFORMED, not_finite
 from iggyflux.records import JSON
 
 UNITS: Final = {"millis": 1_000_000, "micros": 1000, "nanos": 1}
@@ -102,15 +102,10 @@ def _decimal_number(node: Node) -> Callable[[bytes], int | float]:
     def number(value: bytes) -> int | float:
         found = int(text(value)) if is_integer else float(text(value))
         if not is_integer and not isfinite(found):
-            raise bad_number(found)
+            raise not_finite(found)
         return found
 
     return number
-
-
-def bad_number(value: float) -> DecodeError:
-    """Return the failure for a number that JSON does not have."""
-    return DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
 
 
 def as_double(value: int) -> float:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError as NotParsed
 
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.binary import foreign, plain, time_text
-from iggyflux.payloads.format import BAD_NUMBER, MALFORMED, too_deep
+from iggyflux.payloads.format import MALFORMED, not_finite, too_deep
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -263,7 +263,7 @@ def _attribute(name: str) -> str:
 def _check_finite(values: Iterable[float]) -> None:
     for value in values:
         if not isfinite(value):
-            raise DecodeError(BAD_NUMBER, f"{value!r} is not a JSON number")
+            raise not_finite(value)
 
 
 def _text(value: str | bytes, _budget: list[int]) -> JSON:

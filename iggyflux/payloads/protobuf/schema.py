@@ -57,7 +57,9 @@ class Schema:
         step = Converters(*self._options, non_finite).of(self.descriptor, reads)
         check = Bounds(self.descriptor).check
         parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
-        of_no_bytes = step(self.message_class(), [width])
+        # With NaN, which a declared default may be: it fails payloads without the field, not each payload.
+        of_no_bytes = Converters(*self._options, True).of(self.descriptor, reads)(self.message_class(), [width])
+        has_nan = "nan" in repr(of_no_bytes)  # or a name with these letters; NaN is equal to nothing
 
         def convert(payload: bytes, budget: list[int]) -> JSON:
             try:
@@ -69,7 +71,7 @@ class Schema:
                 if strict and self._has_unknown_fields(message):
                     raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
                 value = step(message, budget)
-                if value == of_no_bytes and not message.ListFields() and message.ByteSize():
+                if (has_nan or value == of_no_bytes) and not message.ListFields() and message.ByteSize():
                     raise DecodeError(NOTHING_KNOWN, f"no field of the payload is declared in {self.name}")
                 if is_recursive and not _is_shallow(value, MAX_DEPTH):
                     raise too_deep()
