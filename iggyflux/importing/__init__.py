@@ -122,7 +122,8 @@ def _written(documents: Documents, origin: str) -> Imported:
         notes = [f"Written {origin}. `iggyflux check pipeline.yaml` connects to both ends, and says what is missing."]
         tell = told("pipeline.yaml")
         text = prove_pipeline(tree, documents.comments, notes, tell)
-        if text is not None and not documents.sinks and "url" not in tree.get("influxdb", {}):
+        has_addresses = all("url" in route.get("influxdb", {}) for route in routes)
+        if text is not None and not has_addresses and "url" not in tree.get("influxdb", {}):
             tree["influxdb"] = with_address(tree.get("influxdb", {}))
             became = "no address of InfluxDB: complete `influxdb` of the pipeline"
             report.add(0, "pipeline.yaml, influxdb", Verdict.APPROXIMATED, became)
