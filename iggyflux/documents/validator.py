@@ -126,9 +126,12 @@ def _of_meant_branch(validator: Any, branches: Sequence[Schema], value: Mapping[
     found = value.get(key)
     if isinstance(found, str) and found in branch_of:
         return
-    near = closest(str(found), list(branch_of))
+    misspelt = closest(key, list(value)) if key not in value else None
+    near = closest(str(value[misspelt] if misspelt else found), list(branch_of))
     words = [near] if near else list(branch_of)
-    yield from min((list(validator.descend({**value, key: word}, branch_of[word])) for word in words), key=len)
+    # Without a word the key that is misspelt is one of the keys that may be meant.
+    meant = [(branch_of[word], value if misspelt else {**value, key: word}) for word in words]
+    yield from min((list(validator.descend(whole, branch)) for branch, whole in meant), key=len)
 
 
 def _integer(_: Any, value: object) -> bool:
