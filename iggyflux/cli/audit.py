@@ -56,7 +56,7 @@ class _Place(click.ParamType[Partition]):
     name = "[STREAM/TOPIC/]P"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Partition:
-        found = re.fullmatch(r"(?:(.+)/(.+)/)?([0-9]{1,10})", str(value))
+        found = re.fullmatch(r"(?:([^/]++)/(.+)/)?([0-9]{1,10})", str(value))
         if found is None:
             self.fail(f"expected a number, or STREAM/TOPIC/P; found {value!r}", param, ctx)
         return Partition(found[1] or "", found[2] or "", int(found[3]))

@@ -10,7 +10,7 @@ from typing import Final
 FOLDER: Final = Path(__file__).parents[1] / "gallery"
 _NOT_SHOWN: Final = re.compile(r"\A(?:# yaml-language-server:[^\n]*\n)?")
 """The schema is named relative to the file, which the text in the playground is not."""
-_NAMES_A_FILE: Final = re.compile(r"\bpayload: \{[^}]*\b(?:descriptor|proto|schema):")
+_NAMES_A_FILE: Final = re.compile(r"\bpayload: \{[^{}]*\b(?:descriptor|proto|schema):")
 """What is a text alone has no files beside it."""
 
 

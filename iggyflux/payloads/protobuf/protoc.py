@@ -21,7 +21,7 @@ _MOST_FILES: Final = 200
 _IMPORT: Final = re.compile(
     rb"""(?:\A|[;}])\s*import\s+(?:(?:public|weak|option)\s+)?(?:"([^"\n]*)"|'([^'\n]*)')\s*(?=;)"""
 )
-_COMMENT: Final = re.compile(rb"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?\*/""", re.DOTALL)
+_COMMENT: Final = re.compile(rb"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _OWN: Final = "google/protobuf/"
 
 
