@@ -21,7 +21,11 @@ _MOST_FILES: Final = 200
 _IMPORT: Final = re.compile(
     rb"""(?:\A|[;}])\s*import\s+(?:(?:public|weak|option)\s+)?(?:"([^"\n]*)"|'([^'\n]*)')\s*(?=;)"""
 )
-_COMMENT: Final = re.compile(rb"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|//[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
+# What does not end is read to the end of the line or of the file: else each quote in it would be tried again.
+_COMMENT: Final = re.compile(
+    rb"""("(?:\\.|[^"\\\n])*+\\?(?:"|\n|\Z)|'(?:\\.|[^'\\\n])*+\\?(?:'|\n|\Z))|//[^\n]*|/\*.*?(?:\*/|\Z)""",
+    re.DOTALL,
+)
 _OWN: Final = "google/protobuf/"
 
 
