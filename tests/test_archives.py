@@ -49,6 +49,7 @@ from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.memory import MemoryState
 from iggyflux.transports.share import Share
+from tests.archive_mapping import DOCUMENT
 from tests.transports.contract import SourceContract, drive
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -776,16 +777,6 @@ def test_no_error_of_an_object_store_shows_a_secret(
 
 # --- the command ---
 
-DOCUMENT = """\
-iggyflux: 1
-kind: writer
-from: {stream: werk, topic: messung}
-points:
-  measurement: {const: klima}
-  tags: [ort]
-  fields: {grad: grad}
-  timestamp: {expr: zeit, format: unix_s}
-"""
 SINCE = 1_700_000_000
 PIPELINE = "iggyflux: 1\nto: file:points.lp\nrun: [{mapping: klima.yaml, from: log:data}]\n"
 

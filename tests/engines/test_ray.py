@@ -27,20 +27,11 @@ else:
 from iggyflux import Message, load_mapping
 from iggyflux.engines.ray import render
 from iggyflux.sim import SimServer
+from tests.archive_mapping import DOCUMENT
 from tests.shell import process
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240", "RAY_DEDUP_LOGS": "0"}
-DOCUMENT = """\
-iggyflux: 1
-kind: writer
-from: {stream: werk, topic: messung}
-points:
-  measurement: {const: klima}
-  tags: [ort]
-  fields: {grad: grad}
-  timestamp: {expr: zeit, format: unix_s}
-"""
 FILES, RECORDS = 6, 10_000
 
 

@@ -21,21 +21,12 @@ if not os.environ.get("IGGYFLUX_TEST_S3"):
     pytest.importorskip("moto", reason="moto is not installed (make test-s3)")
     pytest.importorskip("s3fs", reason="s3fs is not installed (make test-s3)")
 
+from tests.archive_mapping import DOCUMENT
 from tests.shell import process
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 SECRET = "kanarienvogel-51c0"
 RECORDS, SINCE = 30_000, 1_700_000_000
-DOCUMENT = """\
-iggyflux: 1
-kind: writer
-from: {stream: werk, topic: messung}
-points:
-  measurement: {const: klima}
-  tags: [ort]
-  fields: {grad: grad}
-  timestamp: {expr: zeit, format: unix_s}
-"""
 
 
 def rows(place: str) -> bytes:
