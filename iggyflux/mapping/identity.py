@@ -2,9 +2,8 @@
 
 An identity is the hash of one JSON text: the document without what does not render (`description`, `examples`), its
 name, the content of the files that it names, and of a writer the tags that its pipeline adds, the dialect and the
-precision of its lines.  Comments, layout,
-the order of keys and the language (YAML, TOML) do not count.  The order of members counts only where a message shows
-it: in `tables`, and in a reader's payloads and headers.
+precision of its lines.  Comments, layout, the order of keys and the language (YAML, TOML) do not count.  The order of
+members counts only where a message shows it: in `tables`, and in a reader's payloads and headers.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ class CompiledPlan:
             self._decode = msgspec.json.Decoder().decode
         self._run = namespace["render"]
         self._namespace = namespace
-        is_plain = self._is_json and self._compression == "none"
-        self._is_bounded_by_size = is_plain and generated.is_static and not generated.interpreted
+        is_bare_json = self._is_json and self._compression == "none"
+        self._is_bounded_by_size = is_bare_json and generated.is_static and not generated.interpreted
         self.interpreted = generated.interpreted
 
     def decode(self, messages: Sequence[Message]) -> list[Any]:
