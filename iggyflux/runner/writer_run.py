@@ -32,8 +32,8 @@ Everything that can happen, and what the route then does:
 |              | a request writes a point of another | waits until the other one is settled: order is kept            |
 |              | request in flight                   |                                                                |
 |              | Stopped                             | stops                                                          |
-| dead letters | they are to be kept                 | goes on beside it: their batch goes from memory, the request   |
-|              |                                     | is no longer in flight; nothing of it is acknowledged          |
+| dead letters | they are to be kept                 | goes on beside it, with the request out of flight and the      |
+|              |                                     | batch out of memory; nothing of it is acknowledged             |
 |              | … and many wait to be kept          | is in flight until fewer do; reading without lines pauses      |
 |              | kept                                | settles the batch                                              |
 |              | NotConnected (a topic)              | abandons what is in flight, connects again                     |

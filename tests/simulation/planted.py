@@ -117,12 +117,6 @@ PLANTED = [
         "        return await put.kept if len(self._waiting) == 1 else str(self.path)\n",
     ),
     Planted(
-        "end a transfer while letters are being kept",
-        f"{_RUNNER}.writer_run",
-        "                await self._until_kept()\n                self._is_over = True\n",
-        "                self._is_over = True\n",
-    ),
-    Planted(
         "never sync the folder of a new file",
         "iggyflux.transports.local.append_file",
         "        sync_folder(path.parent)\n",

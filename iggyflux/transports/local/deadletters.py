@@ -199,7 +199,6 @@ class DirectoryDeadLetters:
 
     async def close(self) -> None:
         """As `DeadLetterSink.close`; what waits is kept before."""
-        self._not_before = -math.inf
         self._pause_seconds = 0.0
         self._is_due.set()
         if self._writing is not None:
