@@ -682,7 +682,7 @@ def test_the_policy_decides_how_long_to_wait_for_a_sink(on_unavailable: str, end
         assert (error.code, error.reason) == ("IFX606", "still unavailable after 3 retries: refused")
 
 
-@pytest.mark.parametrize(("size", "given", "most"), [(5_000_000, None, 3), (40_000_000, None, 1), (5_000_000, 6, 6)])
+@pytest.mark.parametrize(("size", "given", "most"), [(10_000_000, None, 3), (80_000_000, None, 1), (10_000_000, 6, 6)])
 def test_the_memory_of_requests_in_flight_is_bounded_where_their_number_is_adapted(
     size: int, given: int | None, most: int
 ) -> None:
