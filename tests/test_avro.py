@@ -25,7 +25,6 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from shell import iggyflux
 
 from iggyflux import Message, load_mapping, parse_mapping
 from iggyflux.cli import command_line
@@ -944,25 +943,6 @@ def test_a_mapping_is_inferred_of_a_container(tmp_path: Path) -> None:
     assert "for_each: '@'" in text
     assert "1 passed" in run("test", str(mapping))
     assert len(run("dry-run", str(mapping), "--whole", str(tmp_path / "rows.avro")).splitlines()) >= 40
-
-
-def test_what_a_load_says_of_a_container_works(tmp_path: Path) -> None:
-    """An envelope, which it named before, is a line of base64; a container goes through a log."""
-    (tmp_path / "rows.avro").write_bytes(container("deflate", ROWS[:40]))
-    mapping = tmp_path / "m.yaml"
-    run("infer", str(tmp_path / "rows.avro"), "--output", str(mapping))
-    source = load_mapping(mapping).writer.source
-    (tmp_path / "p.yaml").write_text(
-        f"iggyflux: 1\nrun: [{{mapping: m.yaml, from: 'log:{tmp_path}/data', to: 'file:{tmp_path}/o.lp'}}]\n"
-    )
-    refused = iggyflux("load", mapping, tmp_path / "rows.avro", "--pipeline", tmp_path / "p.yaml")
-    place = f"{source.stream}/{source.topics[0]}"
-
-    assert refused.code == 2
-    assert "log append" in refused.err and "--whole" in refused.err and "--envelope" not in refused.err
-    assert iggyflux("log", "append", tmp_path / "data", place, tmp_path / "rows.avro", "--whole").code == 0
-    assert iggyflux("run", tmp_path / "p.yaml", "--until-end").code == 0
-    assert len((tmp_path / "o.lp").read_text().splitlines()) >= 40
 
 
 def test_messages_are_generated_of_the_examples(tmp_path: Path) -> None:

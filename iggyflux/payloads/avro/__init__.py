@@ -168,13 +168,19 @@ def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> Re
         except SchemaError as error:
             raise DecodeError(BAD_SCHEMA, f"the schema in the container cannot be used: {error}") from None
 
+    last: tuple[bytes, Read, str, bytes] | None = None
+    """A header with what it says: the records of an archive have the same."""
+
     def decode_container(payload: bytes) -> JSON:
+        nonlocal last
         check_size(payload)
-        schema, codec, sync, start = read_header(payload)
-        read = of_schema(schema)
+        if last is None or not payload.startswith(last[0]):
+            schema, codec, sync, start = read_header(payload)
+            last = payload[:start], of_schema(schema), codec, sync
+        header, read, codec, sync = last
         rows: list[JSON] = []
         budget = [MAX_VALUES]
-        for count, data in blocks(payload, codec, sync, start):
+        for count, data in blocks(payload, codec, sync, len(header)):
             at = 0
             budget[0] -= count
             if budget[0] < 0:
