@@ -21,7 +21,7 @@ from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.container import blocks, read_header, write_container
 from iggyflux.payloads.avro.known import Refused, Schema
 from iggyflux.payloads.avro.reading import Read, compile_reader
-from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, Node, SchemaError, fingerprint, parse
+from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, SchemaError, fingerprint, parse
 from iggyflux.payloads.avro.writing import Misfit, write
 from iggyflux.payloads.format import (
     MALFORMED,
@@ -248,8 +248,11 @@ def bind(options: Options, read: ReadFile) -> Options:
         try:
             text = content.decode()
         except UnicodeDecodeError:
-            raise OptionError("this schema cannot be used: it is not UTF-8", pointer, code=_UNUSABLE) from None
-        _parsed(text, pointer)
+            raise _unusable(value, "it is not UTF-8", pointer) from None
+        try:
+            parse(text)
+        except SchemaError as error:
+            raise _unusable(value, str(error), pointer) from None
         return text
 
     made = {key: loaded(value, key) if key in ("schema", "reader_schema") else value for key, value in options.items()}
@@ -269,11 +272,9 @@ def bind(options: Options, read: ReadFile) -> Options:
     return made
 
 
-def _parsed(text: str, pointer: str) -> Node:
-    try:
-        return parse(text)
-    except SchemaError as error:
-        raise OptionError(f"this schema cannot be used: {error}", pointer, code=_UNUSABLE) from None
+def _unusable(schema: JSON, reason: str, pointer: str) -> OptionError:
+    what = f"the schema {schema!r}" if isinstance(schema, str) else "this schema"
+    return OptionError(f"{what} cannot be used: {reason}", pointer, code=_UNUSABLE)
 
 
 def _text(schema: JSON) -> str | None:
