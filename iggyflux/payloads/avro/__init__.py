@@ -22,6 +22,7 @@ from iggyflux.payloads.avro.container import blocks, read_header, write_containe
 from iggyflux.payloads.avro.known import Refused, Schema
 from iggyflux.payloads.avro.reading import Read, compile_reader
 from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, SchemaError, fingerprint, parse
+from iggyflux.payloads.avro.structure import structure_of
 from iggyflux.payloads.avro.writing import Misfit, write
 from iggyflux.payloads.format import (
     MALFORMED,
@@ -37,6 +38,7 @@ from iggyflux.payloads.format import (
 from iggyflux.payloads.format import not_encodable as _not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
+from iggyflux.structure import Structure
 
 BAD_SCHEMA: Final = "IFX430"
 UNKNOWN_SCHEMA: Final = "IFX431"
@@ -272,6 +274,17 @@ def bind(options: Options, read: ReadFile) -> Options:
     return made
 
 
+def structure(options: Options) -> Structure | None:
+    """Return what expressions see of payloads; None if only their writers, or a registry, know it."""
+    encoding, reader = encoding_of(options), _text(options.get("reader_schema"))
+    if reader is None and (encoding == "container" or options.get("schema_registry") is True):
+        return None
+    texts = _listed(options) if reader is None else [reader]
+    is_logical = options.get("logical_types") is not False
+    found = Structure(branches=tuple(structure_of(parse(text), logical=is_logical) for text in texts))
+    return Structure(items=found) if encoding == "container" else found
+
+
 def _unusable(schema: JSON, reason: str, pointer: str) -> OptionError:
     what = f"the schema {schema!r}" if isinstance(schema, str) else "this schema"
     return OptionError(f"{what} cannot be used: {reason}", pointer, code=_UNUSABLE)
@@ -338,4 +351,5 @@ FORMAT = Format(
     check=check,
     bind=bind,
     prepare=prepare,
+    structure=structure,
 )
