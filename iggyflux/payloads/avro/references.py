@@ -1,6 +1,6 @@
 """A schema and those that it refers to as one schema: each named type is defined where it is used first.
 
-In the result each definition has its namespace, so it means the same wherever it stands.
+Each definition in the result names its namespace, so it has the same meaning at any place.
 """
 
 from __future__ import annotations
