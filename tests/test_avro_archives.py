@@ -258,11 +258,11 @@ def test_a_block_larger_than_any_payload_is_one_failed_record(monkeypatch: pytes
 
 
 def test_a_marker_is_found_wherever_a_piece_of_the_file_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = header() + block(range(5), off=2) + block(range(5, 9))
-    for size in range(17, 120):
-        monkeypatch.setattr(avro, "_CHUNK", size)
-        monkeypatch.setattr(avro, "_BEGIN", len(header()))
-        assert cut(data) == ([5, 6, 7, 8], ["IFX404"], None)
+    monkeypatch.setattr(avro, "_CHUNK", 17)
+    monkeypatch.setattr(avro, "_BEGIN", len(header()))
+    for off in [*range(-20, 0), *range(1, 20)]:
+        found, failed, ended = cut(header() + block(range(5), off=off) + block(range(5, 9)))
+        assert (found[-4:], failed, ended) == ([5, 6, 7, 8], ["IFX404"], None)
 
 
 @pytest.mark.parametrize(
