@@ -15,6 +15,7 @@ from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
+from iggyflux.structure import Structure
 
 MAX_PAYLOAD_BYTES = 64_000_000
 MAX_DEPTH = 128
@@ -70,7 +71,7 @@ class Format:
     `check(options)` is called when a document is compiled and raises `OptionError`; then `bind(options, read)` returns
     the options with what it made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
     `prepare(options, reads, strict, non_finite)` returns what decodes many payloads, where a format has something to
-    prepare.
+    prepare.  `structure(options)` returns what the schema says of the values, None if there is no schema.
     """
 
     decode: Decode
@@ -81,6 +82,7 @@ class Format:
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
     bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
     prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+    structure: Callable[[Options], Structure | None] = lambda options: None  # noqa: ARG005  (no schema)
 
     def bound(
         self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False, typed: bool = False
