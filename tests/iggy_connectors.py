@@ -1,4 +1,4 @@
-"""Iggy's connectors as a process, with its sink for InfluxDB; the library of the sink is where `IGGYFLUX_TEST_IGGY_SINK` says."""
+"""Iggy's connectors as a process, with its sink for InfluxDB, whose library `IGGYFLUX_TEST_IGGY_SINK` names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sink_configuration(text: str) -> str:
     """Return the configuration of a connector with the path of the library."""
     library = Path(os.environ["IGGYFLUX_TEST_IGGY_SINK"]).with_suffix("")
     return re.sub(
-        r"^(?=\[\[streams)", f'version = 0\nname = "InfluxDB"\npath = "{library}"\n', text, count=1, flags=re.M
+        r"^(?=\[\[streams)", f'version = 0\nname = "InfluxDB"\npath = "{library}"\n', text, count=1, flags=re.MULTILINE
     )
 
 

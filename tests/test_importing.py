@@ -674,21 +674,37 @@ KCQL = [
     ("SELECT * FROM t", {"oars": [1, 2]}, None),
     ("SELECT * FROM t IGNORE oar, name", {"oar": 2, "name": "T", "keel": 3}, "m keel=3i"),
     ("SELECT oar, keel FROM t IGNORE oar", {"oar": 2, "keel": 3}, "m keel=3i"),
-    ("SELECT keel FROM t WITHTAG(oar, sail AS rig, line=north-1)", {"oar": 2, "sail": "x", "keel": 3}, "m,line=north-1,oar=2,rig=x keel=3i"),
+    (
+        "SELECT keel FROM t WITHTAG(oar, sail AS rig, line=north-1)",
+        {"oar": 2, "sail": "x", "keel": 3},
+        "m,line=north-1,oar=2,rig=x keel=3i",
+    ),
     ("SELECT keel FROM t WITHTAG(crew.cook)", {"crew": {"cook": "Jo"}, "keel": 3}, "m,crew.cook=Jo keel=3i"),
     ("SELECT keel FROM t WITHTAG(gone)", {"keel": 3}, "m keel=3i"),
     ("SELECT * FROM t WITHTAG(oar AS oars)", {"oar": 2, "keel": 3}, "m,oars=2 keel=3i,oar=2i"),
     ("SELECT keel FROM t WITHTARGET=name", {"name": "Tern", "keel": 3}, "Tern keel=3i"),
     ("SELECT keel FROM t WITHTARGET=name", {"keel": 3}, "m keel=3i"),
     ("SELECT * FROM t WITHTARGET=name", {"name": "Tern", "keel": 3}, 'Tern keel=3i,name="Tern"'),
-    ("SELECT * FROM t WITHTIMESTAMP at", {"at": 1600000000123, "keel": 3}, "m at=1600000000123i,keel=3i 1600000000123000000"),
-    ("SELECT keel FROM t WITHTIMESTAMP at TIMESTAMPUNIT=SECONDS", {"at": 1600000000, "keel": 3}, "m keel=3i 1600000000000000000"),
-    ("SELECT keel FROM t WITHTIMESTAMP at", {"at": "2020-09-13T12:26:40.5Z", "keel": 3}, "m keel=3i 1600000000500000000"),
+    (
+        "SELECT * FROM t WITHTIMESTAMP at",
+        {"at": 1600000000123, "keel": 3},
+        "m at=1600000000123i,keel=3i 1600000000123000000",
+    ),
+    (
+        "SELECT keel FROM t WITHTIMESTAMP at TIMESTAMPUNIT=SECONDS",
+        {"at": 1600000000, "keel": 3},
+        "m keel=3i 1600000000000000000",
+    ),
+    (
+        "SELECT keel FROM t WITHTIMESTAMP at",
+        {"at": "2020-09-13T12:26:40.5Z", "keel": 3},
+        "m keel=3i 1600000000500000000",
+    ),
     ("SELECT keel FROM t WITHTIMESTAMP at", {"at": 1600000000.25, "keel": 3}, "m keel=3i 1600000000250000000"),
     ("SELECT keel FROM t WITHTIMESTAMP at", {"keel": 3}, "m keel=3i"),
     ("SELECT keel FROM t WITHTIMESTAMP at", {"at": [1], "keel": 3}, None),
     ("SELECT keel FROM t WITHTIMESTAMP sys_time()", {"keel": 3}, "m keel=3i"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("statement", "message", "line"), KCQL)
@@ -743,6 +759,30 @@ def test_the_report_says_what_the_pipeline_lacks(form: str, text: str, lacks: se
     said = [line.became for line in made.report.lines if line.construct == "pipeline.yaml, influxdb"]
     assert len(said) == len(lacks)
     assert all(any(each in line for line in said) for each in (*lacks, *problems))
+
+
+MQTT = sorted((CASES.parent / "importing-mqtt").iterdir())
+
+
+@pytest.mark.parametrize("folder", MQTT, ids=lambda path: path.name)
+def test_the_mapping_writes_what_mqtt2influxdb_writes(folder: Path) -> None:
+    """Messages sent by a broker to the version that names the folder, and the lines that it wrote of them."""
+    made = convert("mqtt2influxdb", (folder / "mqtt2influxdb.yml").read_text("utf-8"))
+    plan = parse_mapping(made.files["mqtt.yaml"], format="yaml", name="m").plan()
+    rows = [json.loads(line) for line in (folder / "messages.ndjson").read_text("utf-8").splitlines()]
+    clock = 1_700_000_000_000_000
+
+    for row in rows:
+        rendered = plan.render([Message(row["payload"].encode(), headers={"topic": row["topic"]}, timestamp_us=clock)])
+        points = parse_lines("\n".join(row["lines"]))
+        wanted = [
+            # what is of the year 2020 was in the message
+            Point(*each, time if time and time < 1_650_000_000_000_000_000 else clock * 1000).encode()
+            for *each, time in ((each.measurement, each.tags, each.fields, each.timestamp_ns) for each in points)
+        ]
+
+        assert sorted(Point.encode(each) for each in parse_lines("\n".join(rendered.lines))) == sorted(wanted), row
+    assert "canary" not in "".join(made.files.values())
 
 
 def test_the_report_gives_the_error_that_removes_a_part_and_not_a_warning() -> None:

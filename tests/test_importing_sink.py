@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 import time
 import tomllib
 from collections.abc import Iterable
@@ -110,20 +109,16 @@ async def send(server: IggyServer, stream: str, topics: list[str], rows: list[di
     for topic in topics:
         for partition in range(PARTITIONS):
             place = Partition(stream, topic, partition)
-            for each in await connection.poll(ConsumerId("single", "look"), place, ("offset", 0), 1000):
-                kept.append(
-                    {
-                        "topic": topic,
-                        "partition": partition,
-                        "offset": each.offset,
-                        "id": each.id,
-                        "timestamp_us": each.timestamp_us,
-                        "origin_timestamp_us": each.origin_timestamp_us,
-                        "payload": base64.b64encode(each.payload).decode(),
-                    }
-                )
+            kept += [
+                row(each) for each in await connection.poll(ConsumerId("single", "look"), place, ("offset", 0), 1000)
+            ]
     await connection.close()
     return kept
+
+
+def row(message: Message) -> dict[str, Any]:
+    names = ("topic", "partition", "offset", "id", "timestamp_us", "origin_timestamp_us")
+    return {name: getattr(message, name) for name in names} | {"payload": base64.b64encode(message.payload).decode()}
 
 
 def run_sink(server: IggyServer, folder: Path, text: str, sim: SimServer, count: int) -> None:
