@@ -761,6 +761,27 @@ def test_the_report_says_what_the_pipeline_lacks(form: str, text: str, lacks: se
     assert all(any(each in line for line in said) for each in (*lacks, *problems))
 
 
+@pytest.mark.parametrize(
+    "processor",
+    [
+        '[[processors.strings]]\n[[processors.strings.uppercase]]\nfield = "{}"',
+        '[[processors.regex]]\n[[processors.regex.fields]]\nkey = "{}"\npattern = "^(.)"\nreplacement = "x$1"',
+    ],
+)
+def test_functions_of_texts_leave_numbers_alone(processor: str) -> None:
+    """Telegraf changes fields that are texts, and no others."""
+    parser = '[[inputs.file]]\ndata_format = "json"\njson_string_fields = ["name"]\n'
+    sample = messages_of({"oars": 4.5, "name": "tern"})
+    for key, wanted in (("oars", 'file name="tern",oars=4.5'), ("name", "file name=")):
+        made = convert("telegraf", parser + processor.format(key), options=Options(samples=sample))
+        (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+        rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(sample)
+
+        assert rendered.failures == []
+        assert rendered.lines[0].startswith(wanted)
+        assert ('"tern"' in rendered.lines[0]) == (key == "oars")
+
+
 MQTT = sorted((CASES.parent / "importing-mqtt").iterdir())
 
 
