@@ -761,6 +761,17 @@ def test_the_report_says_what_the_pipeline_lacks(form: str, text: str, lacks: se
     assert all(any(each in line for line in said) for each in (*lacks, *problems))
 
 
+@pytest.mark.parametrize("number", ["+07", "07", "-3", "12"])
+def test_a_text_with_a_number_is_read_as_go_reads_it(number: str) -> None:
+    """`type = "int"` of json_v2; the lines of Telegraf 1.40 are the same."""
+    text = '[[inputs.file]]\ndata_format = "json_v2"\n[[inputs.file.json_v2]]\nfield = [{path = "n", type = "int"}]'
+    made = convert("telegraf", text, options=Options(samples=messages_of({"n": number})))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(messages_of({"n": number}))
+    assert rendered.lines == [f"file n={int(number)}i 1000"]
+
+
 @pytest.mark.parametrize(
     "processor",
     [

@@ -326,10 +326,10 @@ def _flux(query: str) -> str | None:
 
 def _sql(query: str) -> str | None:
     """Return a query in SQL with the window of a reader; None if $cursor is left somewhere else."""
-    made = re.sub(r"\s+(?:LIMIT|OFFSET)\s+\$(?:limit|offset)\b", "", query.rstrip(";"), flags=re.IGNORECASE)
-    made = " ".join(made.split())
+    made = " ".join(query.rstrip(";").split())
+    made = re.sub(r" (?:LIMIT|OFFSET) \$(?:limit|offset)\b", "", made, flags=re.IGNORECASE)
     made, count = re.subn(r"""\b"?(\w+)"?\s*>=?\s*'\$cursor'""", r"\1 >= $start AND \1 < $stop", made)
-    made = re.sub(r"\s+ORDER\s+BY\s+\w+(?:\s+ASC)?\s*$", "", made, flags=re.IGNORECASE)
+    made = re.sub(r" ORDER BY \w+(?: ASC)?$", "", made, flags=re.IGNORECASE)
     return made if count == 1 and not re.search(r"\$(?:cursor|limit|offset)", made) else None
 
 
