@@ -110,13 +110,13 @@ async def send(server: IggyServer, stream: str, topics: list[str], rows: list[di
         for partition in range(PARTITIONS):
             place = Partition(stream, topic, partition)
             kept += [
-                row(each) for each in await connection.poll(ConsumerId("single", "look"), place, ("offset", 0), 1000)
+                as_row(each) for each in await connection.poll(ConsumerId("single", "look"), place, ("offset", 0), 1000)
             ]
     await connection.close()
     return kept
 
 
-def row(message: Message) -> dict[str, Any]:
+def as_row(message: Message) -> dict[str, Any]:
     names = ("topic", "partition", "offset", "id", "timestamp_us", "origin_timestamp_us")
     return {name: getattr(message, name) for name in names} | {"payload": base64.b64encode(message.payload).decode()}
 
