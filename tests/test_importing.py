@@ -641,7 +641,7 @@ def test_what_a_message_has_not_stays_away(processors: str, message: dict[str, A
             ["7 n=3.0"],
         ),
         ("telegraf", '[[inputs.file.xpath]]\nmetric_name = "fish"\nfields = {n = "number(n)"}', 7, ["7 n=3.0"]),
-        ("kcql", "INSERT INTO x SELECT n FROM t WITHTARGET fish", "cod", ["cod n=3i"]),
+        ("kcql", "INSERT INTO x SELECT n FROM t WITHTARGET=fish", "cod", ["x n=3i", "cod n=3i"]),
         ("mqtt2influxdb", "points: [{measurement: $.payload.fish, fields: {n: $.payload.n}}]", 7, ["7 n=3i"]),
     ],
 )
@@ -661,6 +661,61 @@ def test_a_missing_measurement_is_not_the_text_null(form: str, text: str, with_n
 
 def messages_of(payload: Any) -> list[Message]:
     return [Message(json.dumps(payload).encode(), "s", "t", timestamp_us=1)]
+
+
+KCQL = [
+    # of the rules in lensesio/stream-reactor 10.0.4: a statement, a message, and the line; None where it fails
+    ("SELECT * FROM t", {"oar": 2, "sail": True, "name": "Tern"}, 'm name="Tern",oar=2i,sail=true'),
+    ("SELECT *, name AS called FROM t", {"oar": 2, "name": "Tern"}, 'm called="Tern",oar=2i'),
+    ("SELECT name, crew.cook AS cook FROM t", {"name": "T", "crew": {"cook": 1.5}}, 'm cook=1.5,name="T"'),
+    ("SELECT crew.cook FROM t", {"crew": {"cook": 1}}, "m cook=1i"),
+    ("SELECT name FROM t", {"oar": 2}, None),
+    ("SELECT * FROM t", {"crew": {"cook": 1}}, None),
+    ("SELECT * FROM t", {"oars": [1, 2]}, None),
+    ("SELECT * FROM t IGNORE oar, name", {"oar": 2, "name": "T", "keel": 3}, "m keel=3i"),
+    ("SELECT oar, keel FROM t IGNORE oar", {"oar": 2, "keel": 3}, "m keel=3i"),
+    (
+        "SELECT keel FROM t WITHTAG(oar, sail AS rig, line=north-1)",
+        {"oar": 2, "sail": "x", "keel": 3},
+        "m,line=north-1,oar=2,rig=x keel=3i",
+    ),
+    ("SELECT keel FROM t WITHTAG(crew.cook)", {"crew": {"cook": "Jo"}, "keel": 3}, "m,crew.cook=Jo keel=3i"),
+    ("SELECT keel FROM t WITHTAG(gone)", {"keel": 3}, "m keel=3i"),
+    ("SELECT * FROM t WITHTAG(oar AS oars)", {"oar": 2, "keel": 3}, "m,oars=2 keel=3i,oar=2i"),
+    ("SELECT keel FROM t WITHTARGET=name", {"name": "Tern", "keel": 3}, "Tern keel=3i"),
+    ("SELECT keel FROM t WITHTARGET=name", {"keel": 3}, "m keel=3i"),
+    ("SELECT * FROM t WITHTARGET=name", {"name": "Tern", "keel": 3}, 'Tern keel=3i,name="Tern"'),
+    (
+        "SELECT * FROM t WITHTIMESTAMP at",
+        {"at": 1600000000123, "keel": 3},
+        "m at=1600000000123i,keel=3i 1600000000123000000",
+    ),
+    (
+        "SELECT keel FROM t WITHTIMESTAMP at TIMESTAMPUNIT=SECONDS",
+        {"at": 1600000000, "keel": 3},
+        "m keel=3i 1600000000000000000",
+    ),
+    (
+        "SELECT keel FROM t WITHTIMESTAMP at",
+        {"at": "2020-09-13T12:26:40.5Z", "keel": 3},
+        "m keel=3i 1600000000500000000",
+    ),
+    ("SELECT keel FROM t WITHTIMESTAMP at", {"at": 1600000000.25, "keel": 3}, "m keel=3i 1600000000250000000"),
+    ("SELECT keel FROM t WITHTIMESTAMP at", {"keel": 3}, "m keel=3i"),
+    ("SELECT keel FROM t WITHTIMESTAMP at", {"at": [1], "keel": 3}, None),
+    ("SELECT keel FROM t WITHTIMESTAMP sys_time()", {"keel": 3}, "m keel=3i"),
+]
+
+
+@pytest.mark.parametrize(("statement", "message", "line"), KCQL)
+def test_kcql_means_what_it_means_to_lenses(statement: str, message: dict[str, Any], line: str | None) -> None:
+    """Without a time in the line, it is that of the message."""
+    made = convert("kcql", f"INSERT INTO m {statement}", options=Options(samples=messages_of(message)))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(messages_of(message))
+
+    assert [each.removesuffix(" 1000") for each in rendered.lines] == ([line] if line else [])
+    assert len(rendered.failures) == (not line)
 
 
 INFLUX_2 = '[[inputs.file]]\ndata_format = "influx"\n[[outputs.influxdb_v2]]\nurls = ["http://a:8086"]\n'
@@ -706,14 +761,78 @@ def test_the_report_says_what_the_pipeline_lacks(form: str, text: str, lacks: se
     assert all(any(each in line for line in said) for each in (*lacks, *problems))
 
 
+@pytest.mark.parametrize("number", ["+07", "07", "-3", "12"])
+def test_a_text_with_a_number_is_read_as_go_reads_it(number: str) -> None:
+    """`type = "int"` of json_v2; the lines of Telegraf 1.40 are the same."""
+    text = '[[inputs.file]]\ndata_format = "json_v2"\n[[inputs.file.json_v2]]\nfield = [{path = "n", type = "int"}]'
+    made = convert("telegraf", text, options=Options(samples=messages_of({"n": number})))
+    (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(messages_of({"n": number}))
+    assert rendered.lines == [f"file n={int(number)}i 1000"]
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        '[[processors.strings]]\n[[processors.strings.uppercase]]\nfield = "{}"',
+        '[[processors.regex]]\n[[processors.regex.fields]]\nkey = "{}"\npattern = "^(.)"\nreplacement = "x$1"',
+    ],
+)
+def test_functions_of_texts_leave_numbers_alone(processor: str) -> None:
+    """Telegraf changes fields that are texts, and no others."""
+    parser = '[[inputs.file]]\ndata_format = "json"\njson_string_fields = ["name"]\n'
+    sample = messages_of({"oars": 4.5, "name": "tern"})
+    for key, wanted in (("oars", 'file name="tern",oars=4.5'), ("name", "file name=")):
+        made = convert("telegraf", parser + processor.format(key), options=Options(samples=sample))
+        (mapping,) = (text for name, text in made.files.items() if name != "pipeline.yaml")
+        rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(sample)
+
+        assert rendered.failures == []
+        assert rendered.lines[0].startswith(wanted)
+        assert ('"tern"' in rendered.lines[0]) == (key == "oars")
+
+
+MQTT = sorted((CASES.parent / "importing-mqtt").iterdir())
+
+
+@pytest.mark.parametrize("folder", MQTT, ids=lambda path: path.name)
+def test_the_mapping_writes_what_mqtt2influxdb_writes(folder: Path) -> None:
+    """Messages sent by a broker to the version that names the folder, and the lines that it wrote of them."""
+    made = convert("mqtt2influxdb", (folder / "mqtt2influxdb.yml").read_text("utf-8"))
+    plan = parse_mapping(made.files["mqtt.yaml"], format="yaml", name="m").plan()
+    rows = [json.loads(line) for line in (folder / "messages.ndjson").read_text("utf-8").splitlines()]
+    clock = 1_700_000_000_000_000
+
+    for row in rows:
+        rendered = plan.render([Message(row["payload"].encode(), headers={"topic": row["topic"]}, timestamp_us=clock)])
+        points = parse_lines("\n".join(row["lines"]))
+        wanted = [
+            # what is of the year 2020 was in the message
+            Point(*each, time if time and time < 1_650_000_000_000_000_000 else clock * 1000).encode()
+            for *each, time in ((each.measurement, each.tags, each.fields, each.timestamp_ns) for each in points)
+        ]
+
+        assert sorted(Point.encode(each) for each in parse_lines("\n".join(rendered.lines))) == sorted(wanted), row
+    assert "canary" not in "".join(made.files.values())
+
+
+def test_the_report_gives_the_error_that_removes_a_part_and_not_a_warning() -> None:
+    """A document that is refused may have warnings before the error."""
+    made = convert("kcql", "INSERT INTO `oar=2` SELECT keel FROM t")
+    reasons = [line.became for line in made.report.lines if line.construct == "oar-2.yaml, points"]
+
+    assert [reason.split(":")[0] for reason in reasons] == ["IFX122"]
+
+
 def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
     """`--strict` exits with 1 for a report with a line that is not `taken`; the documents are written all the same."""
     folder = CASES / "iggy-sink"
     form, file = configuration(folder)
     exact = tmp_path / "exact.toml"
     exact.write_text(
-        '[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\n'
-        'bucket = "b"\ninclude_checksum = false\n'
+        '[[streams]]\nstream = "s"\ntopics = ["t"]\nschema = "raw"\n[plugin_config]\nurl = "http://x:1"\n'
+        'bucket = "b"\ninclude_checksum = false\npayload_format = "base64"\n'
     )
 
     assert iggyflux("import", form, file, "-o", tmp_path / "a", "--strict").code == 1

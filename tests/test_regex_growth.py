@@ -93,8 +93,8 @@ CHECKED = {
 }
 
 
-OF_ONE_CONVERSION = "importing/"
-"""`import` reads a configuration of the user's own, once: no message and no server gives these texts."""
+OF_ONE_CONVERSION = "importing/telegraf/filters.py"
+"""Filters of names in a configuration of the user's own, read once: no message and no server gives these texts."""
 
 
 class Use(NamedTuple):

@@ -14,6 +14,11 @@ from iggyflux.importing.names import slug
 from iggyflux.importing.report import Verdict
 
 _SCHEMAS: Final = {"json": "json", "text": "text", "raw": "raw"}
+_LINE_BREAKS: Final = "; line breaks are kept, and the sink writes them as `\\n` and `\\r`"
+_OTHER_JSON: Final = (
+    "; a member that is there twice is written once, exponents may be written in another form, as `1e-07`, and a"
+    " payload that is only a string has no quotes"
+)
 _RUNTIME: Final = ("type", "key", "version", "name", "path", "verbose", "plugin_config_format")
 _NOT_NEEDED: Final = (
     "max_open_retries",
@@ -112,8 +117,8 @@ def convert_sink(configuration: Configuration, options: Options) -> Documents:
         put_count(settings, "batch_size", influxdb, "batch_size")
         route = _route(influxdb, documents, len(connectors))
         point = _sink_point(settings)
-        for number, stream in enumerate(streams):
-            draft = _sink_draft(stream, settings, point, options, first=not number)
+        for stream in streams:
+            draft = _sink_draft(stream, settings, point, options)
             documents.drafts.append(draft)
             draft.route |= route
             group = stream.text("consumer_group")
@@ -148,8 +153,11 @@ def _sink_point(settings: Part) -> Tree:
     tags["offset"] = "meta('offset')"
     fields["message_id"] = {"expr": "to_string(meta('id'))", "type": "string"}
     if settings.flag("include_checksum", default=True):
-        settings.remark(Verdict.NOT_TAKEN, "include_checksum", "messages have no checksum here")
-        settings.not_needed("include_checksum", because="see the line above")
+        became = "no field `iggy_checksum`: messages have no checksum here"
+        if "include_checksum" in settings:
+            settings.not_taken("include_checksum", became)
+        else:
+            settings.remark(Verdict.NOT_TAKEN, "include_checksum", became)
     elif "include_checksum" in settings:
         settings.taken("include_checksum", "no field")
     has_origin = settings.flag("include_origin_timestamp", default=True)
@@ -160,7 +168,27 @@ def _sink_point(settings: Part) -> Tree:
     return {"measurement": {"const": name}, "tags": tags, "fields": fields}
 
 
-def _sink_draft(stream: Part, settings: Part, point: Tree, options: Options, *, first: bool) -> Draft:
+def _stored(schema: str, payload: str, stored: str) -> tuple[str, str, str, str]:
+    """Return what a sink makes of payloads: ours of `from.payload`, the field, its expression, and what differs.
+
+    The sink decodes by `schema`, and writes a payload that it decoded from JSON as compact JSON, in all its formats.
+    """
+    made = "format('{}', @)"
+    if stored in ("base64", "raw"):
+        if schema == "json":
+            return "json", "payload_base64", f"base64_encode({made})", _OTHER_JSON
+        return "raw", "payload_base64", "@", ""
+    if stored in ("text", "utf8"):
+        if schema == "json":
+            return "json", "payload_text", made, _OTHER_JSON
+        return "text", "payload_text", "@", _LINE_BREAKS
+    if schema not in _SCHEMAS:
+        return payload, "payload_json", "@", ""
+    is_sorted = "" if schema == "json" else "; members of objects keep their order, and the sink sorts them"
+    return "json", "payload_json", made, f"{is_sorted}{_OTHER_JSON}"
+
+
+def _sink_draft(stream: Part, settings: Part, point: Tree, options: Options) -> Draft:
     name, topics = stream.text("stream"), stream.texts("topics") or stream.texts("topic")
     schema, stored = stream.text("schema") or "json", (settings.text("payload_format") or "json").lower()
     payload = _SCHEMAS.get(schema)
@@ -172,16 +200,14 @@ def _sink_draft(stream: Part, settings: Part, point: Tree, options: Options, *, 
         stream.approximated("schema", "`from.payload: raw`: see the formats of payloads for one that decodes it")
     elif "schema" in stream:
         stream.taken("schema", f"`from.payload: {payload}`")
-    if stored in ("base64", "raw"):
-        payload, key, expression = "raw", "payload_base64", "@"
-    elif stored in ("text", "utf8"):
-        payload, key, expression = "text", "payload_text", "@"
+    payload, key, expression, differs = _stored(schema, payload, stored)
+    became = f"the field `{key}`, as there{differs}"
+    if "payload_format" not in settings:
+        settings.remark(Verdict.APPROXIMATED if differs else Verdict.TAKEN, "payload_format", became)
+    elif differs:
+        settings.approximated("payload_format", became)
     else:
-        key, expression = "payload_json", "to_string(@)" if payload == "json" else "@"
-    if first and "payload_format" in settings:
-        told = settings.approximated if key == "payload_json" else settings.taken
-        more = "; members of objects keep their order" if key == "payload_json" else ""
-        told("payload_format", f"the field `{key}` with the whole payload, as there{more}")
+        settings.taken("payload_format", became)
     stream.not_needed("linger_time", because="see `influxdb.linger`")
     point = {**point, "fields": {**point["fields"], key: {"expr": expression, "type": "string"}}}
     listed = topics[0] if len(topics) == 1 else topics or [options.topic or "my-topic"]
@@ -300,10 +326,10 @@ def _flux(query: str) -> str | None:
 
 def _sql(query: str) -> str | None:
     """Return a query in SQL with the window of a reader; None if $cursor is left somewhere else."""
-    made = re.sub(r"\s+(?:LIMIT|OFFSET)\s+\$(?:limit|offset)\b", "", query.rstrip(";"), flags=re.IGNORECASE)
-    made = " ".join(made.split())
+    made = " ".join(query.rstrip(";").split())
+    made = re.sub(r" (?:LIMIT|OFFSET) \$(?:limit|offset)\b", "", made, flags=re.IGNORECASE)
     made, count = re.subn(r"""\b"?(\w+)"?\s*>=?\s*'\$cursor'""", r"\1 >= $start AND \1 < $stop", made)
-    made = re.sub(r"\s+ORDER\s+BY\s+\w+(?:\s+ASC)?\s*$", "", made, flags=re.IGNORECASE)
+    made = re.sub(r" ORDER BY \w+(?: ASC)?$", "", made, flags=re.IGNORECASE)
     return made if count == 1 and not re.search(r"\$(?:cursor|limit|offset)", made) else None
 
 

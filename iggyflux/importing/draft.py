@@ -43,6 +43,7 @@ _START_NS: Final = 1_767_225_600_000_000_000
 _PAYLOADS: Final = {
     "json": (b'{"value": 21.5}', b"21.5"),
     "text": (b"21.5",),
+    "raw": (b"21.5",),
     "influx": (b"env,site=a value=21.5 1767225600000000000",),
 }
 """Payloads for mappings that name none of the members that they read."""
@@ -97,7 +98,8 @@ def prove(draft: Draft, tell: Tell) -> str | None:
         try:
             mapping = parse_mapping(document_text(draft), format="yaml", name=draft.name)
         except MappingError as error:
-            if not _without(draft.tree, error.problems[0], tell):
+            fault = next(each for each in error.problems if each.severity == "error")
+            if not _without(draft.tree, fault, tell):
                 return None
             continue
         if isinstance(mapping, ReaderMapping):

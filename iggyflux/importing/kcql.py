@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
@@ -20,6 +20,7 @@ from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, without_login
 from iggyflux.importing.names import literal, member, slug, text_of
 from iggyflux.importing.report import Report, Verdict
+from iggyflux.records import Message
 
 _TOKEN: Final = re.compile(r"`([^`]*)`|([A-Za-z_$][\w$.*!/:-]*)|('[^']*')|([0-9][\w.:-]*)|([(),=*;])|(\S)")
 _PROPERTY: Final = re.compile(r"[ \t]*([\w.-]+)[ \t]*[=:][ \t]*(.*)")
@@ -284,7 +285,7 @@ def _tag(tokens: _Tokens) -> tuple[str, str, bool]:
         while not tokens.is_done and tokens.peek() not in (",", ")"):
             value += tokens.take()
         return path, value, True
-    name = path.rsplit(".", 1)[-1]
+    name = path.rsplit(".", 1)[-1] if path.startswith(("_key.", "_header.")) else path
     return (tokens.take() if tokens.accept("AS") else name), path, False
 
 
@@ -305,8 +306,10 @@ def _draft(made: _Statement, options: Options, report: Report) -> Draft:
     point: Tree = {"measurement": {"const": made.measurement}, "tags": {}, "fields": {}}
     tell("INSERT INTO", Verdict.TAKEN, f"`measurement: {{const: {made.measurement}}}`")
     if made.target:
-        point["measurement"] = text_of(_expression(made.target))
-        tell("WITHTARGET", Verdict.TAKEN, f"`measurement: {made.target}`")
+        point["measurement"] = f"coalesce({text_of(_expression(made.target))}, {literal(made.measurement)})"
+        tell(
+            "WITHTARGET", Verdict.TAKEN, f"`measurement: {made.target}`, or `{made.measurement}` where that is missing"
+        )
     for name, value, is_constant in made.tags:
         if is_constant:
             point["tags"][name] = {"const": value}
@@ -321,7 +324,7 @@ def _draft(made: _Statement, options: Options, report: Report) -> Draft:
             continue
         tell("WITHTAG", Verdict.TAKEN, f"the tag `{name}`")
     _fields(made, point, tell)
-    _time(made, point, tell)
+    _time(made, point, options.samples, tell)
     for word in made.left:
         tell(word, Verdict.NOT_TAKEN, "no such clause for InfluxDB")
     tree: Tree = {
@@ -338,22 +341,75 @@ def _fields(made: _Statement, point: Tree, tell: Any) -> None:
         if path.startswith(("_key", "_header")):
             tell("SELECT", Verdict.NOT_TAKEN, f"`{path}`: only the value of a message: use `header(…)`")
         elif path == "*" or path.endswith(".*"):
-            star: Tree = {"expr": _expression(path.removesuffix("*")), "type": "payload"}
+            point["fields"]["*"] = {"expr": _expression(path.removesuffix("*")), "type": "payload"}
             if made.ignored:
-                star["exclude"] = made.ignored
-                tell("IGNORE", Verdict.TAKEN, "`exclude`")
-            point["fields"]["*"] = star
-        else:
-            point["fields"][name] = {"expr": _expression(path), "type": "payload"}
-    tell("SELECT", Verdict.TAKEN, "`fields`, with the types that values have in the payload")
+                point["fields"]["*"]["exclude"] = made.ignored
+        elif path not in made.ignored:
+            point["fields"][name] = {"expr": _expression(path), "type": "payload", "required": True}
+    beside = set(_kept_beside_star(made))
+    if both := sorted(beside & {*point["tags"]}):
+        tell(
+            "SELECT",
+            Verdict.APPROXIMATED,
+            f"only tags: {', '.join(both)}; there `*` makes fields of the same name, too",
+        )
+    for name in sorted(beside - {*point["tags"]}):
+        point["fields"].setdefault(name, {"expr": _expression(name), "type": "payload"})
+    if made.ignored:
+        tell("IGNORE", Verdict.TAKEN, "`exclude`, or no field")
+    became = "`fields`, with the types that values have in the payload"
+    if "*" not in point["fields"]:
+        tell("SELECT", Verdict.TAKEN, f"{became}; a message without one of them fails, as there")
+    else:
+        tell("SELECT", Verdict.APPROXIMATED, f"{became}; a null in `*` is left out, and there the message fails")
 
 
-def _time(made: _Statement, point: Tree, tell: Any) -> None:
-    if not made.time or made.time.lower().startswith("sys_time"):
+def _kept_beside_star(made: _Statement) -> Iterator[str]:
+    """Yield what `*` of a mapping leaves out because something else reads it; in KCQL it is a field as well."""
+    if not any(path == "*" for path, _ in made.fields):
+        return
+    renamed = {path for path, _ in made.fields}
+    time = "" if _is_of_clock(made.time) else made.time
+    for path in (*(path for _, path, is_constant in made.tags if not is_constant), time, made.target):
+        is_member = path and "." not in path and not path.startswith(("_key", "_header", "_topic"))
+        if is_member and path not in renamed and path not in made.ignored:
+            yield path
+
+
+def _time(made: _Statement, point: Tree, samples: Sequence[Message], tell: Any) -> None:
+    if _is_of_clock(made.time):
         became = "points have the time at which Iggy stored the message, also when they are read again"
         tell("WITHTIMESTAMP" if made.time else "time", Verdict.APPROXIMATED, became)
-    elif made.unit in _UNITS:
-        point["timestamp"] = {"expr": _expression(made.time), "format": _UNITS[made.unit]}
-        tell("WITHTIMESTAMP", Verdict.TAKEN, f"`timestamp: {{expr: …, format: {_UNITS[made.unit]}}}`")
-    else:
+        return
+    if made.unit not in _UNITS:
         tell("TIMESTAMPUNIT", Verdict.NOT_TAKEN, "expected MILLISECONDS, SECONDS, MICROSECONDS or NANOSECONDS")
+        return
+    time_format, others = _UNITS[made.unit], "give --samples if it is a text, or a fraction of seconds"
+    found = _first(made.time, samples)
+    if isinstance(found, str):
+        time_format, others = "rfc3339", "a number fails here, and there it is in the unit"
+    elif isinstance(found, float):
+        time_format, others = "unix_s", "a fraction is in seconds there, a whole number in the unit"
+    elif found is not None:
+        others = "there a text is a time of ISO 8601, and a fraction is in seconds"
+    point["timestamp"] = {"expr": _expression(made.time), "format": time_format, "default": "message"}
+    became = f"`timestamp: {{expr: …, format: {time_format}}}`, or the time at which Iggy stored the message"
+    tell("WITHTIMESTAMP", Verdict.APPROXIMATED, f"{became}; {others}")
+
+
+def _is_of_clock(time: str) -> bool:
+    return not time or time.lower().startswith("sys_time")
+
+
+def _first(path: str, samples: Sequence[Message]) -> Any:
+    """Return the value at a path in the first sample that has one."""
+    for message in samples:
+        try:
+            value = json.loads(message.payload)
+        except (ValueError, RecursionError):
+            continue
+        for word in path.split("."):
+            value = value.get(word) if isinstance(value, dict) else None
+        if value is not None:
+            return value
+    return None

@@ -1,4 +1,7 @@
-"""mqtt2influxdb's YAML: each of its points becomes a point of one mapping, chosen by the topic of the broker."""
+"""mqtt2influxdb's YAML: each of its points becomes a point of one mapping, chosen by the topic of the broker.
+
+Its version 2 writes to InfluxDB 3, with a token; version 1 writes to InfluxDB 1.x, and has no token.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,25 @@ from typing import Any, Final
 from iggyflux.importing import Documents, Options
 from iggyflux.importing.configuration import Configuration, Part
 from iggyflux.importing.draft import Draft, Tree
-from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_text
+from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_text, put_url
 from iggyflux.importing.names import literal, member, text_of
 from iggyflux.importing.report import Verdict
 from iggyflux.importing.topics import matches_topic, part_of_topic, plain_topic
 
 _PATH: Final = re.compile(r"\$(?:\.[A-Za-z_][\w-]*|\[[0-9]{1,6}\]|\['[^'\\]+'\]|\[\"[^\"\\]+\"\])+")
 _STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[([0-9]+)\]|\['([^']+)'\]|\[\"([^\"]+)\"\]")
-_TYPES: Final = {"float": "float", "int": "integer", "str": "string", "bool": "boolean"}
+_AS_BOOLEAN: Final = "if(is_number({0}), {0} != `0`, if({0} == `null`, `null`, !(!{0})))"
+_AS_NUMBER: Final = "if(is_boolean({0}), if({0}, `1`, `0`), parse_number({0}, `null`, 'lenient'))"
+_TYPES: Final = {
+    "float": ("float", _AS_NUMBER),
+    "int": ("integer", f"if(is_number({{0}}), if({{0}} < `0`, ceil({{0}}), floor({{0}})), {_AS_NUMBER})"),
+    "str": ("string", "{0}"),
+    "bool": ("boolean", _AS_BOOLEAN),
+}
+"""Their types, ours, and the conversion as Python does it."""
+_BOOLEAN_TO_INTEGER: Final = ("integer", f"if({{0}} == `null`, `null`, if({_AS_BOOLEAN}, `1`, `0`))")
 _CALLS: Final = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide", ast.Mod: "modulo"}
+_SECONDS: Final = "if(is_number(timestamp), timestamp, `null`)"
 MOST_CHARACTERS: Final = 500
 
 
@@ -30,13 +43,15 @@ def convert(configuration: Configuration, options: Options) -> Documents:
     """Return one mapping with all points, and a pipeline to InfluxDB 1.x."""
     documents = Documents(configuration.report)
     root = configuration.root
-    documents.pipeline |= {"iggy": dict(IGGY), "influxdb": _influxdb(root.part("influxdb"))}
+    server = root.part("influxdb")
+    is_2 = any(key in server for key in ("token", "bucket"))
+    documents.pipeline |= {"iggy": dict(IGGY), "influxdb": _influxdb_3(server) if is_2 else _influxdb(server)}
     documents.comments["/iggy"] = IGGY_COMMENT
     if "mqtt" in root:
         root.taken("mqtt", "nothing to do: how the messages came; send them to Apache Iggy")
     root.ignored("http", because="iggyflux calls no other service")
     root.ignored("base64decode", because="write `base64_decode`, `bytes` or `unpack` where the value is used")
-    points = [made for part in root.parts("points") if (made := _point(part, options))]
+    points = [made for part in root.parts("points") if (made := _point(part, options, is_2=is_2))]
     databases = sorted({point["to"]["database"]["const"] for point in points if "to" in point})
     if databases:
         documents.pipeline["influxdb"]["buckets"] = databases
@@ -47,8 +62,14 @@ def convert(configuration: Configuration, options: Options) -> Documents:
     first.remark(Verdict.APPROXIMATED, "points.topic", f"{source}: write the names of Iggy, or give --topic")
     header = f"the messages need a header `{options.topic_header}` with the topic of the broker"
     first.remark(Verdict.APPROXIMATED, "points.topic", header)
-    clock = "points have the time at which Iggy stored the message; there the client's clock, in seconds"
-    first.remark(Verdict.APPROXIMATED, "time", clock)
+    clock = "points have the time at which Iggy stored the message; there the client's clock"
+    first.remark(Verdict.APPROXIMATED, "time", clock if is_2 else f"{clock}, in seconds")
+    if is_2:
+        first.remark(Verdict.TAKEN, "payload.timestamp", "`timestamp`, if it is a number of seconds")
+        texts = "a payload that is not JSON fails; there it is a text"
+        first.remark(Verdict.APPROXIMATED, "payload", texts)
+    words = "booleans and null as texts are `true`, not `True`; a value that is an object fails"
+    first.remark(Verdict.APPROXIMATED, "values", words)
     tree: Tree = {
         "iggyflux": 1,
         "kind": "writer",
@@ -76,7 +97,24 @@ def _influxdb(part: Part) -> Tree:
     return section
 
 
-def _point(part: Part, options: Options) -> Tree | None:
+def _influxdb_3(part: Part) -> Tree:
+    section: Tree = {"flavor": "v3"}
+    host, port = part.text("host"), part.text("port") or "8181"
+    if port.isdigit() and host:
+        put_url(part, "host", section, f"{host if '://' in host else f'https://{host}'}:{port}")
+        part.not_needed("port", because="it is in `influxdb.url`")
+    put_text(part, "bucket", section, "database")
+    part.not_needed("org", because="InfluxDB 3 has no organizations")
+    if "enable_gzip" in part:
+        section["gzip"] = part.flag("enable_gzip")
+        part.taken("enable_gzip", "`influxdb.gzip`")
+    token = part.secret("token", "INFLUX_TOKEN", "influxdb.token")
+    if token:
+        section["token"] = token
+    return section
+
+
+def _point(part: Part, options: Options, *, is_2: bool) -> Tree | None:
     topic = part.text("topic")
     point: Tree = {"measurement": "", "tags": {}, "fields": {}}
     if topic and topic != "#":
@@ -96,18 +134,23 @@ def _point(part: Part, options: Options) -> Tree | None:
         if made is not None:
             point["tags"][key] = made if "const" in made else made["expr"]
             tags.taken(key, f"the tag `{key}`")
-    _fields(part, point, options)
-    if database := part.text("database"):
+    _fields(part, point, options, is_2=is_2)
+    key = "bucket" if is_2 else "database"
+    if database := part.text(key):
         point["to"] = {"database": {"const": database}}
-        part.taken("database", "`to.database` of the point")
+        part.taken(key, "`to.database` of the point")
+    if is_2:
+        point["timestamp"] = {"expr": _SECONDS, "format": "unix_s", "default": "message"}
     part.ignored("httpcontent", because="iggyflux calls no other service")
+    part.ignored("schedule", because="points have no hours: stop the run, or write a `where` on the time")
+    part.not_needed("qos", because="how the messages came")
     if not point["fields"]:
         part.not_taken(None, "it has no fields that can be expressed")
         return None
     return {"measurement": point["measurement"], **{key: value for key, value in point.items() if key != "measurement"}}
 
 
-def _fields(part: Part, point: Tree, options: Options) -> None:
+def _fields(part: Part, point: Tree, options: Options, *, is_2: bool) -> None:
     if isinstance(part.tree.get("fields"), str):
         made = _value(part, "fields", options)
         if made is not None and "expr" in made:
@@ -123,17 +166,23 @@ def _fields(part: Part, point: Tree, options: Options) -> None:
             if made is None:
                 continue
             inner.taken("value", f"the field `{key}`")
-            typed = {"expr": made.get("expr") or literal(made["const"])}
-            point["fields"][key] = typed | (
-                {"type": _TYPES[of_type], "cast": True} if of_type in _TYPES else {"type": "payload"}
-            )
-            if of_type:
-                told = inner.taken if of_type in _TYPES else inner.not_taken
-                told("type", f"`type: {_TYPES.get(of_type, 'payload')}`, with `cast`")
+            expression = made.get("expr") or literal(made["const"])
+            chosen = _BOOLEAN_TO_INTEGER if is_2 and of_type == "booltoint" else _TYPES.get(of_type)
+            point["fields"][key] = {"expr": expression, "type": "payload"}
+            if chosen is not None:
+                ours, form = chosen
+                converted = {"expr": form.format(expression), "type": ours, "cast": True, "on_bad_value": "omit"}
+                point["fields"][key] = converted
+                inner.taken("type", f"`type: {ours}`, converted as there; what cannot be converted is left out")
+            elif of_type == "booltoint":
+                inner.taken("type", "`type: payload`: version 1 leaves such a value as it is")
+            elif of_type:
+                inner.not_taken("type", "`type: payload`: no such conversion")
             continue
         made = _value(fields, key, options)
         if made is not None:
-            point["fields"][key] = {**made, "type": "string" if "const" in made else "payload"}
+            divides = "divide(" in made.get("expr", "")  # whose result is never an integer in Python
+            point["fields"][key] = {**made, "type": "string" if "const" in made else "float" if divides else "payload"}
             fields.taken(key, f"the field `{key}`")
 
 
@@ -157,7 +206,7 @@ def _value(part: Part, key: str, options: Options) -> Tree | None:
 def _path(text: str, options: Options) -> str:
     """Return the expression of a JSONPath on their message: topic, payload, timestamp or qos."""
     if not _PATH.fullmatch(text):
-        raise _NotExpressed("this JSONPath")
+        raise _NotExpressed("this JSONPath: expected names and numbers, as in $.payload.a.b[0]")
     steps: Sequence[tuple[str, str]] = [
         (name or quoted or double, index) for name, index, quoted, double in _STEP.findall(text[1:])
     ]
@@ -165,7 +214,7 @@ def _path(text: str, options: Options) -> str:
     if first == "topic" and len(rest) == 1 and rest[0][1]:
         return part_of_topic(rest[0][1], options.topic_header)
     if first != "payload":
-        raise _NotExpressed(f"$.{first} as a value")
+        raise _NotExpressed(f"$.{first} as a value: expected $.payload…, or $.topic[n]")
     made = ""
     for name, index in rest:
         made += f"[{index}]" if index else f".{member(name)}"
@@ -187,7 +236,8 @@ def _calculated(text: str, options: Options) -> str:
         tree: Any = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _NotExpressed("this calculation") from error
-    return _call(tree, paths)
+    numbers = " && ".join(f"is_number({path})" for path in dict.fromkeys(paths))
+    return f"if({numbers}, {_call(tree, paths)}, `null`)" if paths else _call(tree, paths)
 
 
 def _call(node: Any, paths: Sequence[str]) -> str:

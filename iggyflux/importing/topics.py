@@ -8,13 +8,13 @@ from iggyflux.importing.names import string
 
 
 def matches_topic(pattern: str, header: str) -> str:
-    """Return the condition that the topic in `header` matches a filter with `+` and `#`."""
-    words = pattern.strip("/").split("/")
-    parts = ["[^/]+" if word in ("+", "_") else ".*" if word == "#" else re.escape(word) for word in words]
+    """Return the condition that the topic in `header` matches a filter of MQTT, with `+` and `#`."""
+    words = pattern.split("/")
+    parts = ["[^/]*" if word == "+" else ".*" if word == "#" else re.escape(word) for word in words]
     whole = "/".join(parts)
     if words[-1] == "#":
         whole = "/".join(parts[:-1]) + "(?:/.*)?" if len(parts) > 1 else ".*"
-    return f"regex_match(header({string(header)}), {string(f'^/?{whole}$')})"
+    return f"regex_match(header({string(header)}), {string(f'^{whole}$')})"
 
 
 def part_of_topic(index: int | str, header: str) -> str:

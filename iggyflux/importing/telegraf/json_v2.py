@@ -6,6 +6,7 @@ shape is taken from samples; without samples, objects have no lists inside, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -560,11 +561,19 @@ def _reference(shape: Shape, leaf: Leaf) -> str:
     return _after(f"parent(`{distance}`)" if distance > 1 else "parent()", leaf.path)
 
 
+_JSON: Final = re.compile(r"-?(?:0(?![0-9])|[1-9])[0-9.eE+-]*\Z")
+"""What may be a number of JSON; Go reads `+7` and `07` as well."""
+
+
 def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
     """Return the field of a value with a type of Telegraf; samples say what has to be converted."""
     made = TYPES.get(of_type, "auto")
     kinds = set(_kinds(values))
     whole = text
+    if made in ("integer", "unsigned", "float") and any(
+        isinstance(each, str) and not _JSON.match(each) for each in values
+    ):
+        text = whole = f"parse_number({text}, {text}, 'lenient')"
     if made in ("integer", "unsigned"):
         if "fraction" in kinds:
             whole = f"if(is_number({text}), if({text} < `0`, ceil({text}), floor({text})), {text})"

@@ -171,6 +171,9 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
     value = point["tags"].get(key) if source == "tags" else metric.field_of(point, key)
     if value is None:
         return
+    if _is_no_text(value):
+        part.not_needed(*part.tree, because=_NO_TEXT)
+        return
     text = metric.expression_of(value)
     if source == "tags" or "const" not in (value if isinstance(value, dict) else {}):
         text = _text_of(text, source)
@@ -193,6 +196,14 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
     if source == "fields" and target == key and "*" in point["fields"]:
         metric.exclude(point, "fields", [])
     part.taken(None, f"`{source}: {{{target}: regex_replace(…)}}`")
+
+
+_NO_TEXT: Final = "the field is not a text, and Telegraf leaves it alone"
+
+
+def _is_no_text(value: Any) -> bool:
+    """Return whether a field is a number or a boolean in every message: then functions of texts do nothing."""
+    return isinstance(value, dict) and value.get("type") in ("float", "integer", "unsigned", "boolean")
 
 
 def _text_of(text: str, source: str) -> str:
@@ -299,6 +310,9 @@ def _string_value(part: Part, point: Tree, change: Callable[[Part, str], str | N
         source = f"{place}s"
         value = point["tags"].get(key) if place == "tag" else metric.field_of(point, key)
         if value is None:
+            return
+        if _is_no_text(value):
+            part.not_needed(*part.tree, because=_NO_TEXT)
             return
         text = change(part, _text_of(metric.expression_of(value), source))
         target = part.text("dest") or key
