@@ -7,7 +7,7 @@ classes) and back.  For any bytes at all `decode` returns a value or raises `Dec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -70,7 +70,9 @@ class Format:
     `check(options)` is called when a document is compiled and raises `OptionError`; then `bind(options, read)` returns
     the options with what it made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
     `prepare(options, reads, strict, non_finite)` returns what decodes many payloads, where a format has something to
-    prepare.
+    prepare.  Of payloads that can be decoded, `undeclared(payloads, options)` returns the indices of those with fields
+    that their schema does not declare, and `undeclared_fields(payload, options)` the numbers of these fields by type;
+    None for a format in which there are none.
     """
 
     decode: Decode
@@ -81,6 +83,8 @@ class Format:
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
     bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
     prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+    undeclared: Callable[[Sequence[bytes], Options], Sequence[int]] | None = None
+    undeclared_fields: Callable[[bytes, Options], Mapping[str, Collection[int]]] | None = None
 
     def bound(
         self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False, typed: bool = False
@@ -91,6 +95,11 @@ class Format:
         special = (self.decode_non_finite if non_finite else None) or (self.decode_typed if typed else None)
         decode = special or self.decode
         return lambda payload: decode(payload, options, reads, strict)
+
+    def finder_of_undeclared(self, options: Options, strict: bool) -> Callable[[Sequence[bytes]], Sequence[int]] | None:
+        """Return `undeclared` for these options; None if no payload that is decoded has such fields."""
+        find = self.undeclared
+        return None if find is None or strict else lambda payloads: find(payloads, options)
 
 
 def check_size(payload: bytes) -> None:

@@ -7,7 +7,7 @@ a Duration its nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -92,6 +92,34 @@ def decode(
     return [] if rows is None else found
 
 
+def undeclared(payloads: Sequence[bytes], options: Options) -> list[int]:
+    """Return the indices of payloads with fields that the schema does not declare; all of them can be decoded."""
+    schema: Schema = options[COMPILED]
+    if options.get("framing", "none") == "none":
+        return schema.undeclared.find(payloads)
+    messages = [(index, each) for index, payload in enumerate(payloads) for each in _messages(payload, options)]
+    found = schema.undeclared.find([each for _, each in messages])
+    return sorted({messages[position][0] for position in found})
+
+
+def undeclared_fields(payload: bytes, options: Options) -> dict[str, set[int]]:
+    """Return the numbers of the fields of a payload that are not declared, by the type that does not declare them."""
+    schema: Schema = options[COMPILED]
+    found: dict[str, set[int]] = {}
+    for message in _messages(payload, options):
+        for name, numbers in schema.undeclared.fields(message).items():
+            found.setdefault(name, set()).update(numbers)
+    return found
+
+
+def _messages(payload: bytes, options: Options) -> Iterable[bytes]:
+    """Return the messages in a payload."""
+    framing = options.get("framing", "none")
+    if framing == "delimited":
+        return _parts(payload)
+    return (payload[_header(payload) :] if framing == "confluent" else payload,)
+
+
 def _varint(payload: bytes, at: int) -> tuple[int, int]:
     """Return the number at index `at`, of at most 64 bits, and where it ends."""
     number = 0
@@ -165,4 +193,13 @@ def encode(value: JSON, options: Options) -> bytes:
     return bytes(_ID_BYTES) + b"".join(_as_varint(2 * number) for number in numbers) + message
 
 
-FORMAT = Format(decode, encode, binary=True, decode_non_finite=partial(decode, non_finite=True), check=check, bind=bind)
+FORMAT = Format(
+    decode,
+    encode,
+    binary=True,
+    decode_non_finite=partial(decode, non_finite=True),
+    check=check,
+    bind=bind,
+    undeclared=undeclared,
+    undeclared_fields=undeclared_fields,
+)
