@@ -593,11 +593,87 @@ def test_imports_are_found_beside_the_file(write, tmp_path):
     assert mapping.plan().render([Message(payload)]).lines[0].startswith("kiln heat=300.0 ")
 
 
+@pytest.fixture
+def tree(tmp_path):
+    """Files that write imports from the folder `api`, and one that writes them from `vendor`."""
+    folders = {
+        "api/ovens/kiln.proto": ["ovens/heat.proto", "units.proto"],
+        "api/ovens/heat.proto": [],
+        "vendor/units.proto": [],
+    }
+    for name, imports in folders.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f'import "{each}";' for each in imports)
+        stem = name.rpartition("/")[2].partition(".")[0]
+        body = (
+            "message Firing { double a_double = 12; works.heat.T h = 1; }"
+            if imports
+            else "message T { double kelvin = 1; }"
+        )
+        (tmp_path / name).write_text(f'syntax = "proto3"; package works.{stem}; {lines} {body}')
+    return tmp_path
+
+
+PLAIN = (
+    DOCUMENT.replace(", n: {expr: aInt64, type: integer}", "")
+    .replace("{phase: phase}", "{}")
+    .replace("expr: at, format: rfc3339", "spread: offset")
+)
+
+
+def test_imports_are_found_from_the_folders_that_are_named(write, tree):
+    """Imported files are a part of the document: of its identity, and of it in another process."""
+    path = write("proto: api/ovens/kiln.proto, import_paths: [api, vendor]", PLAIN)
+    mapping = load_mapping(path)
+    identity, copied = mapping.identity(), pickle.dumps(mapping)
+
+    assert [str(each.relative_to(tree)) for each in sorted(mapping.files)] == [
+        "api/ovens/heat.proto",
+        "api/ovens/kiln.proto",
+        "vendor/units.proto",
+    ]
+    (tree / "api/units.proto").write_text((tree / "vendor/units.proto").read_text())
+    assert load_mapping(path).identity() != identity  # the first folder has it now
+    assert pickle.loads(copied).identity() == identity
+    (tree / "api/units.proto").unlink()
+    (tree / "vendor/units.proto").write_text(
+        'syntax = "proto3"; package works.units; message T { double rankine = 1; }'
+    )
+    assert load_mapping(path).identity() != identity
+    (tree / "api/ovens/units.proto").write_text('syntax = "proto3";')
+    assert load_mapping(write("proto: api/ovens/kiln.proto, import_paths: api", PLAIN))
+
+
+def test_an_import_that_is_missing_is_reported_with_what_to_do(write, tree):
+    def refused(file):
+        with pytest.raises(MappingError) as error:
+            load_mapping(write(f"proto: api/ovens/kiln.proto{file}", PLAIN))
+        [problem] = error.value.problems
+        assert (problem.code, problem.location.pointer) == ("IFX175", "/from/payload/proto")
+        return problem.message, problem.hint, set(error.value.files)
+
+    message, hint, _ = refused("")
+    assert message == "'kiln.proto' imports 'ovens/heat.proto', and no such file can be read in 'api/ovens'"
+    assert hint == "set `import_paths: api`"
+    message, hint, looked_for = refused(", import_paths: api")
+    assert message == "'ovens/kiln.proto' imports 'units.proto', and no such file can be read in 'api', 'api/ovens'"
+    assert "name the folder" in hint
+    assert {tree / "api/units.proto", tree / "api/ovens/units.proto"} <= looked_for  # a watch sees it come
+
+
+def test_folders_of_imports_need_a_proto_file(write, tmp_path):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+
+    [(code, pointer, _)] = codes_of(write("descriptor: kiln.binpb, import_paths: api"))
+
+    assert (code, pointer) == ("IFX118", "/from/payload/import_paths")
+
+
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
         ('syntax = "proto3";\nmessage {', "IFX175", "it does not compile: kiln.proto:2:9: Expected message name."),
-        ('syntax = "proto3"; import "a/b.proto";', "IFX100", "a/b.proto"),
+        ('syntax = "proto3"; import "a/b.proto";', "IFX175", "imports 'a/b.proto'"),
         ('syntax = "proto3"; import "../b.proto";', "IFX175", "cannot follow the import of '../b.proto'"),
         ('syntax = "proto3"; import "/etc/b.proto";', "IFX175", "cannot follow the import"),
         ('syntax = "proto3"; message Firing {}', "IFX176", "no message type 'works.kiln.Firing' is declared"),

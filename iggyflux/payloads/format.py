@@ -36,8 +36,11 @@ NOTHING_KNOWN = "IFX442"
 
 Options: TypeAlias = Mapping[str, Any]
 """JSON values as the document has them, and what `bind` adds."""
-ReadFile: TypeAlias = Callable[[str, str], bytes | None]
-"""The type of a function from the name of a file and the option that names it to its content; None: it is reported."""
+ReadFile: TypeAlias = Callable[[str, str | None], bytes | None]
+"""The type of a function from the name of a file and the option that names it to its content; None: it is reported.
+
+Without an option the file need not be there, and nothing is reported.
+"""
 Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 ReadPayload: TypeAlias = Callable[[bytes], JSON]
 

@@ -39,6 +39,9 @@ def check(options: Options) -> None:
     """Raise OptionError unless there is one file of the schema."""
     if ("descriptor" in options) == ("proto" in options):
         raise OptionError("expected `descriptor` or `proto`, one of them", "proto" if "proto" in options else None)
+    if "import_paths" in options and "proto" not in options:
+        hint = "remove it: a descriptor has what it imports"
+        raise OptionError("`import_paths` is of `proto`", "import_paths", hint=hint)
 
 
 def bind(options: Options, read: ReadFile) -> Options:
@@ -50,7 +53,9 @@ def bind(options: Options, read: ReadFile) -> Options:
     from iggyflux.payloads.protobuf import protoc, schema
 
     if "proto" in options:
-        content = protoc.descriptors_of(str(options["proto"]), read)
+        given = options.get("import_paths", [])
+        paths = [given] if isinstance(given, str) else list(map(str, given))
+        content = protoc.descriptors_of(str(options["proto"]), read, paths)
     else:
         content = read(str(options["descriptor"]), "descriptor")
     if content is None:
