@@ -593,6 +593,24 @@ def test_imports_are_found_beside_the_file(write, tmp_path):
     assert mapping.plan().render([Message(payload)]).lines[0].startswith("kiln heat=300.0 ")
 
 
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("omits", ["", ", on_bad_value: omit"])
+def test_a_field_may_have_the_type_of_the_schema(write, tmp_path, kind, omits) -> None:
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    names = ["aInt64", "aUint32", "aUint64", "aFixed64", "aSint32", "aFloat", "lambda"]
+    fields = ", ".join(f"{name}: {{expr: {name}, type: payload}}" for name in names)
+    text = DOCUMENT.replace("{heat: {expr: aDouble}, n: {expr: aInt64, type: integer}}", f"{{{fields}}}")
+    plan = load_mapping(write("descriptor: kiln.binpb", text.replace("topic: t", f"topic: t{omits}"))).plan(kind)
+    payload = PAYLOAD + tagged(4, 0, varint(2**64 - 1)) + tagged(8, 1, struct.pack("<Q", 2**63))
+
+    [line] = plan.render([Message(payload)]).lines
+
+    assert line == (
+        "kiln,phase=HEATING aFixed64=9223372036854775808u,aFloat=0.0,aInt64=9007199254740993i,aSint32=0i,aUint32=0u,"
+        "aUint64=18446744073709551615u,lambda=false 1700000000000000007"
+    )
+
+
 @pytest.fixture
 def tree(tmp_path):
     """Files that write imports from the folder `api`, and one that writes them from `vendor`."""

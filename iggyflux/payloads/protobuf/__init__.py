@@ -79,7 +79,13 @@ def _has_library() -> bool:
 
 
 def decode(
-    payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False, *, non_finite: bool = False
+    payload: bytes,
+    options: Options,
+    reads: Reads | None = None,
+    strict: bool = False,
+    *,
+    non_finite: bool = False,
+    typed: bool = False,
 ) -> JSON:
     """Return the message, or under `framing: delimited` the list of messages."""
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -87,11 +93,11 @@ def decode(
     schema: Schema = options[COMPILED]
     framing = options.get("framing")
     if framing is None or framing == "none":
-        return schema.converter(reads, strict, non_finite)(payload, [MAX_VALUES])
+        return schema.converter(reads, strict, non_finite, typed)(payload, [MAX_VALUES])
     if framing == "confluent":
-        return schema.converter(reads, strict, non_finite)(payload[_header(payload) :], [MAX_VALUES])
+        return schema.converter(reads, strict, non_finite, typed)(payload[_header(payload) :], [MAX_VALUES])
     rows = Reads.WHOLE if reads is None or reads.whole else reads.items
-    convert = schema.converter(rows or Reads.BARE, strict, non_finite)
+    convert = schema.converter(rows or Reads.BARE, strict, non_finite, typed)
     budget = [MAX_VALUES]
     found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
     return [] if rows is None else found
@@ -203,6 +209,7 @@ FORMAT = Format(
     encode,
     binary=True,
     decode_non_finite=partial(decode, non_finite=True),
+    decode_typed=partial(decode, typed=True),
     check=check,
     bind=bind,
     undeclared=undeclared,

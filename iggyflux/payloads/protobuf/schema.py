@@ -44,20 +44,20 @@ class Schema:
         self._bounds = Bounds(descriptor)
         self.undeclared = Undeclared(descriptor, self.message_class, self._bounds.safe)
         self._options = (pool, json_names, enum_names, defaults)
-        self._converters: dict[tuple[int, bool, bool], tuple[Reads | None, Converter]] = {}
+        self._converters: dict[tuple[int, bool, bool, bool], tuple[Reads | None, Converter]] = {}
 
-    def converter(self, reads: Reads | None, strict: bool, non_finite: bool) -> Converter:
+    def converter(self, reads: Reads | None, strict: bool, non_finite: bool, typed: bool) -> Converter:
         """Return the function from the bytes of a message to the part of its value that is read."""
-        key = (id(reads), strict, non_finite)
+        key = (id(reads), strict, non_finite, typed)
         found = self._converters.get(key)
         if found is None:
             if len(self._converters) >= _MOST_CONVERTERS:
                 self._converters = {}
-            found = self._converters[key] = (reads, self._converter(reads or Reads.WHOLE, strict, non_finite))
+            found = self._converters[key] = (reads, self._converter(reads or Reads.WHOLE, strict, non_finite, typed))
         return found[1]
 
-    def _converter(self, reads: Reads, strict: bool, non_finite: bool) -> Converter:
-        step = Converters(*self._options, non_finite).of(self.descriptor, reads)
+    def _converter(self, reads: Reads, strict: bool, non_finite: bool, typed: bool) -> Converter:
+        step = Converters(*self._options, non_finite, typed).of(self.descriptor, reads)
         check = self._bounds.check
         parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
         # With NaN, which a declared default may be: it fails payloads without the field, not each payload.
