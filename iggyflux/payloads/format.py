@@ -66,7 +66,7 @@ class OptionError(ValueError):
 class Format:
     """A payload format.
 
-      `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
+    `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
     duplicate keys the last wins; `strict` rejects them.  `decode_non_finite` does the same, but NaN and infinities are
     floats instead of failures; None for a format without them.  `decode_typed` does the same as `decode`, but integers
     that are unsigned in the payload are `Unsigned`; None for a format without them.  Of a format with both it takes
