@@ -62,6 +62,15 @@ test-s3: $(VENV)/.ready  ## run the tests of `load s3://…` with a server of S3
 	$(BIN)/uv pip install --quiet --python $(S3) -e ".[s3]" "moto[server]" hypothesis pytest pytest-timeout
 	IGGYFLUX_TEST_S3=1 $(S3)/bin/python -m pytest tests/engines/test_s3.py
 
+FUZZ := $(VENV)/fuzz
+FORMATS ?= json msgpack cbor protobuf csv text raw influx xml logfmt avro compression
+
+fuzz: $(VENV)/.ready  ## feed payload formats with bytes found by coverage, by atheris in a venv of its own: FORMATS="avro …" MINUTES=10
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(FUZZ)
+	$(BIN)/uv pip install --quiet --python $(FUZZ) -r requirements.lock atheris
+	$(BIN)/uv pip install --quiet --python $(FUZZ) --no-build-isolation --no-deps -e .
+	for each in $(FORMATS); do $(FUZZ)/bin/python -m tests.fuzz_payloads $$each -max_total_time=$$((60 * $(or $(MINUTES),10))) || exit; done
+
 test-long: $(VENV)/.ready  ## run the tests with their full numbers (hours)
 	$(BIN)/python -m pytest -n auto --dist worksteal --long --timeout 0
 
@@ -119,4 +128,4 @@ editor:  ## make the playground's CodeMirror bundle anew (needs Node; users do n
 bench-iggy: $(VENV)/.ready  ## measure against a real iggy-server (on PATH, or IGGYFLUX_TEST_IGGY)
 	$(BIN)/python -m bench.iggy
 
-.PHONY: help docs dist owner venv servers editor demo simulate mutants bench bench-iggy bench-peers lock test test-slow test-servers test-lowest test-ray test-s3 test-long format check
+.PHONY: help docs dist owner venv servers editor demo simulate mutants fuzz bench bench-iggy bench-peers lock test test-slow test-servers test-lowest test-ray test-s3 test-long format check

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from iggyflux.plan import compiled, reader_compiled
 
 environment.clear(os.environ)  # before anything reads it: modules, fixtures of a session, processes
 time.tzset()
+sys.dont_write_bytecode = False
 
 # The time of an example depends more on the machine than on the code: bench/ measures time.
 settings.register_profile("seeded", deadline=None, derandomize=True)

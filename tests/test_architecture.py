@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"disk"},
     {"secrets"},
     {"records"},
-    {"reads", "lineprotocol"},
+    {"reads", "structure", "lineprotocol"},
     {"timestamps"},
     {"values"},
     {"payloads", "functions"},

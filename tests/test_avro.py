@@ -13,6 +13,7 @@ import tracemalloc
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +26,6 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from shell import iggyflux
 
 from iggyflux import Message, load_mapping, parse_mapping
 from iggyflux.cli import command_line
@@ -33,7 +33,8 @@ from iggyflux.codes import CODES
 from iggyflux.errors import DecodeError, MappingError, RecordError
 from iggyflux.payloads import FORMATS, OptionError, avro
 from iggyflux.payloads.avro.container import write_container
-from iggyflux.payloads.avro.schema import canonical, fingerprint, parse
+from iggyflux.payloads.avro.references import joined
+from iggyflux.payloads.avro.schema import SchemaError, canonical, fingerprint, parse
 from iggyflux.payloads.avro.writing import long
 from iggyflux.reads import Reads
 
@@ -583,10 +584,13 @@ def test_a_union_of_many_types_is_compiled() -> None:
     assert decode(b"\0" + long(499) + b"\2\0\0", schema=schema) == {"a": None, "b": [None]}
 
 
-def test_records_that_hold_each_other_are_no_fault_of_the_process() -> None:
-    wanted = Reads(keys={"all": Reads.WHOLE})
-    with pytest.raises(DecodeError, match="hold each other too deep"):
-        decode(write_container(json.dumps(chain(250)), []), Reads(items=wanted))
+def test_a_long_chain_of_types_is_compiled() -> None:
+    """Whatever is read of it, and when a plan is made."""
+    schema = chain(250)
+    options = {"encoding": "container"}
+    for wanted in (Reads(items=Reads(keys={"all": Reads.WHOLE})), Reads.WHOLE):
+        assert FORMATS["avro"].decode(write_container(json.dumps(schema), []), options, wanted, False) == []
+    assert FORMATS["avro"].prepare(bound({"schema": schema}), None, False, False)
 
 
 @pytest.mark.parametrize("kind", ["R", ["R", "null"], {"type": "array", "items": "R"}])
@@ -599,6 +603,37 @@ def test_a_default_that_holds_itself_is_refused(kind: Any) -> None:
         bound({"schema": record(name="Out"), "reader_schema": reader})
 
     assert refused.value.code == "IFX172"
+
+
+def test_a_broken_schema_file_is_named_with_its_line() -> None:
+    with pytest.raises(OptionError, match=r"'r.avsc' cannot be used: .*line 2, column 8: ") as refused:
+        bound({"schema": "r.avsc"}, {"r.avsc": '{"type":\n "long"; }'})
+
+    assert (refused.value.option, refused.value.code) == ("schema", "IFX171")
+
+
+_ANY_TREE = st.recursive(
+    st.none() | st.integers(-2, 3) | st.sampled_from(["int", "record", "R", "a.R", "enum", "array", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "name", "fields", "items", "values", "namespace"]), inner, max_size=5
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=MANY, deadline=None)
+@given(_ANY_TREE, st.lists(_ANY_TREE, max_size=2))
+def test_anything_can_be_what_a_schema_refers_to(tree: Any, others: list[Any]) -> None:
+    """What is a schema without others is the same schema with them, as long as they do not define its names."""
+    text = json.dumps(tree)
+    made = joined(text, [json.dumps(each) for each in others])
+    with suppress(SchemaError):
+        alone = canonical(text)
+        if '"name"' not in json.dumps(others):
+            assert canonical(made) == alone
 
 
 @pytest.mark.parametrize(
@@ -944,25 +979,6 @@ def test_a_mapping_is_inferred_of_a_container(tmp_path: Path) -> None:
     assert "for_each: '@'" in text
     assert "1 passed" in run("test", str(mapping))
     assert len(run("dry-run", str(mapping), "--whole", str(tmp_path / "rows.avro")).splitlines()) >= 40
-
-
-def test_what_a_load_says_of_a_container_works(tmp_path: Path) -> None:
-    """An envelope, which it named before, is a line of base64; a container goes through a log."""
-    (tmp_path / "rows.avro").write_bytes(container("deflate", ROWS[:40]))
-    mapping = tmp_path / "m.yaml"
-    run("infer", str(tmp_path / "rows.avro"), "--output", str(mapping))
-    source = load_mapping(mapping).writer.source
-    (tmp_path / "p.yaml").write_text(
-        f"iggyflux: 1\nrun: [{{mapping: m.yaml, from: 'log:{tmp_path}/data', to: 'file:{tmp_path}/o.lp'}}]\n"
-    )
-    refused = iggyflux("load", mapping, tmp_path / "rows.avro", "--pipeline", tmp_path / "p.yaml")
-    place = f"{source.stream}/{source.topics[0]}"
-
-    assert refused.code == 2
-    assert "log append" in refused.err and "--whole" in refused.err and "--envelope" not in refused.err
-    assert iggyflux("log", "append", tmp_path / "data", place, tmp_path / "rows.avro", "--whole").code == 0
-    assert iggyflux("run", tmp_path / "p.yaml", "--until-end").code == 0
-    assert len((tmp_path / "o.lp").read_text().splitlines()) >= 40
 
 
 def test_messages_are_generated_of_the_examples(tmp_path: Path) -> None:

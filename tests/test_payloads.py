@@ -231,6 +231,22 @@ def test_any_bytes_give_a_plain_value_or_a_decode_error(
     assert_decodes_or_refuses(name, payload, reads, strict, options)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=150)
+@given(value=trees | st.lists(st.dictionaries(st.text(max_size=2), scalars, max_size=2), max_size=2), data=st.data())
+def test_what_a_format_writes_it_reads(name: str, value: Any, data: st.DataObject) -> None:
+    options = bound(name, data.draw(st.sampled_from([options for _, options in SAMPLES[name]])))
+    try:
+        payload = FORMATS[name].encode(value, options)
+    except RecordError as refused:
+        _assert_tellable(refused)
+        return
+
+    read = FORMATS[name].decode(payload, options, None, False)
+
+    assert FORMATS[name].decode(FORMATS[name].encode(read, options), options, None, False) == read
+
+
 @pytest.mark.parametrize("name", ["json", "msgpack", "cbor"])  # of protobuf: tests/test_protobuf.py
 @settings(max_examples=150)
 @given(value=trees, reads=st.none() | reads, data=st.data())

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import fastavro
 import pytest
@@ -23,6 +24,7 @@ from shell import iggyflux
 
 from iggyflux import Message, load_mapping
 from iggyflux.errors import NotConnected, PipelineError, Stopped
+from iggyflux.payloads import FORMATS
 from iggyflux.payloads.avro.known import Refused, ids_of
 from iggyflux.pipeline import RegistrySettings, Secret, parse_pipeline
 from iggyflux.transports import registry as registry_module
@@ -47,9 +49,20 @@ class FakeRegistry:
     url: str
     answers: dict[int, list[Answer]] = field(default_factory=dict)
     asked: list[int] = field(default_factory=list)
+    subjects: dict[str, list[Answer]] = field(default_factory=dict)
+    """What it answers to requests of a version of a subject, by the whole path."""
+    asked_subjects: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.path in self.subjects:
+            self.asked_subjects.append(handler.path)
+            left = self.subjects[handler.path]
+            (left.pop(0) if len(left) > 1 else left[0])(handler)
+            return
+        if handler.path.startswith("/base/subjects/"):
+            says(404, '{"error_code": 40402, "message": "Version not found"}')(handler)
+            return
         assert handler.path.startswith("/base/schemas/ids/")
         number = int(handler.path.rpartition("/")[2])
         self.asked.append(number)
@@ -167,7 +180,7 @@ def test_a_token_is_sent_as_such(fake: FakeRegistry) -> None:
         (says(422, '{"error_code": 422, "message": "x"}'), True, "no schema 7"),
         (says(400, '{"error_code": 40001, "message": "x"}'), True, "no schema 7"),
         (says(200, '{"schema": "{}", "schemaType": "PROTOBUF"}'), False, "'PROTOBUF', not of Avro"),
-        (says(200, '{"schema": "{}", "references": [{"name": "a"}]}'), False, "refers to other schemas"),
+        (says(200, '{"schema": "{}", "references": [{"name": "a"}]}'), False, "refers to others in an unknown way"),
     ],
 )
 def test_an_answer_without_a_schema_to_use_is_kept(
@@ -182,6 +195,120 @@ def test_an_answer_without_a_schema_to_use_is_kept(
     assert isinstance(refused, Refused)
     assert refused.is_unknown is is_unknown
     assert words in refused.reason
+    registry.close()
+
+
+# --- references ---
+
+
+def refers(schema: Any, *to: tuple[str, int]) -> str:
+    references = [{"name": subject, "subject": subject, "version": version} for subject, version in to]
+    return json.dumps({"schema": json.dumps(schema), "schemaType": "AVRO", "references": references})
+
+
+def subject_path(subject: str, version: int) -> str:
+    return f"/base/subjects/{quote(subject, safe='')}/versions/{version}"
+
+
+UNIT = {"type": "enum", "name": "Unit", "namespace": "lab", "symbols": ["C", "F"]}
+SENSOR = {
+    "type": "record",
+    "name": "Sensor",
+    "fields": [{"name": "unit", "type": "lab.Unit"}, {"name": "next", "type": ["null", "Sensor"]}],
+}
+PROBE = {
+    "type": "record",
+    "name": "plant.Probe",
+    "fields": [
+        {"name": "all", "type": {"type": "array", "items": "Sensor"}},
+        {"name": "unit", "type": "lab.Unit"},
+        {"name": "last", "type": ["null", {"type": "map", "values": "Sensor"}]},
+    ],
+}
+
+
+def test_what_a_schema_refers_to_is_asked_for(fake: FakeRegistry) -> None:
+    """At any depth, each once, also for another id; the result decodes what fastavro writes with all of them."""
+    known = dict[str, Any]()
+    fastavro.parse_schema(UNIT, known)
+    fastavro.parse_schema(SENSOR, known)
+    value = {"all": [{"unit": "F", "next": {"unit": "C", "next": None}}], "unit": "C", "last": None}
+    file = io.BytesIO()
+    # fastavro does not look for names without a namespace from within one
+    plain = fastavro.parse_schema({**PROBE, "name": "Probe"}, known)
+    fastavro.schemaless_writer(file, plain, value)
+    fake.answers[7] = [says(200, refers(PROBE, ("sensor/é", 3), ("units", 1)))]
+    fake.answers[8] = [says(200, refers([UNIT["namespace"] + ".Unit", "null"], ("units", 1)))]
+    fake.subjects[subject_path("sensor/é", 3)] = [says(200, refers(SENSOR, ("units", 1)))]
+    fake.subjects[subject_path("units", 1)] = [says(200, refers(UNIT))]
+    registry = asking(fake)
+
+    registry.learn({7, 8})
+
+    read = FORMATS["avro"].prepare
+    assert read is not None
+    decode = read({"schema_registry": True, "known": registry.known}, None, False, False)
+    assert decode(b"\0\0\0\0\7" + file.getvalue()) == value
+    assert decode(b"\0\0\0\0\10\0\2") == "F"
+    assert sorted(fake.asked_subjects) == sorted([subject_path("sensor/é", 3), subject_path("units", 1)])
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words", "is_unknown"),
+    [
+        ({}, "refers to version 1 of 'a', which the registry does not have", True),
+        ({"a": refers(SENSOR, ("b", 1)), "b": refers(UNIT, ("a", 1))}, "refers to itself", False),
+        ({"a": refers(SENSOR, ("a", 1))}, "refers to itself", False),
+        ({"a": '{"schema": "x", "schemaType": "JSON"}'}, "refers to a 'JSON'", False),
+        ({"a": '{"schema": "{"}'}, "not JSON", False),
+        ({"a": json.dumps({"schema": "[" * 2000})}, "", False),
+    ],
+)
+def test_references_that_cannot_be_used_fail_messages(
+    fake: FakeRegistry, answers: dict[str, str], words: str, is_unknown: bool
+) -> None:
+    fake.answers[7] = [says(200, refers(PROBE, ("a", 1)))]
+    fake.subjects = {subject_path(name, 1): [says(200, body)] for name, body in answers.items()}
+    registry = asking(fake)
+
+    registry.learn({7})
+
+    refused = registry.known[7]
+    assert isinstance(refused, Refused)
+    assert (refused.is_unknown, words in refused.reason) == (is_unknown, True)
+    registry.close()
+
+
+@pytest.mark.parametrize("shape", ["wide", "deep"])
+def test_references_are_bounded(fake: FakeRegistry, shape: str) -> None:
+    for number in range(200):
+        next_one = [(f"s{number + 1}", 1)] if shape == "deep" else []
+        fake.subjects[subject_path(f"s{number}", 1)] = [says(200, refers(UNIT, *next_one))]
+    all_of_them = [(f"s{number}", 1) for number in range(200)]
+    fake.answers[7] = [says(200, refers(PROBE, *(all_of_them if shape == "wide" else all_of_them[:1])))]
+    registry = asking(fake)
+
+    registry.learn({7})
+
+    assert isinstance(registry.known[7], Refused)
+    assert len(fake.asked_subjects) <= 100
+    registry.close()
+
+
+@pytest.mark.parametrize("answer", [says(500, "oops"), says(404, "<html>"), says(200, "{}")])
+def test_a_reference_that_is_not_answered_is_waited_for(fake: FakeRegistry, answer: Answer) -> None:
+    """The id is asked for again, as if it were not answered itself."""
+    fake.answers[7] = [says(200, refers("lab.Unit", ("units", 1)))]
+    fake.subjects[subject_path("units", 1)] = [answer, says(200, refers(UNIT))]
+    registry = asking(fake)
+
+    with pytest.raises(NotConnected):
+        registry.learn({7})
+    assert (registry.wanted, 7 in registry.known) == ({7}, False)
+    registry.learn({7})
+
+    assert json.loads(str(registry.known[7])) == UNIT
     registry.close()
 
 

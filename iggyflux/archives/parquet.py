@@ -42,9 +42,9 @@ def is_parquet(name: str) -> bool:
 
 
 class ParquetRows:
-    """The rows of a file; `done` of `count` were taken."""
+    """The rows of a file of `size` bytes; `number` of `count` were taken."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(self, file: IO[bytes], name: str, size: int) -> None:
         """Raise SampleError if it is not Parquet or two columns have one name, `Stopped` without the package."""
         try:
             import pyarrow
@@ -61,7 +61,17 @@ class ParquetRows:
         if twice := next((each for each in names if names.count(each) > 1), None):
             raise _unreadable(f"two columns have the name {twice!r}", 0)
         self.count: int = self._file.metadata.num_rows
-        self.done = 0
+        self.number = 0
+        self._size = size
+
+    @property
+    def position(self) -> int:
+        """As of `Content`: the share of the file that so many rows have."""
+        return self._size * self.number // max(self.count, 1)
+
+    def sought(self, _taken: int) -> tuple[int, int, int]:
+        """As of `Content`: rows are sought by their number."""
+        return (0, 0, 0)
 
     def records(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Yield the rows from number `start` on, each with its number from 1.  Raise SampleError for damage."""
@@ -87,7 +97,7 @@ class ParquetRows:
             for text in texts:
                 number += 1
                 if number > start:
-                    self.done = number
+                    self.number = number
                     yield number, text
 
     def _texts(self, batch: Any, row: int) -> list[bytes]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO, Final, TypeAlias
+from typing import IO, Final, Protocol, TypeAlias
 
 from iggyflux.authoring.sample_bytes import SampleError, is_utf16, utf8_of
 from iggyflux.authoring.samples import BRACKETS, TOO_LONG, is_json
@@ -33,6 +33,23 @@ _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
 _MOST_JOINED: Final = 1 << 20
 """A quote that is open for longer is a fault of its line: that line is then a record, and so is each after it."""
+
+
+class Content(Protocol):
+    """What records are taken of."""
+
+    number: int
+    """How many lines, rows or records were taken: what errors count."""
+
+    @property
+    def position(self) -> int:
+        """The byte after the last one."""
+
+    def sought(self, taken: int) -> tuple[int, int, int]:
+        """Return a byte, and the lines and records before it, where reading can begin again; `taken`: records.
+
+        Zeros if it cannot.
+        """
 
 
 class ArchiveLines:
@@ -71,6 +88,10 @@ class ArchiveLines:
         self.number += 1
         self._size = size
         return line
+
+    def sought(self, taken: int) -> tuple[int, int, int]:
+        """As of `Content`."""
+        return (0, 0, 0) if self.is_utf16 else (self.position, self.number, taken)
 
     def records(self) -> Iterator[Record]:
         """Yield the lines that are not blank with their numbers: as `take`, at half of the cost."""

@@ -37,10 +37,11 @@ from typing import Any, Final
 
 import msgspec
 
+from iggyflux.archives.avro import ContainerRecords
 from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.parquet import ParquetRows, is_parquet
-from iggyflux.archives.records import ArchiveLines, Record, has_documents, header_of, splitter_of
+from iggyflux.archives.records import ArchiveLines, Content, Record, has_documents, header_of, splitter_of
 from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
@@ -170,33 +171,40 @@ class RecordFile:
         self.raw: ArchiveFile = archive.open()
         self.taken = 0
         """How many records were taken, those that were skipped included."""
-        self._lines = ArchiveLines(io.BytesIO())
+        self._content: Content = ArchiveLines(io.BytesIO())
         self._records: Iterator[Record] = iter(())
-        self._rows: ParquetRows | None = None
 
     def begin(self, stored: Stored | None) -> None:
         """Go to the record after `stored`.  Raise `SampleError`, `Stopped` or `NotConnected`."""
+        byte, number, self.taken = (0, 0, 0) if stored is None else stored.sought
         if is_parquet(self.archive.name):
             self.raw.seek(0)
             self.taken = 0 if stored is None else stored.records
-            self._rows = ParquetRows(io.BufferedReader(self.raw, _BUFFER_BYTES), self.archive.name)
-            self._records = self._rows.records(self.taken)
+            rows = ParquetRows(io.BufferedReader(self.raw, _BUFFER_BYTES), self.archive.name, self.archive.size)
+            self._content, self._records = rows, rows.records(self.taken)
             return
-        form, options = "text" if self._reading.envelope else self._reading.form, self._reading.options
-        documents = form == "json" and has_documents(ArchiveLines(self._content()))
-        content = self._content()
-        self._lines = ArchiveLines(content)
-        header = header_of(self._lines, form, options)
-        byte, line, self.taken = (0, 0, 0) if stored is None else stored.sought
-        if byte:
-            content.seek(byte)
-            self._lines = ArchiveLines(content, position=byte, number=line)
-        self._records = splitter_of(form, documents=documents)(self._lines, options, header)
+        if self._reading.form == "avro" and not self._reading.envelope:
+            container = ContainerRecords(self._expanded())
+            self._content, self._records = container, container.records(byte, number)
+        else:
+            self._begin_lines(byte, number)
         for _ in range(0 if stored is None else stored.records - self.taken):
             next(self._records, None)
             self.taken += 1
 
-    def _content(self) -> Any:
+    def _begin_lines(self, byte: int, number: int) -> None:
+        form, options = "text" if self._reading.envelope else self._reading.form, self._reading.options
+        documents = form == "json" and has_documents(ArchiveLines(self._expanded()))
+        content = self._expanded()
+        lines = ArchiveLines(content)
+        header = header_of(lines, form, options)
+        if byte:
+            content.seek(byte)
+            lines = ArchiveLines(content, position=byte, number=number)
+        self._content = lines
+        self._records = splitter_of(form, documents=documents)(lines, options, header)
+
+    def _expanded(self) -> Any:
         """Return the content from the beginning, expanded."""
         self.raw.seek(0)
         try:
@@ -208,17 +216,12 @@ class RecordFile:
     @property
     def position(self) -> int:
         """The byte after the last record that was taken, in the content; of rows their share of the file."""
-        rows = self._rows  # which another thread may let go
-        if rows is not None:
-            return self.archive.size * rows.done // max(rows.count, 1)
-        return self._lines.position
+        return self._content.position
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """The byte, line and record after the last one that was taken; zeros if it cannot be sought."""
-        if self.archive.is_compressed or self._lines.is_utf16 or self._rows is not None:
-            return (0, 0, 0)
-        return self._lines.position, self._lines.number, self.taken
+        """A byte, and the lines and records before it, where reading can begin again; zeros if it cannot be sought."""
+        return (0, 0, 0) if self.archive.is_compressed else self._content.sought(self.taken)
 
     def take(self, most: int) -> Iterator[Record]:
         """Yield records: at most `most`, and not many bytes.  Raise as `begin`."""
@@ -234,11 +237,11 @@ class RecordFile:
     def release(self) -> None:
         """Close the file and let go what was read of it; idempotent."""
         self.raw.release()
-        self._lines, self._records, self._rows = ArchiveLines(io.BytesIO()), iter(()), None
+        self._content, self._records = ArchiveLines(io.BytesIO()), iter(())
 
     def fault(self, error: SampleError) -> Stopped:
         """Return why the file cannot be read on, with the place."""
-        line = error.line or (self._lines.number if self._rows is None else self._rows.done) + 1
+        line = error.line or self._content.number + 1
         reason = f"{self.archive.name}:{line}: {error.reason}; {counted(self.taken, 'record')} before it"
         return Stopped(reason, error.hint, error.code)
 

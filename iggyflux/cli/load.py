@@ -14,6 +14,7 @@ from typing import Final
 
 import click
 
+from iggyflux.archives.avro import is_avro
 from iggyflux.archives.files import Archive, NoFsspec, NotFound, find_archives
 from iggyflux.archives.job import load_route
 from iggyflux.archives.parquet import is_parquet
@@ -98,8 +99,8 @@ def command(
     """Load archives of messages into InfluxDB.
 
     PATH is a file, a glob, or a URL such as s3://bucket/2026/*.ndjson.gz. Files that end in .gz, .zst or .bz2 are
-    expanded. Each line is a record, each row of a CSV file with its header, each row of a .parquet file, or each JSON
-    document over several lines.
+    expanded. Each line is a record, each row of a CSV file with its header, each row of a .parquet file, each record of
+    an Avro container, or each JSON document over several lines.
     Records are rendered and delivered as by `run`, through the route of MAPPING in --pipeline.
 
     A load that ends before its end goes on there when it is called again; a file that was loaded is left out. What
@@ -250,14 +251,16 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
     parquet = next((each.name for each in archives if is_parquet(each.name)), None)
     if parquet is not None and (payload.format, payload.compression, envelope) != ("json", "none", False):
         raise click.UsageError(f"{parquet} has rows, which become JSON: they need a mapping with `payload: json`")
-    if not envelope:
+    is_container = payload.format == "avro" and encoding_of(payload.options) == "container"
+    is_cut = is_container and payload.compression in ("none", "auto") and not envelope
+    avro = next((each.name for each in archives if is_avro(each.name)), None)
+    if avro is not None and not is_cut:
+        needed = "`payload: {format: avro, encoding: container}`"
+        raise click.UsageError(f"{avro} is a container of Avro, which needs a mapping with {needed}")
+    if not envelope and not is_cut:
         try:
             check_lines_can_hold(payload.format, payload.compression)
         except SampleError as error:
-            if payload.format == "avro" and encoding_of(payload.options) == "container":
-                hint = "append each with `iggyflux log append DIR STREAM/TOPIC FILE --whole`"
-                reason = f"containers of Avro cannot be loaded yet ({hint}, and run a pipeline with `from: log:DIR`)"
-                raise click.UsageError(reason) from error
             raise click.UsageError(f"{error.reason} (add --envelope)") from error
     if message_time is not None and envelope:
         raise click.UsageError("--message-time and --envelope are mutually exclusive: an envelope has a time")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from iggyflux.documents import Document
 from iggyflux.editor.evidence import Samples
-from iggyflux.editor.sample_checks import NUMBERS_AS_TEXTS, check_samples
+from iggyflux.editor.sample_checks import NO_MEMBER, NUMBERS_AS_TEXTS, check_samples
 from iggyflux.errors import DocumentError, Problem
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document, in_order
+from iggyflux.mapping.members import UNKNOWN_MEMBER
+
+_SAME: Final = {NUMBERS_AS_TEXTS: NUMBERS_AS_TEXTS, UNKNOWN_MEMBER: NO_MEMBER}
+"""What examples show that the text shows already."""
 
 
 def check_mapping(
@@ -37,6 +42,6 @@ def check_compiled(
     except DocumentError as error:
         return list(error.problems), None
     shown = check_samples(mapping, () if samples is None else samples(mapping), now_ns=now_ns)
-    known = {problem.location.pointer for problem in mapping.warnings if problem.code == NUMBERS_AS_TEXTS}
-    shown = [problem for problem in shown if problem.code != NUMBERS_AS_TEXTS or problem.location.pointer not in known]
+    known = {(_SAME.get(problem.code), problem.location.pointer) for problem in mapping.warnings}
+    shown = [problem for problem in shown if (problem.code, problem.location.pointer) not in known]
     return in_order([*mapping.warnings, *shown]), mapping

@@ -16,6 +16,7 @@ from iggyflux.expressions import Expression, compile_expression, literal_value
 from iggyflux.expressions.lowering import steps_of
 from iggyflux.lineprotocol import check_field_key, check_measurement, check_tag_key, check_tag_value
 from iggyflux.mapping.examples import check_writer_examples
+from iggyflux.mapping.members import warn_unknown_members
 from iggyflux.mapping.reading import NOTHING, Reading, check_length, items_of, object_of, scalar_of, texts_of
 from iggyflux.mapping.stars import used_paths
 from iggyflux.mapping.tables import warn_unused_tables
@@ -73,7 +74,7 @@ def read_writer(reading: Reading, name: str) -> Writer:
     check_writer_examples(reading, source.payload)
     warn_unused_tables(reading)
     _warn_missing_for_each(reading, source.payload, bool(for_each) or any(each.for_each for each in points))
-    return Writer(
+    writer = Writer(
         name=name,
         document=reading.document,
         source=source,
@@ -86,6 +87,13 @@ def read_writer(reading: Reading, name: str) -> Writer:
         tables=reading.tables,
         limits=_read_limits(reading, tree.get("limits")),
     )
+    if source.payload.options and not reading.problems:
+        from iggyflux.payloads import FORMATS  # decoders are not needed to check most documents
+
+        structure = FORMATS[source.payload.format].structure(source.payload.options)
+        if structure is not None:
+            warn_unknown_members(reading, writer, structure)
+    return writer
 
 
 def _read_limits(reading: Reading, value: JSON) -> Limits | None:

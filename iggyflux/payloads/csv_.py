@@ -95,7 +95,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         if not row.keys() <= set(header):
             raise not_encodable("csv", f"rows with the columns {', '.join(header)}", row)
         lines.append([row.get(name) for name in header])
-    if options.get("units_row") and header is not None:
+    if header is None:
+        raise not_encodable("csv", "at least one row, or the option header", value)
+    if options.get("units_row"):
         lines.insert(0 if "header" in options else 1, [None] * len(header))
     text = "\n" * (skip if isinstance(skip, int) else 0) + "".join(_line(line, options) for line in lines)
     return encode_utf8(text, "csv")

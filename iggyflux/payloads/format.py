@@ -16,6 +16,7 @@ from iggyflux.errors import DecodeError, RecordError
 from iggyflux.lineprotocol.checks import shorten
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
+from iggyflux.structure import Structure
 
 MAX_PAYLOAD_BYTES = 64_000_000
 MAX_DEPTH = 128
@@ -77,7 +78,7 @@ class Format:
     many payloads, where a format has something to prepare.  Of payloads that can be decoded, `undeclared(payloads,
     options)` returns the indices of those with fields that their schema does not declare, and
     `undeclared_fields(payload, options)` the numbers of these fields by type; None for a format in which there are
-    none.
+    none.  `structure(options)` returns what the schema says of the values, None if there is no schema.
     """
 
     decode: Decode
@@ -90,6 +91,7 @@ class Format:
     prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
     undeclared: Callable[[Sequence[bytes], Options], Sequence[int]] | None = None
     undeclared_fields: Callable[[bytes, Options], Mapping[str, Collection[int]]] | None = None
+    structure: Callable[[Options], Structure | None] = lambda options: None  # noqa: ARG005  (no schema)
 
     def bound(
         self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False, typed: bool = False

@@ -59,7 +59,12 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         raise not_encodable("xml", "names of XML, and texts, objects and lists in them", value) from None
     if _NOT_XML.search(text):
         raise not_encodable("xml", "characters that XML has", value)
-    return encode_utf8(text, "xml")
+    payload = encode_utf8(text, "xml")
+    try:
+        decode(payload, {})
+    except DecodeError:  # a name that xmltodict does not check
+        raise not_encodable("xml", "names of XML", value) from None
+    return payload
 
 
 def check(options: Options) -> None:

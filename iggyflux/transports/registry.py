@@ -3,7 +3,8 @@
 | the registry answers                     | messages with the id         | the id is asked for again |
 |------------------------------------------|------------------------------|---------------------------|
 | 200 with a schema of Avro                | are decoded                  | never                     |
-| … of another type, or with references    | fail (`IFX430`)              | never                     |
+| … of another type, one that refers to    | fail (`IFX430`)              | never                     |
+| itself, or to too many                   |                              |                           |
 | 404, 400 or 422 with an `error_code`     | fail (`IFX431`)              | after a minute            |
 | such for 100 ids in a minute: other ids  | fail (`IFX431`), not asked   | when the minute is over   |
 | it is not asked for ids of 2**31 or more | fail (`IFX431`)              | never                     |
@@ -11,6 +12,7 @@
 | nothing, or anything else (429, 500, a   | wait: `NotConnected`, so the | after the backoff         |
 | web page, half a body)                   | route connects again         |                           |
 
+What a schema refers to (`references`: versions of subjects) is asked for too, and the table holds for those answers.
 A redirect is not followed: it could lead the credentials to another host.  It blocks, and sends one request at a time.
 """
 
@@ -22,13 +24,16 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
+from urllib.parse import quote
 
 from iggyflux import __version__
 from iggyflux.delivery.answers import Answer, parse_retry_after
 from iggyflux.delivery.verdicts import Impossible
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.payloads.avro.known import Refused, Schema
+from iggyflux.payloads.avro.references import joined
+from iggyflux.payloads.avro.schema import SchemaError
 from iggyflux.pipeline import RegistrySettings
 from iggyflux.secrets import Scrubber
 from iggyflux.transports.certificates import CertificateFault, Tls
@@ -41,6 +46,9 @@ MOST_REFUSED: Final = 10_000
 MOST_UNKNOWN: Final = 100
 """After so many ids without a schema in a minute no id is asked for, as each costs a request."""
 MOST_SCHEMA_BYTES: Final = 4_000_000
+MOST_REFERRED: Final = 100
+"""So many schemas one may refer to, at any depth."""
+MOST_REFERRED_DEPTH: Final = 20
 REFUSES: Final = "IFX434"
 
 
@@ -56,6 +64,8 @@ class SchemaRegistry:
         self._now = now
         self._refused_at: dict[int, float] = {}
         self._minute = now()
+        self._versions: dict[_Version, Mapping[str, object]] = {}
+        """Versions of subjects that schemas refer to; a version never changes."""
         self._unknown = 0
         """How many ids without a schema were asked for since `_minute`."""
         self._client: HttpClient | None = None
@@ -126,7 +136,52 @@ class SchemaRegistry:
         self.known[number] = found
 
     def _ask(self, number: int) -> Schema:
-        answer = self._http().exchange("GET", f"/schemas/ids/{number}", self._headers)
+        tree = self._get(f"/schemas/ids/{number}")
+        if tree is None:
+            return Refused(f"the schema registry has no schema {number}", is_unknown=True)
+        others: dict[_Version, str] = {}
+        try:
+            self._collect(tree, others, ())
+            return joined(str(tree["schema"]), list(others.values())) if others else str(tree["schema"])
+        except _Unusable as error:
+            reason = f"the schema {number} of the registry {error}"
+            return Refused(reason, is_unknown=error.is_unknown)
+        except SchemaError as error:
+            return Refused(f"the schema {number} of the registry cannot be used: {error}")
+
+    def _collect(self, tree: Mapping[str, object], others: dict[_Version, str], path: tuple[_Version, ...]) -> None:
+        """Ask for the schemas that one refers to, at any depth.  Raise _Unusable."""
+        kind = tree.get("schemaType", "AVRO")
+        if kind != "AVRO":
+            raise _Unusable(f"is {str(kind)[:40]!r}, not of Avro" if not path else f"refers to a {str(kind)[:40]!r}")
+        references = tree.get("references") or ()
+        for each in references if isinstance(references, list) else ():
+            version = _version(each)
+            if version is None:
+                raise _Unusable("refers to others in an unknown way")
+            if version in path or len(path) >= MOST_REFERRED_DEPTH:
+                raise _Unusable("refers to itself" if version in path else "refers to others that refer on too deep")
+            if version in others:
+                continue
+            if len(others) >= MOST_REFERRED:
+                raise _Unusable(f"refers to more than {MOST_REFERRED} others")
+            subject, number = version
+            if version not in self._versions:
+                found = self._get(f"/subjects/{quote(subject, safe='')}/versions/{number}")
+                if found is None:
+                    shown = f"version {number} of {subject[:60]!r}"
+                    raise _Unusable(f"refers to {shown}, which the registry does not have", is_unknown=True)
+                if len(self._versions) >= MOST_REFUSED:
+                    self._versions.clear()
+                self._versions[version] = found
+            others[version] = str(self._versions[version]["schema"])
+            if sum(map(len, others.values())) > MOST_SCHEMA_BYTES:
+                raise _Unusable(f"has more than {MOST_SCHEMA_BYTES:,} characters with those that it refers to")
+            self._collect(self._versions[version], others, (*path, version))
+
+    def _get(self, path: str) -> Mapping[str, object] | None:
+        """Return the answer with a schema; None if there is none.  Raise as `learn`."""
+        answer = self._http().exchange("GET", path, self._headers)
         if isinstance(answer, Impossible):
             raise Stopped(f"the schema registry {self.server}: {self._scrub(answer.reason)}", answer.hint, REFUSES)
         if not isinstance(answer, Answer):
@@ -140,12 +195,12 @@ class SchemaRegistry:
             raise Stopped(reason, "name the address of the registry itself in `url` of `schema_registry`", REFUSES)
         tree = _tree(answer)
         if answer.status in (400, 404, 422) and str(tree.get("error_code", "")).startswith(str(answer.status)):
-            return Refused(f"the schema registry has no schema {number}", is_unknown=True)
+            return None
         if answer.status != 200 or not isinstance(tree.get("schema"), str):
             seconds = parse_retry_after(answer.headers.get("retry-after"), time.time())
             what = "without a schema" if answer.status == 200 else ""
             raise self._away(f"it answered {answer.status} {what}".rstrip(), seconds)
-        return _schema(number, tree)
+        return tree
 
     def _away(self, reason: str, retry_after_seconds: float | None = None) -> NotConnected:
         error = NotConnected(f"the schema registry: {self._scrub(reason)}", retry_after_seconds=retry_after_seconds)
@@ -187,10 +242,23 @@ def _tree(answer: Answer) -> Mapping[str, object]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _schema(number: int, tree: Mapping[str, object]) -> Schema:
-    kind = tree.get("schemaType", "AVRO")
-    if kind != "AVRO":
-        return Refused(f"the schema {number} of the registry is {str(kind)[:40]!r}, not of Avro")
-    if tree.get("references"):
-        return Refused(f"the schema {number} of the registry refers to other schemas, which are not read")
-    return str(tree["schema"])
+_Version: TypeAlias = tuple[str, int]
+"""A subject, and the number of a version of it."""
+
+
+class _Unusable(Exception):
+    """What is wrong with a schema, after its name; `is_unknown`: the registry lacks what it refers to."""
+
+    def __init__(self, reason: str, *, is_unknown: bool = False) -> None:
+        self.is_unknown = is_unknown
+        super().__init__(reason)
+
+
+def _version(reference: object) -> _Version | None:
+    """Return what a reference names; None if it is not one."""
+    if not isinstance(reference, dict):
+        return None
+    subject, version = reference.get("subject"), reference.get("version")
+    if not isinstance(subject, str) or not subject or type(version) is not int or version < 1:
+        return None
+    return subject, version

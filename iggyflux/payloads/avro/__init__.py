@@ -21,7 +21,8 @@ from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.container import blocks, read_header, write_container
 from iggyflux.payloads.avro.known import Refused, Schema
 from iggyflux.payloads.avro.reading import Read, compile_reader
-from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, Node, SchemaError, fingerprint, parse
+from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, SchemaError, fingerprint, parse
+from iggyflux.payloads.avro.structure import structure_of
 from iggyflux.payloads.avro.writing import Misfit, write
 from iggyflux.payloads.format import (
     MALFORMED,
@@ -37,6 +38,7 @@ from iggyflux.payloads.format import (
 from iggyflux.payloads.format import not_encodable as _not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
+from iggyflux.structure import Structure
 
 BAD_SCHEMA: Final = "IFX430"
 UNKNOWN_SCHEMA: Final = "IFX431"
@@ -168,13 +170,19 @@ def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> Re
         except SchemaError as error:
             raise DecodeError(BAD_SCHEMA, f"the schema in the container cannot be used: {error}") from None
 
+    last: tuple[bytes, Read, str, bytes] | None = None
+    """A header with what it says: the records of an archive have the same."""
+
     def decode_container(payload: bytes) -> JSON:
+        nonlocal last
         check_size(payload)
-        schema, codec, sync, start = read_header(payload)
-        read = of_schema(schema)
+        if last is None or not payload.startswith(last[0]):
+            schema, codec, sync, start = read_header(payload)
+            last = payload[:start], of_schema(schema), codec, sync
+        header, read, codec, sync = last
         rows: list[JSON] = []
         budget = [MAX_VALUES]
-        for count, data in blocks(payload, codec, sync, start):
+        for count, data in blocks(payload, codec, sync, len(header)):
             at = 0
             budget[0] -= count
             if budget[0] < 0:
@@ -242,8 +250,11 @@ def bind(options: Options, read: ReadFile) -> Options:
         try:
             text = content.decode()
         except UnicodeDecodeError:
-            raise OptionError("this schema cannot be used: it is not UTF-8", pointer, code=_UNUSABLE) from None
-        _parsed(text, pointer)
+            raise _unusable(value, "it is not UTF-8", pointer) from None
+        try:
+            parse(text)
+        except SchemaError as error:
+            raise _unusable(value, str(error), pointer) from None
         return text
 
     made = {key: loaded(value, key) if key in ("schema", "reader_schema") else value for key, value in options.items()}
@@ -263,11 +274,20 @@ def bind(options: Options, read: ReadFile) -> Options:
     return made
 
 
-def _parsed(text: str, pointer: str) -> Node:
-    try:
-        return parse(text)
-    except SchemaError as error:
-        raise OptionError(f"this schema cannot be used: {error}", pointer, code=_UNUSABLE) from None
+def structure(options: Options) -> Structure | None:
+    """Return what expressions see of payloads; None if only their writers, or a registry, know it."""
+    encoding, reader = encoding_of(options), _text(options.get("reader_schema"))
+    if reader is None and (encoding == "container" or options.get("schema_registry") is True):
+        return None
+    texts = _listed(options) if reader is None else [reader]
+    is_logical = options.get("logical_types") is not False
+    found = Structure(branches=tuple(structure_of(parse(text), logical=is_logical) for text in texts))
+    return Structure(items=found) if encoding == "container" else found
+
+
+def _unusable(schema: JSON, reason: str, pointer: str) -> OptionError:
+    what = f"the schema {schema!r}" if isinstance(schema, str) else "this schema"
+    return OptionError(f"{what} cannot be used: {reason}", pointer, code=_UNUSABLE)
 
 
 def _text(schema: JSON) -> str | None:
@@ -331,4 +351,5 @@ FORMAT = Format(
     check=check,
     bind=bind,
     prepare=prepare,
+    structure=structure,
 )

@@ -11,7 +11,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.reading import read_long, truncated
@@ -63,12 +63,22 @@ def read_header(payload: bytes) -> tuple[str, str, bytes, int]:
         raise DecodeError(MALFORMED, "the schema in the container is not UTF-8") from None
 
 
-def blocks(payload: bytes, codec: str, sync: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the number of records of each block, and their bytes.  Raise DecodeError."""
+Expand: TypeAlias = Callable[[bytes, int], bytes]
+"""Returns what the bytes of a block expand to, or at most one byte more than there is room for."""
+
+
+def expander(codec: str) -> Expand:
+    """Return what expands blocks.  Raise DecodeError for an unknown codec."""
     expand = _CODECS.get(codec)
     if expand is None:
         known = ", ".join(_CODECS)
         raise DecodeError(BAD_CODEC, f"the container is compressed by {codec[:40]!r}; one of {known} can be read")
+    return expand
+
+
+def blocks(payload: bytes, codec: str, sync: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of records of each block, and their bytes.  Raise DecodeError."""
+    expand = expander(codec)
     room = MAX_PAYLOAD_BYTES
     while at < len(payload):
         try:
@@ -79,13 +89,19 @@ def blocks(payload: bytes, codec: str, sync: bytes, at: int) -> Iterator[tuple[i
         if payload[at : at + 16] != sync:
             raise DecodeError(MALFORMED, "a block of the container does not end with its sync marker")
         at += 16
-        data = expand(data, room)
+        data = content_of(count, data, expand, room)
         room -= len(data)
-        if room < 0:
-            raise _too_large()
-        if not 0 <= count <= max(len(data), 1):
-            raise DecodeError(MALFORMED, f"a block of the container cannot hold {count:,} records")
         yield count, data
+
+
+def content_of(count: int, data: bytes, expand: Expand, room: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """Return what a block of `count` records expands to.  Raise DecodeError."""
+    data = expand(data, room)
+    if len(data) > room:
+        raise _too_large()
+    if not 0 <= count <= max(len(data), 1):
+        raise DecodeError(MALFORMED, f"a block of the container cannot hold {count:,} records")
+    return data
 
 
 def _bytes(payload: bytes, at: int) -> tuple[bytes, int]:
@@ -154,7 +170,7 @@ def _too_large() -> DecodeError:
     return DecodeError(TOO_LARGE, f"the container expands to more than {MAX_PAYLOAD_BYTES:,} bytes")
 
 
-_CODECS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+_CODECS: Final[dict[str, Expand]] = {
     "null": lambda data, _: data,
     "deflate": lambda data, room: _expand("deflate", zlib.decompressobj(-15), data, room),
     "snappy": _snappy,
@@ -164,12 +180,20 @@ _CODECS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
 }
 
 
+def write_header(schema: str, sync: bytes, codec: str = "null") -> bytes:
+    """Return a header, always the same bytes."""
+    pairs = [(b"avro.codec", codec.encode()), (b"avro.schema", schema.encode())]
+    written = b"".join(long(len(part)) + part for pair in pairs for part in pair)
+    return MAGIC + long(len(pairs)) + written + b"\0" + sync
+
+
+def write_block(count: int, data: bytes, sync: bytes) -> bytes:
+    """Return a block of `count` records, which are in `data` as the codec has them."""
+    return long(count) + long(len(data)) + data + sync
+
+
 def write_container(schema: str, records: list[bytes]) -> bytes:
     """Return a container of records that are not compressed, always the same bytes."""
-    text = json.dumps(json.loads(schema), separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(json.loads(schema), separators=(",", ":"), ensure_ascii=False)
     sync = b"iggyflux-example"
-    pairs = [(b"avro.codec", b"null"), (b"avro.schema", text)]
-    header = b"".join(long(len(part)) + part for pair in pairs for part in pair)
-    body = b"".join(records)
-    block = long(len(records)) + long(len(body)) + body + sync if records else b""
-    return MAGIC + long(len(pairs)) + header + b"\0" + sync + block
+    return write_header(text, sync) + (write_block(len(records), b"".join(records), sync) if records else b"")

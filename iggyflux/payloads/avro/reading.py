@@ -8,6 +8,7 @@ type, and nesting is counted.  What the mapping does not read is walked over: it
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ def compile_reader(
     emitter = _Emitter(strict, non_finite, logical, numbers)
     namespace = emitter.names
     try:
-        emitter.function(writer, reader or writer, reads)
+        emitter.write(writer, reader or writer, reads)
         for source in emitter.done:  # each by itself: a syntax tree of all of them takes 100 MB
             exec(compile(source, "<avro>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
     except RecursionError:
@@ -169,6 +170,8 @@ class _Emitter:
         self.names: dict[str, Any] = {"__name__": "iggyflux.payloads.avro.generated", **_NAMESPACE}
         self.done: list[str] = []
         self.made: dict[tuple[int, int, object], str] = {}
+        self.waiting: deque[tuple[str, _Slot, int]] = deque()
+        """Functions that are called and not written, with what `optional` is there."""
         self.kept: list[object] = []
         """What ids in `made` are of, so that no other object gets them."""
         self.lines: list[str] = []
@@ -188,15 +191,19 @@ class _Emitter:
             return self.made[key]
         name = self.made[key] = f"read{len(self.made)}"
         self.kept.append(reads)
-        outer = self.lines, self.level
-        self.lines, self.level = [f"def {name}(b, p, e, d, q):"], 1
-        target = self.new()
-        with self.spending():
-            self.value(_Slot(writer, reader, reads, target, 0), is_body=True)
-        self.add(f"return {target}, p")
-        self.done.append("\n".join(line for line in self.lines if line.strip()))
-        self.lines, self.level = outer
+        self.waiting.append((name, _Slot(writer, reader, reads, self.new(), 0), self.optional))
         return name
+
+    def write(self, writer: Node, reader: Node, reads: Reads | None) -> None:
+        """Write the function `read0` for these, and all that it calls: one by one, as types may be a long chain."""
+        self.function(writer, reader, reads)
+        while self.waiting:
+            name, slot, self.optional = self.waiting.popleft()
+            self.lines, self.level = [f"def {name}(b, p, e, d, q):"], 1
+            with self.spending():
+                self.value(slot, is_body=True)
+            self.add(f"return {slot.target}, p")
+            self.done.append("\n".join(line for line in self.lines if line.strip()))
 
     def add(self, line: str) -> None:
         self.lines.append("  " * self.level + line)

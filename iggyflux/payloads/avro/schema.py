@@ -94,8 +94,9 @@ def parse(text: str, most: int = MAX_NODES) -> Node:
     """Return the type that a schema's JSON text describes, of at most so many types.  Raise SchemaError."""
     try:
         tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"it is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError):
-        # The text of a file `x.avsc` may also be the bare name of a primitive type.
         raise SchemaError("it is not JSON") from None
     try:
         return _Reader(most).read(tree)
@@ -148,7 +149,7 @@ class _Reader:
         """Return the type with a name."""
         if name in PRIMITIVES:
             return Node(name)
-        known = self.names.get(name if "." in name or not space else f"{space}.{name}")
+        known = self.names.get(name if "." in name or not space else f"{space}.{name}") or self.names.get(name)
         if known is None:
             raise _at(place, f"unknown type {name[:60]!r}")
         known.uses += 1
