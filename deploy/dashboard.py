@@ -219,6 +219,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "Data that may be wrong",
             (
                 rate("iggyflux_values_omitted_total", "route").named("values omitted"),
+                rate("iggyflux_messages_undeclared_total", "route").named("with undeclared fields"),
                 rate("iggyflux_collisions_total", "route").named("collisions"),
                 rate("iggyflux_points_implausible_total", "route").named("implausible times"),
                 rate("iggyflux_points_too_old_total", "route").named("beyond the retention"),

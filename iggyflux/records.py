@@ -224,7 +224,7 @@ class Rendered:
     batch; None if there was none.  `omitted` says which bad values are missing in `lines` because of
     `on_bad_value: omit`, and why.  `times[i]` is the time at the end of `lines[i]`; None if they were not kept.
     `buckets[i]` is the bucket or database of `lines[i]`, "" the one of the pipeline; None if the mapping leaves all of
-    them to the pipeline.
+    them to the pipeline.  `undeclared` holds the indices of messages with fields that their schema does not declare.
     """
 
     lines: Sequence[str] = ()
@@ -236,6 +236,7 @@ class Rendered:
     omitted: Sequence[Failure] = ()
     times: Sequence[int] | None = field(default=None, compare=False)
     buckets: Sequence[str] | None = None
+    undeclared: Sequence[int] = ()
 
     def without(self, lines: Sequence[int], failures: Sequence[Failure]) -> Rendered:
         """Return the same without the lines of these indices, and with `failures` besides its own."""

@@ -297,6 +297,7 @@ def _protobuf(draw: Any, depth: int = 1) -> bytes:
         5: (0, _PROTOBUF_NUMBERS.map(varint)),
         7: (0, _PROTOBUF_NUMBERS.map(varint)),
         10: (0, st.sampled_from([0, 1, 2]).map(varint)),
+        40: (0, st.just(b"\1")),  # the schema does not declare it
         11: (2, st.tuples(TEXTS, _PROTOBUF_FLOATS).map(_map_entry)),
         12: (1, _PROTOBUF_FLOATS.map(lambda x: struct.pack("<d", x))),
     }

@@ -17,7 +17,7 @@ def outcome(rendered):
     """Return all that both plans must agree on; the times that a plan keeps are those of its lines."""
     if rendered.times is not None:
         assert list(rendered.times) == [int(line.rpartition(" ")[2]) for line in rendered.lines]
-    parts = ("lines", "origins", "failures", "skipped", "empty", "omitted")
+    parts = ("lines", "origins", "failures", "skipped", "empty", "omitted", "undeclared")
     return [*(list(getattr(rendered, part)) for part in parts), list(rendered.buckets or ())]
 
 

@@ -360,6 +360,117 @@ def test_strict_rejects_fields_that_are_not_declared() -> None:
     assert decode(known, strict=True)["mainProbe"]["label"] == "x"
 
 
+TRAYS = """
+syntax = "proto3";
+package oven;
+message Loaf { double weight = 1; optional Loaf slice = 2; }
+message Choice { oneof of { Loaf loaf = 1; Loaf crumb = 2; } }
+message Tray {
+  repeated Loaf loaves = 1;
+  Loaf best = 2;
+  map<string, int32> sizes = 3;
+  Tray under = 4;
+  repeated Choice choices = 5;
+  MORE
+}
+"""
+MORE = ["", "Choice one = 6;", "map<string, Loaf> kept = 7;"]
+SCHEMAS = [options(compiled(TRAYS.replace("MORE", more).encode()), "oven.Tray") for more in MORE]
+"""Of the first, messages are looked at together; of the others, each alone."""
+
+
+@st.composite
+def trays(draw: Any, depth: int = 2) -> tuple[bytes, set[tuple[str, int]]]:
+    """Return a message, and which fields in it no schema declares, by type."""
+
+    def with_unknown(name: str, known: bytes) -> tuple[bytes, set[tuple[str, int]]]:
+        number = draw(st.sampled_from([0] * 12 + [30, 500]))
+        return (known + tagged(number, 0, b"\1"), {(name, number)}) if number else (known, set())
+
+    def loaf(levels: int = 1) -> tuple[bytes, set[tuple[str, int]]]:
+        inner, unknown = loaf(levels - 1) if levels and draw(st.booleans()) else (b"", set())
+        known, more = with_unknown("oven.Loaf", tagged(1, 1, bytes(8)) + (tagged(2, 2, inner) if inner else b""))
+        return known, unknown | more
+
+    parts, unknown = [tagged(3, 2, tagged(1, 2, b"k") + tagged(2, 0, b"\5"))], set()
+    for number in draw(st.lists(st.sampled_from([1, 1, 2, 4, 5, 6, 7]), max_size=3, unique=True)):
+        if number == 4 and not depth:
+            continue
+        inner, found = draw(trays(depth - 1)) if number == 4 else loaf()
+        if number in (5, 6):
+            inner, more = with_unknown("oven.Choice", tagged(draw(st.sampled_from([1, 2])), 2, inner))
+            found = found | more
+        parts.append(tagged(number, 2, tagged(1, 2, b"k") + tagged(2, 2, inner) if number == 7 else inner))
+        unknown |= found
+    known, more = with_unknown("oven.Tray", b"".join(parts))
+    return known, unknown | more
+
+
+@pytest.mark.parametrize("which", range(3))
+@settings(max_examples=80)
+@given(st.lists(trays(), max_size=40))
+def test_messages_with_fields_that_are_not_declared_are_found_among_others(which, drawn) -> None:
+    schema, lacks = SCHEMAS[which], {6, 7} - ({6} if which == 1 else {7} if which == 2 else set())
+    payloads = [payload for payload, _ in drawn]
+
+    found = FORM.undeclared(payloads, schema)
+
+    assert found == [index for index, payload in enumerate(payloads) if FORM.undeclared([payload], schema)]
+    for index, (payload, unknown) in enumerate(drawn):
+        fields = FORM.undeclared_fields(payload, schema)
+        named = {(name, number) for name, numbers in fields.items() for number in numbers}
+        assert (index in found) == bool(named)
+        if not named & {("oven.Tray", number) for number in lacks}:
+            assert named == unknown
+
+
+def test_what_a_later_message_would_replace_is_looked_at() -> None:
+    loaf, odd = tagged(1, 1, bytes(8)), tagged(9, 0, b"\1")
+    choices = [tagged(6, 2, tagged(number, 2, loaf + more)) for number, more in ((1, odd), (2, b""))]
+    entries = [tagged(7, 2, tagged(1, 2, b"k") + tagged(2, 2, loaf + more)) for more in (odd, b"")]
+
+    assert FORM.undeclared(choices, SCHEMAS[1]) == [0]
+    assert FORM.undeclared([tagged(4, 2, each) for each in choices], SCHEMAS[1]) == [0]
+    assert FORM.undeclared(entries, SCHEMAS[2]) == [0]
+
+
+def test_fields_that_are_not_declared_are_found_in_each_framing() -> None:
+    known, unknown = tagged(1, 0, b"\1"), tagged(1, 0, b"\1") + tagged(900, 0, b"\1")
+    stream = b"".join(varint(len(each)) + each for each in (known, unknown, known))
+    fine = b"".join(varint(len(each)) + each for each in (known, known))
+
+    assert FORM.undeclared([stream, fine, stream], options(framing="delimited")) == [0, 2]
+    assert FORM.undeclared_fields(stream, options(framing="delimited")) == {"works.kiln.Firing": {900}}
+    head = b"\0\0\0\0\7\0"
+    assert FORM.undeclared([head + known, head + unknown], options(framing="confluent")) == [1]
+
+
+def test_a_plan_says_which_messages_have_fields_that_are_not_declared(write, tmp_path) -> None:
+    """Also of those that fail, and that the reference plan renders; not of those that cannot be decoded."""
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    new = tagged(900, 0, b"\1")
+    payloads = [
+        PAYLOAD,
+        PAYLOAD + new,
+        new,
+        PAYLOAD + tagged(12, 1, struct.pack("<d", float("nan"))) + new,
+        new + b"\xff",
+    ]
+    payloads += [PAYLOAD, tagged(31, 2, new) + new, PAYLOAD.replace(b"\x80", b"\x80") + tagged(22, 2, new)]
+    messages = [Message(payload, offset=number) for number, payload in enumerate(payloads)]
+    text = DOCUMENT.replace("topic: t", "topic: t, on_bad_value: omit")
+
+    for kind in ("compiled", "reference"):
+        assert list(load_mapping(write("descriptor: kiln.binpb", text)).plan(kind).render(messages).undeclared) == [
+            1,
+            3,
+            6,
+            7,
+        ]
+        strict = load_mapping(write("descriptor: kiln.binpb", text.replace("topic: t", "topic: t, strict: true")))
+        assert list(strict.plan(kind).render(messages).undeclared) == []
+
+
 # --- framing ---
 
 
@@ -482,11 +593,105 @@ def test_imports_are_found_beside_the_file(write, tmp_path):
     assert mapping.plan().render([Message(payload)]).lines[0].startswith("kiln heat=300.0 ")
 
 
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("omits", ["", ", on_bad_value: omit"])
+def test_a_field_may_have_the_type_of_the_schema(write, tmp_path, kind, omits) -> None:
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+    names = ["aInt64", "aUint32", "aUint64", "aFixed64", "aSint32", "aFloat", "lambda"]
+    fields = ", ".join(f"{name}: {{expr: {name}, type: payload}}" for name in names)
+    text = DOCUMENT.replace("{heat: {expr: aDouble}, n: {expr: aInt64, type: integer}}", f"{{{fields}}}")
+    plan = load_mapping(write("descriptor: kiln.binpb", text.replace("topic: t", f"topic: t{omits}"))).plan(kind)
+    payload = PAYLOAD + tagged(4, 0, varint(2**64 - 1)) + tagged(8, 1, struct.pack("<Q", 2**63))
+
+    [line] = plan.render([Message(payload)]).lines
+
+    assert line == (
+        "kiln,phase=HEATING aFixed64=9223372036854775808u,aFloat=0.0,aInt64=9007199254740993i,aSint32=0i,aUint32=0u,"
+        "aUint64=18446744073709551615u,lambda=false 1700000000000000007"
+    )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Files that write imports from the folder `api`, and one that writes them from `vendor`."""
+    folders = {
+        "api/ovens/kiln.proto": ["ovens/heat.proto", "units.proto"],
+        "api/ovens/heat.proto": [],
+        "vendor/units.proto": [],
+    }
+    for name, imports in folders.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f'import "{each}";' for each in imports)
+        stem = name.rpartition("/")[2].partition(".")[0]
+        body = (
+            "message Firing { double a_double = 12; works.heat.T h = 1; }"
+            if imports
+            else "message T { double kelvin = 1; }"
+        )
+        (tmp_path / name).write_text(f'syntax = "proto3"; package works.{stem}; {lines} {body}')
+    return tmp_path
+
+
+PLAIN = (
+    DOCUMENT.replace(", n: {expr: aInt64, type: integer}", "")
+    .replace("{phase: phase}", "{}")
+    .replace("expr: at, format: rfc3339", "spread: offset")
+)
+
+
+def test_imports_are_found_from_the_folders_that_are_named(write, tree):
+    """Imported files are a part of the document: of its identity, and of it in another process."""
+    path = write("proto: api/ovens/kiln.proto, import_paths: [api, vendor]", PLAIN)
+    mapping = load_mapping(path)
+    identity, copied = mapping.identity(), pickle.dumps(mapping)
+
+    assert [str(each.relative_to(tree)) for each in sorted(mapping.files)] == [
+        "api/ovens/heat.proto",
+        "api/ovens/kiln.proto",
+        "vendor/units.proto",
+    ]
+    (tree / "api/units.proto").write_text((tree / "vendor/units.proto").read_text())
+    assert load_mapping(path).identity() != identity  # the first folder has it now
+    assert pickle.loads(copied).identity() == identity
+    (tree / "api/units.proto").unlink()
+    (tree / "vendor/units.proto").write_text(
+        'syntax = "proto3"; package works.units; message T { double rankine = 1; }'
+    )
+    assert load_mapping(path).identity() != identity
+    (tree / "api/ovens/units.proto").write_text('syntax = "proto3";')
+    assert load_mapping(write("proto: api/ovens/kiln.proto, import_paths: api", PLAIN))
+
+
+def test_an_import_that_is_missing_is_reported_with_what_to_do(write, tree):
+    def refused(file):
+        with pytest.raises(MappingError) as error:
+            load_mapping(write(f"proto: api/ovens/kiln.proto{file}", PLAIN))
+        [problem] = error.value.problems
+        assert (problem.code, problem.location.pointer) == ("IFX175", "/from/payload/proto")
+        return problem.message, problem.hint, set(error.value.files)
+
+    message, hint, _ = refused("")
+    assert message == "'kiln.proto' imports 'ovens/heat.proto', and no such file can be read in 'api/ovens'"
+    assert hint == "set `import_paths: api`"
+    message, hint, looked_for = refused(", import_paths: api")
+    assert message == "'ovens/kiln.proto' imports 'units.proto', and no such file can be read in 'api', 'api/ovens'"
+    assert "name the folder" in hint
+    assert {tree / "api/units.proto", tree / "api/ovens/units.proto"} <= looked_for  # a watch sees it come
+
+
+def test_folders_of_imports_need_a_proto_file(write, tmp_path):
+    (tmp_path / "kiln.binpb").write_bytes(DESCRIPTORS)
+
+    [(code, pointer, _)] = codes_of(write("descriptor: kiln.binpb, import_paths: api"))
+
+    assert (code, pointer) == ("IFX118", "/from/payload/import_paths")
+
+
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
         ('syntax = "proto3";\nmessage {', "IFX175", "it does not compile: kiln.proto:2:9: Expected message name."),
-        ('syntax = "proto3"; import "a/b.proto";', "IFX100", "a/b.proto"),
+        ('syntax = "proto3"; import "a/b.proto";', "IFX175", "imports 'a/b.proto'"),
         ('syntax = "proto3"; import "../b.proto";', "IFX175", "cannot follow the import of '../b.proto'"),
         ('syntax = "proto3"; import "/etc/b.proto";', "IFX175", "cannot follow the import"),
         ('syntax = "proto3"; message Firing {}', "IFX176", "no message type 'works.kiln.Firing' is declared"),

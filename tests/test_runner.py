@@ -151,7 +151,7 @@ def test_every_batch_is_delivered_and_acknowledged_in_order() -> None:
     assert summary.routes[0].counters() | {"requests": 0} == {
         "read": 6, "points": 6, "delivered": 6, "skipped": 0, "empty": 0, "omitted": 0, "failed": 0, "refused": 0,
         "dead_letters": 0, "dropped": 0, "collisions": 0, "removed_replayed": 0, "removed_letters": 0, "implausible": 6,
-        "too_old": 0, "fallbacks": 0,
+        "too_old": 0, "fallbacks": 0, "undeclared": 0,
         "acknowledged": 6, "requests": 0, "retries": 0, "reconnects": 0, "read_bytes": 12, "sent_bytes": 0,
     }  # fmt: skip
     assert source.closed

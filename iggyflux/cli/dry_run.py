@@ -40,7 +40,7 @@ from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_sam
 from iggyflux.errors import DocumentError, MappingError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
-from iggyflux.payloads import is_text
+from iggyflux.payloads import is_text, undeclared_fields
 from iggyflux.payloads.compression import recognized
 from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message
@@ -328,6 +328,7 @@ class SampleRun:
         self.tally.empty += len(rendered.empty)
         for value in rendered.omitted:
             self.tally.omitted[value.code, value.location] += value.count
+        self._count_undeclared([samples[index].message for index in rendered.undeclared])
         self.failed.update(failure.location for failure in rendered.failures)
         lines = _grouped(zip(rendered.origins, rendered.lines, strict=True), len(samples))
         buckets = _grouped(zip(rendered.origins, rendered.buckets or (), strict=False), len(samples))
@@ -342,6 +343,13 @@ class SampleRun:
             flush_results()
             for failure in rendered.failures:
                 self._show(samples[failure.index], failure)
+
+    def _count_undeclared(self, messages: list[Message]) -> None:
+        """Count messages with fields that their schema does not declare, and note the fields."""
+        self.tally.undeclared += len(messages)
+        for message in messages:
+            for name, numbers in undeclared_fields(message.payload, self.mapping.writer.source.payload).items():
+                self.tally.undeclared_fields.setdefault(name, set()).update(numbers)
 
     def _print_json(
         self,
@@ -421,6 +429,9 @@ _SHOWN_OTHERWISE: Final = (SOME_FAIL, IMPLAUSIBLE_TIME, BEYOND_LIMIT)
 """Codes of what a dry run shows itself: failures, the first and last time, and too many series of all samples."""
 
 
+_SHOWN_NUMBERS: Final = 10
+
+
 def _span(tally: Tally, precision: Precision) -> str:
     """Return the first and last time: a wrong unit of time shows as a wrong century."""
     if tally.times is None:
@@ -457,6 +468,11 @@ def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Itera
             yield f"{what:<11} {sum(counts.values()):>7,}"
         for (code, pointer), count in sorted(counts.items()):
             yield f"  {code:<9} {count:>7,}   at {mapping.locate(pointer)} ({pointer or '/'})"
+    if tally.undeclared:
+        yield f"undeclared  {tally.undeclared:>7,}   messages with fields that the schema does not declare"
+        for name, numbers in sorted(tally.undeclared_fields.items()):
+            shown = ", ".join(map(str, sorted(numbers)[:_SHOWN_NUMBERS]))
+            yield f"  {name}: {shown}{' …' if len(numbers) > _SHOWN_NUMBERS else ''}"
     if tally.collisions and tally.first_collision:
         first, second = tally.first_collision
         yield (

@@ -80,6 +80,7 @@ _WORDS: Final[tuple[tuple[str, str, str | None], ...]] = (  # of one, and of man
     ("skipped", "skipped by `where`", None),
     ("empty", "without elements", None),
     ("omitted", "value omitted", "values omitted"),
+    ("undeclared", "with fields that the schema does not declare", None),
     ("failed", "failed", None),
     ("refused", "rejected by the server", None),
     ("dead_letters", "kept as dead letter", "kept as dead letters"),

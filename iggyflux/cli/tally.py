@@ -29,6 +29,10 @@ class Tally:
     empty: int = 0
     omitted: Counter[tuple[str, str]] = field(default_factory=Counter)
     """The values that `on_bad_value: omit` left out, by code and pointer."""
+    undeclared: int = 0
+    """Messages with fields that their schema does not declare."""
+    undeclared_fields: dict[str, set[int]] = field(default_factory=dict)
+    """The numbers of these fields, by the type that does not declare them."""
     failed: int = 0
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By code and pointer."""
@@ -81,6 +85,8 @@ class Tally:
             "skipped": self.skipped,
             "empty": self.empty,
             "omitted": _by_place(self.omitted, "values"),
+            "undeclared": self.undeclared,
+            "undeclared_fields": {name: sorted(found) for name, found in sorted(self.undeclared_fields.items())},
             "failed": self.failed,
             "failures": _by_place(self.failures, "records"),
             "measurements": {

@@ -90,14 +90,21 @@ class Reading:
 
     # values
 
-    def file(self, name: JSON, pointer: str) -> bytes | None:
-        """Return the content of the file that the document names at `pointer`; None if there is none: reported."""
+    def file(self, name: JSON, pointer: str | None) -> bytes | None:
+        """Return the content of the file that the document names at `pointer`; None if there is none: reported.
+
+        Without a pointer it is one of several places where a file may be, and nothing is reported.
+        """
         if not isinstance(name, str) or not name:
             return None
         self.named.add(name)
+        if pointer is None and self.document.files and name not in self.document.files:
+            return None  # it was not there when the document was read, and what is there now is not a part of it
         try:
             content = self.files.get(name, self.document.files.get(name)) or read_named(self.document, name)
         except Unreadable as error:
+            if pointer is None:
+                return None
             self.report("IFX100", pointer, error.reason, hint=error.hint)
             return None
         self.files[name] = content

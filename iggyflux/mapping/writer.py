@@ -151,8 +151,8 @@ def _read_payload(reading: Reading, value: JSON) -> Payload:
     if options and not any(pointer.startswith("/from/payload") for pointer in reading.reported):
         from iggyflux.payloads import FORMATS, OptionError  # decoders are not needed to check most documents
 
-        def read(file: str, option: str) -> bytes | None:
-            return reading.file(file, f"/from/payload/{option}")
+        def read(file: str, option: str | None) -> bytes | None:
+            return reading.file(file, None if option is None else f"/from/payload/{option}")
 
         try:
             if name in FORMATS:

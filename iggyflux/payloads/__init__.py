@@ -6,6 +6,7 @@ value or a `DecodeError`, and no value is changed.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from iggyflux.payloads import avro, cbor, csv_, influx, json_, logfmt, msgpack, protobuf, raw, text, xml_
@@ -50,6 +51,12 @@ def decode_payload(payload: bytes, declared: Declared) -> JSON:
     return FORMATS[declared.format].decode(expand(payload, declared.compression), declared.options, None, False)
 
 
+def undeclared_fields(payload: bytes, declared: Declared) -> Mapping[str, Collection[int]]:
+    """Return the numbers of the fields of a payload that its schema does not declare, by the type that lacks them."""
+    find = FORMATS[declared.format].undeclared_fields
+    return {} if find is None else find(expand(payload, declared.compression), declared.options)
+
+
 def encode_payload(value: JSON, declared: Declared) -> bytes:
     """Return the payload that `decode_payload` makes `value` of.  Raise RecordError if the format cannot hold it."""
     return compress(FORMATS[declared.format].encode(value, declared.options), declared.compression)
@@ -74,4 +81,5 @@ __all__ = [
     "encode_payload",
     "expand",
     "is_text",
+    "undeclared_fields",
 ]

@@ -7,8 +7,9 @@ classes) and back.  For any bytes at all `decode` returns a value or raises `Dec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from iggyflux.errors import DecodeError, RecordError
@@ -37,8 +38,11 @@ NOTHING_KNOWN = "IFX442"
 
 Options: TypeAlias = Mapping[str, Any]
 """JSON values as the document has them, and what `bind` adds."""
-ReadFile: TypeAlias = Callable[[str, str], bytes | None]
-"""The type of a function from the name of a file and the option that names it to its content; None: it is reported."""
+ReadFile: TypeAlias = Callable[[str, str | None], bytes | None]
+"""The type of a function from the name of a file and the option that names it to its content; None: it is reported.
+
+Without an option the file need not be there, and nothing is reported.
+"""
 Decode: TypeAlias = Callable[[bytes, Options, Reads | None, bool], JSON]
 ReadPayload: TypeAlias = Callable[[bytes], JSON]
 
@@ -66,12 +70,15 @@ class Format:
     `decode(payload, options, reads, strict)` may omit what `reads` does not name (None: everything is read).  Of
     duplicate keys the last wins; `strict` rejects them.  `decode_non_finite` does the same, but NaN and infinities are
     floats instead of failures; None for a format without them.  `decode_typed` does the same as `decode`, but integers
-    that are unsigned in the payload are `Unsigned`; None for a format without them.  `encode(value, options)` raises
-    `RecordError` for a value that the format cannot hold.  `binary` says that a payload is not text for people.
-    `check(options)` is called when a document is compiled and raises `OptionError`; then `bind(options, read)` returns
-    the options with what it made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
-    `prepare(options, reads, strict, non_finite)` returns what decodes many payloads, where a format has something to
-    prepare.  `structure(options)` returns what the schema says of the values, None if there is no schema.
+    that are unsigned in the payload are `Unsigned`; None for a format without them.  Of a format with both it takes
+    `non_finite=True`.  `encode(value, options)` raises `RecordError` for a value that the format cannot hold.  `binary`
+    says that a payload is not text for people.  `check(options)` is called when a document is compiled and raises
+    `OptionError`; then `bind(options, read)` returns the options with what it made of files that they name, or raises
+    it, too.  `decode` and `encode` rely on both.  `prepare(options, reads, strict, non_finite)` returns what decodes
+    many payloads, where a format has something to prepare.  Of payloads that can be decoded, `undeclared(payloads,
+    options)` returns the indices of those with fields that their schema does not declare, and
+    `undeclared_fields(payload, options)` the numbers of these fields by type; None for a format in which there are
+    none.  `structure(options)` returns what the schema says of the values, None if there is no schema.
     """
 
     decode: Decode
@@ -82,6 +89,8 @@ class Format:
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
     bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
     prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+    undeclared: Callable[[Sequence[bytes], Options], Sequence[int]] | None = None
+    undeclared_fields: Callable[[bytes, Options], Mapping[str, Collection[int]]] | None = None
     structure: Callable[[Options], Structure | None] = lambda options: None  # noqa: ARG005  (no schema)
 
     def bound(
@@ -90,9 +99,19 @@ class Format:
         """Return the decoder for these arguments: `decode_non_finite` or `decode_typed` if it is wanted and there."""
         if self.prepare is not None:
             return self.prepare(options, reads, strict, non_finite)
-        special = (self.decode_non_finite if non_finite else None) or (self.decode_typed if typed else None)
-        decode = special or self.decode
+        decode: Callable[..., JSON] = self.decode
+        if non_finite and self.decode_non_finite is not None:
+            decode = self.decode_non_finite
+        if typed and self.decode_typed is not None:
+            keeps = non_finite and self.decode_non_finite is not None
+            typed_decode: Callable[..., JSON] = self.decode_typed
+            decode = partial(typed_decode, non_finite=True) if keeps else typed_decode
         return lambda payload: decode(payload, options, reads, strict)
+
+    def finder_of_undeclared(self, options: Options, strict: bool) -> Callable[[Sequence[bytes]], Sequence[int]] | None:
+        """Return `undeclared` for these options; None if no payload that is decoded has such fields."""
+        find = self.undeclared
+        return None if find is None or strict else lambda payloads: find(payloads, options)
 
 
 def check_size(payload: bytes) -> None:

@@ -62,6 +62,8 @@ class CompiledPlan:
         self._run: Callable[..., Any] | None = None
         self._decode: Decode
         self._fault: str | None = None
+        form, options = FORMATS[writer.source.payload.format], writer.source.payload.options
+        self._find_undeclared = form.finder_of_undeclared(options, writer.source.strict)
         self._is_json = writer.source.payload.format == "json"
         self._compression = writer.source.payload.compression
         self._strict = writer.source.strict
@@ -204,12 +206,20 @@ class CompiledPlan:
             messages_kept = (
                 messages.chosen(kept) if isinstance(messages, LazyMessages) else [messages[index] for index in kept]
             )
+        undeclared: Sequence[int] = ()
+        if self._find_undeclared is not None:
+            found = self._find_undeclared([payloads[index] for index in kept] if fallback else payloads)
+            undeclared = [kept[position] for position in found]
         inner_fallback: set[int] = set()
         made, positions, origins, skipped, empty = run(messages_kept, roots, inner_fallback)
         work.characters += sum([sum(map(len, lines)) for lines, _, _ in made])
         check_characters(work.characters, MAX_LINE_CHARACTERS)
         fallback.update(kept[position] for position in inner_fallback)
-        return self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback, work)
+        rendered = self._assemble(messages, made, kept, positions, origins, skipped, empty, fallback, work)
+        if undeclared:
+            undeclared = sorted({*undeclared, *rendered.undeclared})
+            rendered = replace(rendered, undeclared=undeclared)
+        return rendered
 
     def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
         """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
@@ -319,6 +329,7 @@ class CompiledPlan:
         merged = _Merged()
         failures: list[Failure] = []
         omitted: list[Failure] = []
+        undeclared: list[int] = []
         skips = [index for index in skips if index not in fallback]
         none = [index for index in none if index not in fallback]
         start = 0  # of what is not merged yet
@@ -336,6 +347,7 @@ class CompiledPlan:
             skips += outcome.skipped
             none += outcome.empty
             omitted += outcome.omitted
+            undeclared += outcome.undeclared
         merged.add(lines, indices, times, buckets, start, len(lines))
         return Rendered(
             merged.lines,
@@ -346,6 +358,7 @@ class CompiledPlan:
             omitted=omitted,
             times=merged.times,
             buckets=None if buckets is None else merged.buckets,
+            undeclared=undeclared,
         )
 
 

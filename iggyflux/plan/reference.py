@@ -200,6 +200,7 @@ class ReferencePlan:
         self._decode_payload = self._format.bound(
             source.payload.options, self._reads, source.strict, non_finite=omits, typed=typed
         )
+        self._find_undeclared = self._format.finder_of_undeclared(source.payload.options, source.strict)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Return lines, origins and failures of `messages`, in their order; never raise for what a message contains."""
@@ -228,11 +229,18 @@ class ReferencePlan:
         """Return what `render` gives for one message, which is at `index` of a batch; add what it takes to `work`."""
         budget = Budget()
         failures = Failures()
+        undeclared: Sequence[int] = ()
         try:
-            rendered = self._render(index, message, budget, failures)
+            message = self._expand(message)
+            root = self._decode(index, message, failures)
+            if self._find_undeclared is not None:
+                undeclared = self._find_undeclared([message.payload])
+            rendered = self._render(index, message, root, budget, failures)
         except RecordError as error:
             failures.add(_failure(index, None, None, error))
             rendered = Rendered(failures=failures.in_order())
+        if undeclared:
+            rendered = replace(rendered, undeclared=[index])
         if work is not None:
             work.add(budget, len(rendered.lines) + sum(failure.count for failure in rendered.failures))
         return rendered
@@ -263,9 +271,7 @@ class ReferencePlan:
             raise explained(error, message.payload, source.payload.format).at("/from/payload") from None
         return root
 
-    def _render(self, index: int, message: Message, budget: Budget, failures: Failures) -> Rendered:
-        message = self._expand(message)
-        root = self._decode(index, message, failures)
+    def _render(self, index: int, message: Message, root: JSON, budget: Budget, failures: Failures) -> Rendered:
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
         numbers = finite(root) if self._is_special and not is_plain(root) else root
         scope = _Scope(message, root, numbers, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
@@ -622,6 +628,7 @@ def joined(parts: Iterable[tuple[int, Rendered]]) -> Rendered:
         [replace(value, index=start + value.index) for start, part in placed for value in part.omitted],
         list(chain.from_iterable(times)) if len(times) == len(kept) else None,
         _joined_buckets([part for _, part in placed]),
+        [start + index for start, part in placed for index in part.undeclared],
     )
 
 

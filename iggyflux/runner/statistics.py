@@ -60,6 +60,8 @@ class DeliveryStatistics:
     """Messages whose `for_each` had no element."""
     omitted: int = 0
     """Values that `on_bad_value: omit` left out of their points."""
+    undeclared: int = 0
+    """Messages with fields that their schema does not declare."""
     failed: int = 0
     """Records that could not be mapped."""
     refused: int = 0

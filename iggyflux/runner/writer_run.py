@@ -590,6 +590,7 @@ class _Transfer:
         status.points += len(rendered.lines)
         status.skipped += len(rendered.skipped)
         status.empty += len(rendered.empty)
+        status.undeclared += len(rendered.undeclared)
         status.count_fallback(self._route.mapping, rendered.fallback)
 
     # Acknowledging

@@ -281,6 +281,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("iggyflux_messages_skipped_total", "counter", "Messages that `where` omitted.", _of("skipped")),
     Metric("iggyflux_messages_empty_total", "counter", "Messages whose `for_each` had no element.", _of("empty")),
     Metric(
+        "iggyflux_messages_undeclared_total",
+        "counter",
+        "Messages with fields that their schema does not declare: of protobuf, without `strict`.",
+        _of("undeclared"),
+    ),
+    Metric(
         "iggyflux_lag_messages",
         "gauge",
         "Messages of a partition that are not settled.",

@@ -7,7 +7,7 @@ a Duration its nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -39,6 +39,9 @@ def check(options: Options) -> None:
     """Raise OptionError unless there is one file of the schema."""
     if ("descriptor" in options) == ("proto" in options):
         raise OptionError("expected `descriptor` or `proto`, one of them", "proto" if "proto" in options else None)
+    if "import_paths" in options and "proto" not in options:
+        hint = "remove it: a descriptor has what it imports"
+        raise OptionError("`import_paths` is of `proto`", "import_paths", hint=hint)
 
 
 def bind(options: Options, read: ReadFile) -> Options:
@@ -50,7 +53,9 @@ def bind(options: Options, read: ReadFile) -> Options:
     from iggyflux.payloads.protobuf import protoc, schema
 
     if "proto" in options:
-        content = protoc.descriptors_of(str(options["proto"]), read)
+        given = options.get("import_paths", [])
+        paths = [given] if isinstance(given, str) else list(map(str, given))
+        content = protoc.descriptors_of(str(options["proto"]), read, paths)
     else:
         content = read(str(options["descriptor"]), "descriptor")
     if content is None:
@@ -74,7 +79,13 @@ def _has_library() -> bool:
 
 
 def decode(
-    payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False, *, non_finite: bool = False
+    payload: bytes,
+    options: Options,
+    reads: Reads | None = None,
+    strict: bool = False,
+    *,
+    non_finite: bool = False,
+    typed: bool = False,
 ) -> JSON:
     """Return the message, or under `framing: delimited` the list of messages."""
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -82,14 +93,42 @@ def decode(
     schema: Schema = options[COMPILED]
     framing = options.get("framing")
     if framing is None or framing == "none":
-        return schema.converter(reads, strict, non_finite)(payload, [MAX_VALUES])
+        return schema.converter(reads, strict, non_finite, typed)(payload, [MAX_VALUES])
     if framing == "confluent":
-        return schema.converter(reads, strict, non_finite)(payload[_header(payload) :], [MAX_VALUES])
+        return schema.converter(reads, strict, non_finite, typed)(payload[_header(payload) :], [MAX_VALUES])
     rows = Reads.WHOLE if reads is None or reads.whole else reads.items
-    convert = schema.converter(rows or Reads.BARE, strict, non_finite)
+    convert = schema.converter(rows or Reads.BARE, strict, non_finite, typed)
     budget = [MAX_VALUES]
     found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
     return [] if rows is None else found
+
+
+def undeclared(payloads: Sequence[bytes], options: Options) -> list[int]:
+    """Return the indices of payloads with fields that the schema does not declare; all of them can be decoded."""
+    schema: Schema = options[COMPILED]
+    if options.get("framing", "none") == "none":
+        return schema.undeclared.find(payloads)
+    messages = [(index, each) for index, payload in enumerate(payloads) for each in _messages(payload, options)]
+    found = schema.undeclared.find([each for _, each in messages])
+    return sorted({messages[position][0] for position in found})
+
+
+def undeclared_fields(payload: bytes, options: Options) -> dict[str, set[int]]:
+    """Return the numbers of the fields of a payload that are not declared, by the type that does not declare them."""
+    schema: Schema = options[COMPILED]
+    found: dict[str, set[int]] = {}
+    for message in _messages(payload, options):
+        for name, numbers in schema.undeclared.fields(message).items():
+            found.setdefault(name, set()).update(numbers)
+    return found
+
+
+def _messages(payload: bytes, options: Options) -> Iterable[bytes]:
+    """Return the messages in a payload."""
+    framing = options.get("framing", "none")
+    if framing == "delimited":
+        return _parts(payload)
+    return (payload[_header(payload) :] if framing == "confluent" else payload,)
 
 
 def _varint(payload: bytes, at: int) -> tuple[int, int]:
@@ -165,4 +204,14 @@ def encode(value: JSON, options: Options) -> bytes:
     return bytes(_ID_BYTES) + b"".join(_as_varint(2 * number) for number in numbers) + message
 
 
-FORMAT = Format(decode, encode, binary=True, decode_non_finite=partial(decode, non_finite=True), check=check, bind=bind)
+FORMAT = Format(
+    decode,
+    encode,
+    binary=True,
+    decode_non_finite=partial(decode, non_finite=True),
+    decode_typed=partial(decode, typed=True),
+    check=check,
+    bind=bind,
+    undeclared=undeclared,
+    undeclared_fields=undeclared_fields,
+)

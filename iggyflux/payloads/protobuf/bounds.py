@@ -38,7 +38,7 @@ class Bounds:
         self._found: dict[str, Kinds] = {}
         self._widest = 0
         self._kinds = self._kinds_of(descriptor)
-        self._safe = SAFE_BYTES * _LEAST_ON_THE_WIRE // (_LEAST_BYTES + _FIELD_BYTES * self._widest)
+        self.safe = SAFE_BYTES * _LEAST_ON_THE_WIRE // (_LEAST_BYTES + _FIELD_BYTES * self._widest)
 
     def _kinds_of(self, descriptor: Any) -> Kinds:
         if descriptor.full_name not in self._found:
@@ -52,7 +52,7 @@ class Bounds:
 
     def check(self, payload: bytes, budget: list[int]) -> None:
         """Raise DecodeError if a payload has messages of more values than the budget; a fault ends the look."""
-        if len(payload) > self._safe:
+        if len(payload) > self.safe:
             left = list(budget)
             stack = [(0, len(payload), self._kinds)]
             try:

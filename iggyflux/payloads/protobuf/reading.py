@@ -17,6 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError as NotParsed
 
 from iggyflux.errors import DecodeError
+from iggyflux.lineprotocol import Unsigned
 from iggyflux.payloads.binary import foreign, plain, time_text
 from iggyflux.payloads.format import MALFORMED, not_finite, too_deep
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
@@ -30,6 +31,14 @@ Step: TypeAlias = Callable[[Any, list[int]], JSON]
 """The type of a function from a value of the library to a plain value.  The list has how many more may be made."""
 
 FLOATS: Final = frozenset({FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT})
+UNSIGNED: Final = frozenset(
+    {
+        FieldDescriptor.TYPE_UINT32,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_FIXED32,
+        FieldDescriptor.TYPE_FIXED64,
+    }
+)
 MESSAGES: Final = frozenset({FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_GROUP})
 _MOST_ANYS: Final = 8
 WRAPPERS: Final = frozenset(
@@ -62,14 +71,17 @@ def is_special(name: str) -> bool:
 
 
 class Converters:
-    """The functions of one document and kind of NaN."""
+    """The functions of one document and kind of NaN; if `typed`, unsigned integers are `Unsigned`."""
 
-    def __init__(self, pool: Any, json_names: bool, enum_names: bool, defaults: bool, non_finite: bool) -> None:
+    def __init__(
+        self, pool: Any, json_names: bool, enum_names: bool, defaults: bool, non_finite: bool, typed: bool = False
+    ) -> None:
         self._pool = pool
         self._json_names = json_names
         self._enum_names = enum_names
         self._defaults = defaults
         self._non_finite = non_finite
+        self._typed = typed
         self._made: dict[tuple[str, int, int], Step] = {}
         self._kept: list[Reads] = []
         self._proto3: dict[str, bool] = {}
@@ -152,6 +164,8 @@ class Converters:
             return self.of(field.message_type, reads, anys)
         if field.type == FieldDescriptor.TYPE_BYTES:
             return _base64
+        if self._typed and field.type in UNSIGNED:
+            return _unsigned
         if field.type == FieldDescriptor.TYPE_STRING and not self._is_proto3(field.file):
             return _text
         return self._enum(field.enum_type) if field.type == FieldDescriptor.TYPE_ENUM else None
@@ -269,6 +283,10 @@ def _check_finite(values: Iterable[float]) -> None:
 def _text(value: str | bytes, _budget: list[int]) -> JSON:
     """Return a string; the library gives bytes that are not UTF-8 as bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
+
+
+def _unsigned(value: int, _budget: list[int]) -> JSON:
+    return Unsigned(value)
 
 
 def _base64(value: bytes, _budget: list[int]) -> JSON:

@@ -14,6 +14,7 @@ from iggyflux.errors import DecodeError, closest
 from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, NOTHING_KNOWN, OptionError, not_utf8, too_deep
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.payloads.protobuf.reading import Converters
+from iggyflux.payloads.protobuf.undeclared import Undeclared
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -40,22 +41,24 @@ class Schema:
         self.parse: Callable[[bytes], Any] = self.message_class.FromString
         self.json_names = json_names
         self.pool = pool
+        self._bounds = Bounds(descriptor)
+        self.undeclared = Undeclared(descriptor, self.message_class, self._bounds.safe)
         self._options = (pool, json_names, enum_names, defaults)
-        self._converters: dict[tuple[int, bool, bool], tuple[Reads | None, Converter]] = {}
+        self._converters: dict[tuple[int, bool, bool, bool], tuple[Reads | None, Converter]] = {}
 
-    def converter(self, reads: Reads | None, strict: bool, non_finite: bool) -> Converter:
+    def converter(self, reads: Reads | None, strict: bool, non_finite: bool, typed: bool) -> Converter:
         """Return the function from the bytes of a message to the part of its value that is read."""
-        key = (id(reads), strict, non_finite)
+        key = (id(reads), strict, non_finite, typed)
         found = self._converters.get(key)
         if found is None:
             if len(self._converters) >= _MOST_CONVERTERS:
                 self._converters = {}
-            found = self._converters[key] = (reads, self._converter(reads or Reads.WHOLE, strict, non_finite))
+            found = self._converters[key] = (reads, self._converter(reads or Reads.WHOLE, strict, non_finite, typed))
         return found[1]
 
-    def _converter(self, reads: Reads, strict: bool, non_finite: bool) -> Converter:
-        step = Converters(*self._options, non_finite).of(self.descriptor, reads)
-        check = Bounds(self.descriptor).check
+    def _converter(self, reads: Reads, strict: bool, non_finite: bool, typed: bool) -> Converter:
+        step = Converters(*self._options, non_finite, typed).of(self.descriptor, reads)
+        check = self._bounds.check
         parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
         # With NaN, which a declared default may be: it fails payloads without the field, not each payload.
         of_no_bytes = Converters(*self._options, True).of(self.descriptor, reads)(self.message_class(), [width])
@@ -68,7 +71,7 @@ class Schema:
                     spend(budget, 0)
                 check(payload, budget)
                 message = parse(payload)
-                if strict and self._has_unknown_fields(message):
+                if strict and self._has_undeclared(message):
                     raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
                 value = step(message, budget)
                 if (has_nan or value == of_no_bytes) and not message.ListFields() and message.ByteSize():
@@ -85,12 +88,11 @@ class Schema:
 
         return convert
 
-    def _has_unknown_fields(self, message: Any) -> bool:
+    def _has_undeclared(self, message: Any) -> bool:
         """Whether a message has fields, at any depth, that the schema does not declare."""
         copy = self.message_class()
         copy.CopyFrom(message)
-        copy.DiscardUnknownFields()
-        return bool(copy.ByteSize() != message.ByteSize())
+        return self.undeclared.is_in(copy)
 
     def indexes(self) -> list[int]:
         """Return the way to the type from its file: the index of a type in the one around it, the outermost first."""
