@@ -43,7 +43,7 @@ from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import is_text
 from iggyflux.payloads.compression import recognized
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.records import Failure, Message
+from iggyflux.records import Failure, Message, place_in_file
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.schemas import AskingPlan, registry_of
 
@@ -375,6 +375,7 @@ class SampleRun:
             "column": place.column,
             "element": failure.element,
             "elements": list(failure.elements),
+            "payload_line": failure.payload_line,
             "point": failure.point,
         }
 
@@ -383,7 +384,10 @@ class SampleRun:
         self.shown += 1
         if self.shown > _SHOWN_FAILURES:
             return
-        place = Styled(", ".join(filter(None, (str(sample), failure.shown_element))), bold=True)
+        element = failure.shown_element
+        if failure.payload_line is not None and place_in_file(sample.message):  # the sample is the row of a file
+            element = element.partition(", ")[2]
+        place = Styled(", ".join(filter(None, (str(sample), element))), bold=True)
         kind = (failure.code, failure.location)
         if kind in self.seen:
             mark = Styled(f"error[{failure.code}]", "red", bold=True)

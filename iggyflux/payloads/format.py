@@ -7,7 +7,7 @@ classes) and back.  For any bytes at all `decode` returns a value or raises `Dec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -70,7 +70,8 @@ class Format:
     `check(options)` is called when a document is compiled and raises `OptionError`; then `bind(options, read)` returns
     the options with what it made of files that they name, or raises it, too.  `decode` and `encode` rely on both.
     `prepare(options, reads, strict, non_finite)` returns what decodes many payloads, where a format has something to
-    prepare.
+    prepare.  `row_lines(payload, options)` returns the line of the payload at which each row begins that `decode`
+    returns, counted from 1; None for a format that has no rows.
     """
 
     decode: Decode
@@ -81,6 +82,7 @@ class Format:
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
     bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
     prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+    row_lines: Callable[[bytes, Options], Sequence[int]] | None = None
 
     def bound(
         self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False, typed: bool = False
@@ -91,6 +93,19 @@ class Format:
         special = (self.decode_non_finite if non_finite else None) or (self.decode_typed if typed else None)
         decode = special or self.decode
         return lambda payload: decode(payload, options, reads, strict)
+
+
+def line_counter(text: str) -> Callable[[int], int]:
+    """Return what tells at which line of `text` an index is, as an editor counts; it is asked for growing indices."""
+    line, counted = 1, 0
+
+    def line_at(index: int) -> int:
+        nonlocal line, counted
+        line += sum(text.count(end, counted, index) for end in "\r\n") - text.count("\r\n", counted, index)
+        counted = index
+        return line
+
+    return line_at
 
 
 def check_size(payload: bytes) -> None:
