@@ -100,7 +100,7 @@ def test_a_row_of_line_protocol_has_its_line_too() -> None:
     text = '# sent by pier 2\ng,pier=p1 level="deep" 1\n\nno\ng,pier=p1 note="a\nb",level="low" 2\n'
     document = mapping({"format": "influx"}, "[].merge(tags, fields)")
 
-    assert failed_lines(document, text) == {"IFX404": [None], "IFX340": [None, None]}  # objects that are no rows
+    assert failed_lines(document, text) == {"IFX404": [None], "IFX340": [None, None]}
     assert failed_lines(mapping({"format": "influx"}, level="fields.level"), text)["IFX340"] == [2, 5]
 
 
