@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -144,6 +145,39 @@ def test_a_value_that_is_not_finite_costs_an_export_only_that_value(plan):
         ("value=3.5", "1000000000"),
         ("count=3i,min=0.5", "11"),
     ]
+
+
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+@pytest.mark.parametrize(
+    ("point", "line"),
+    [
+        ({"asDouble": "NaN"}, None),
+        ({"asDouble": "-Infinity"}, None),
+        ({"asDouble": math.nan}, None),
+        ({"asDouble": 1, "flags": 1}, None),
+        ({}, None),
+        ({"asDouble": 0}, "level value=0.0 7"),
+        ({"asDouble": "2.5"}, "level value=2.5 7"),
+        ({"asInt": "9007199254740993"}, "level integer=9007199254740993i 7"),
+        ({"asInt": -9, "flags": 2}, "level integer=-9i 7"),
+        ({"asInt": 1, "timeUnixNano": 8}, "level integer=1i 8"),
+        ({"asInt": 1, "timeUnixNano": "0"}, "level integer=1i 1000000000"),
+        ({"asInt": 1, "timeUnixNano": None}, "level integer=1i 1000000000"),
+        ({"asInt": 1, "attributes": [{"key": "cpu", "value": {"intValue": "3"}}]}, "level,cpu=3 integer=1i 7"),
+    ],
+    ids=str,
+)
+def test_otlp_in_json_has_numbers_as_its_producers_write_them(plan, point, line):
+    """A point that gives nothing costs its export nothing else, as do kinds of metric that are not mapped."""
+    points = [{"timeUnixNano": "7", **point}, {"timeUnixNano": "9", "asInt": 5}]
+    others = [{"name": "wait", "exponentialHistogram": {"dataPoints": [{"count": "3"}]}}, {"name": "none", "sum": {}}]
+    metrics = [{"name": "level", "gauge": {"dataPoints": points}}, *others]
+    export = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    message = Message(json.dumps(export).encode(), timestamp_us=1_000_000)
+    rendered = load_mapping(ROOT / "mappings/otel-metrics.yaml").plan(plan).render([message])
+
+    assert list(rendered.failures) == []
+    assert list(rendered.lines) == [*([line] if line else []), "level integer=5i 9"]
 
 
 @pytest.mark.parametrize("path", READERS, ids=lambda path: path.stem)
