@@ -23,6 +23,7 @@ from iggyflux.documents import parse_document
 from iggyflux.documents.nodes import Style
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.payloads.protobuf.protoc import descriptors_of
+from tests.shell import iggyflux
 
 ROOT = Path(__file__).parent.parent
 READY = sorted((ROOT / "mappings").glob("*.yaml"))
@@ -229,3 +230,16 @@ def test_published_expressions_are_quoted(text):
     plain = [p for p in expressions("", document.tree) if document.node(p).style is Style.PLAIN]
 
     assert plain == []
+
+
+def test_the_index_tells_how_to_try_each_ready_mapping():
+    """Its two commands run, and each mapping is in it; that it is current, test_docs sees."""
+    index = (ROOT / "mappings/README.md").read_text("utf-8")
+    commands = [line.removeprefix("$ iggyflux ").split() for line in index.splitlines() if line.startswith("$ ")]
+    root = f"{ROOT}/"
+
+    assert [f"[{path.stem}]({path.name})" for path in READY if f"[{path.stem}]({path.name})" not in index] == []
+    assert len(commands) == 2
+    for command in commands:
+        done = iggyflux(*(f"{root}{word}" if word.startswith("mappings/") else word for word in command))
+        assert (done.code, bool(done.out)) == (0, True), done.err
