@@ -208,11 +208,11 @@ def ready_row(path: Path) -> str:
     mapping = load_mapping(path)
     above = path.read_text("utf-8").partition("\niggyflux:")[0].splitlines()
     comment = " ".join(line.removeprefix("# ") for line in above if "yaml-language-server" not in line)
-    written = [line for each in mapping.examples for line in each.get("points", ())]
+    examples: Any = mapping.examples
+    written = [line for each in examples for line in each.get("points", ())]
     names = list(dict.fromkeys(point.measurement for line in written for point in parse_lines(line)))
-    if mapping.kind == "reader":
-        reads, writes = "rows of InfluxDB", "messages"
-    else:
+    reads, writes = "rows of InfluxDB", "messages"
+    if mapping.kind == "writer":
         reads = f"messages in {mapping.writer.source.payload.format}"
         writes = ", ".join(map(code, names[:3])) + (", …" if len(names) > 3 else "")
     first = comment.partition(". ")[0].rstrip(".")

@@ -378,7 +378,7 @@ def _has_units(rows: Sequence[Sequence[str]]) -> bool:
 
 
 _NO_UNITS: Final = ("", "-", "--", "?", "n/a", "na", "nan", "nil", "none", "null", "error", "err", "fault", "inf")
-"""What stands for a number that is missing."""
+"""Words in the place of a number."""
 _COMMENT: Final = re.compile(rb"^#.*\n?", re.MULTILINE)
 _WITH_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+")
 _WITH_POINT: Final = re.compile(r"-?[0-9]+\.[0-9]+|-?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")
