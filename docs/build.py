@@ -182,7 +182,46 @@ def metrics_page() -> str:
     return written + MADE_BELOW + "\n" + "\n".join(lines) + "\n"
 
 
+def ready_page() -> str:
+    """Return the index of the ready mappings: what each reads and writes, by its own comment and examples."""
+    lines = [
+        GENERATED,
+        "# Ready mappings\n",
+        "Copy one, change its stream and topic, and try it with its sample, or with your own messages:\n",
+        "```console",
+        "$ iggyflux dry-run mappings/tasmota.yaml mappings/samples/tasmota.ndjson",
+        "$ iggyflux dry-run mappings/sparkplug-b.yaml mappings/samples/sparkplug-b.ndjson --envelope",
+        "```\n",
+        "Those of protobuf need `--envelope`, since their payloads are binary. The sample of a reader has rows.\n",
+        "| mapping | reads | writes | for |",
+        "|---|---|---|---|",
+    ]
+    lines += map(ready_row, sorted(READY.glob("*.yaml")))
+    return "\n".join(lines) + "\n"
+
+
+def ready_row(path: Path) -> str:
+    """Return the row of a ready mapping."""
+    from iggyflux import load_mapping
+    from iggyflux.lineprotocol import parse_lines
+
+    mapping = load_mapping(path)
+    above = path.read_text("utf-8").partition("\niggyflux:")[0].splitlines()
+    comment = " ".join(line.removeprefix("# ") for line in above if "yaml-language-server" not in line)
+    examples: Any = mapping.examples
+    written = [line for each in examples for line in each.get("points", ())]
+    names = list(dict.fromkeys(point.measurement for line in written for point in parse_lines(line)))
+    reads, writes = "rows of InfluxDB", "messages"
+    if mapping.kind == "writer":
+        reads = f"messages in {mapping.writer.source.payload.format}"
+        writes = ", ".join(map(code, names[:3])) + (", …" if len(names) > 3 else "")
+    first = comment.partition(". ")[0].rstrip(".")
+    return f"| [{path.stem}]({path.name}) | {reads} | {writes} | {cell(first)} |"
+
+
+READY = DOCS.parent / "iggyflux" / "gallery"
 PAGES = {
+    "../iggyflux/gallery/README.md": ready_page,
     "mapping.md": lambda: schema_page(
         "mapping",
         "Mapping documents",

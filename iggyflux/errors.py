@@ -231,15 +231,18 @@ class RecordError(IggyfluxError):
     """A record that cannot be mapped.
 
     `code` and `reason` say why; `location` is a JSON pointer into the mapping document; `hint` is what would help in
-    this document, or None.  The policy `on_error` says what the runner does.  Other records of the same message are
-    still mapped.
+    this document, or None; `payload_line` is the line of the payload that it is about, counted from 1, if that is
+    known.  The policy `on_error` says what the runner does.  Other records of the same message are still mapped.
     """
 
-    def __init__(self, code: str, reason: str, location: str = "", hint: str | None = None) -> None:
+    def __init__(
+        self, code: str, reason: str, location: str = "", hint: str | None = None, *, payload_line: int | None = None
+    ) -> None:
         self.code = code
         self.reason = reason
         self.location = location
         self.hint = hint
+        self.payload_line = payload_line
         super().__init__(f"{code}: {reason}" + (f" (at {location})" if location else ""))
 
     def at(self, location: str) -> RecordError:
@@ -266,7 +269,8 @@ class PartlyDecoded(DecodeError):
     def __init__(self, value: Any, errors: Sequence[DecodeError]) -> None:
         self.value = value
         self.errors = errors
-        super().__init__(errors[0].code, errors[0].reason, hint=errors[0].hint)
+        first = errors[0]
+        super().__init__(first.code, first.reason, hint=first.hint, payload_line=first.payload_line)
 
 
 class LineProtocolError(IggyfluxError):

@@ -188,7 +188,8 @@ class Failure:
     before it; `elements` are then the indices in the nested lists, from the outer one to the inner one.  `point` is the
     index in `points`; None if the failure does not belong to one point.  `location` is a JSON pointer into the mapping
     document.  `count` is the number of failed records of one code and location that this failure represents.  `hint`
-    says what would help, in this document.
+    says what would help, in this document.  `payload_line` is the line of the (expanded) payload where the failed row
+    begins, counted from 1 as editors do, in formats that have rows.
     """
 
     index: int
@@ -200,13 +201,12 @@ class Failure:
     count: int = 1
     hint: str | None = None
     elements: tuple[int, ...] = ()
+    payload_line: int | None = None
 
     @property
     def shown_element(self) -> str:
-        """`element 2`, or in nested lists `element 0.2`; empty if the message failed as a whole."""
-        if self.element is None:
-            return ""
-        return f"element {'.'.join(map(str, self.elements or (self.element,)))}"
+        """`line 7`, `element 2`, or in nested lists `element 0.2`; empty if the message failed as a whole."""
+        return shown_element(self)
 
     @property
     def reason_and_hint(self) -> str:
@@ -283,8 +283,8 @@ class Reason:
     """A reason for a dead letter: a failed record, or a line that the server rejected.
 
     `line` is the line as it was sent and `status` the server's status; both are None for a record that never became a
-    line.  `element`, `elements` and `point` are those of the `Failure`.  `bucket` is where the line went, if its
-    mapping chooses that.
+    line.  `element`, `elements`, `point` and `payload_line` are those of the `Failure`.  `bucket` is where the line
+    went, if its mapping chooses that.
     """
 
     code: str
@@ -296,6 +296,15 @@ class Reason:
     status: int | None = None
     elements: tuple[int, ...] = ()
     bucket: str | None = None
+    payload_line: int | None = None
+
+
+def shown_element(record: Failure | Reason) -> str:
+    """Return `line 7` of the payload for a row of it, or else `element 2`; empty for the message as a whole."""
+    elements = record.elements or (() if record.element is None else (record.element,))
+    line = [] if record.payload_line is None else [f"line {record.payload_line}"]
+    inner = elements if not line or len(elements) > 1 else ()  # one list alone gives the rows
+    return ", ".join(line + ([f"element {'.'.join(map(str, inner))}"] if inner else []))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.errors import listed
+from iggyflux.transports.local.log import Log
 from tests.shell import iggyflux
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -171,3 +173,41 @@ def test_text_of_an_older_encoding_is_named_with_its_place(byte: bytes, encoding
     assert "iconv converts a file" in evaluated.err
     assert f"old.yaml:7:3: error[IFX103]: byte 0x{byte.hex()} is not UTF-8: in {encoding} it is {shown}" in document.out
     assert f"at byte 11; in {encoding} it is {shown}" in checked.out
+
+
+def test_a_document_of_xml_in_lines_is_named_and_whole_it_is_one_message(tmp_path: Path) -> None:
+    file = tmp_path / "dam.xml"
+    file.write_text('<?xml version="1.0"?>\n<dam>\n  <gate id="3"/>\n</dam>\n')
+
+    assert "append it with --whole" in iggyflux("log", "append", tmp_path / "d", "s/t", file).err
+    assert "--whole" not in iggyflux("log", "append", tmp_path / "d", "s/u", file, "--whole").err
+    file.write_text("<gate/>\n<gate/>\n")
+    assert "--whole" not in iggyflux("log", "append", tmp_path / "d", "s/v", file).err
+
+
+def test_a_whole_file_that_is_expanded_by_its_name_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "dam.bin.gz"
+    file.write_bytes(packed := gzip.compress(b"open"))
+    done = iggyflux("log", "append", tmp_path / "d", "s/t", file, "--whole")
+    kept = iggyflux("log", "append", tmp_path / "d", "s/t", "-", "--whole", stdin=packed)
+
+    assert f"{file} is expanded because of its name; give it the name dam.bin" in done.err
+    assert "expanded" not in kept.err
+    assert [each.payload for each in Log.open(tmp_path / "d").tail("s", "t", 2)] == [b"open", packed]
+
+
+@pytest.mark.parametrize("end", range(1, 7))
+def test_xml_that_ends_early_may_be_a_line_of_a_document(tmp_path: Path, end: int) -> None:
+    lines = ['<?xml version="1.0"?>', "<dam>", "<gate", 'id="3">', "<![CDATA[", "x]]>", "</gate>", "</dam>"]
+    document = tmp_path / "m.yaml"
+    document.write_text(
+        "{iggyflux: 1, kind: writer, from: {stream: s, topic: t, payload: xml}, points: {measurement: {const: dam},"
+        " fields: {gate: {expr: 'dam.gate.\"@id\"', cast: true}}, timestamp: {expr: '`1`', format: unix_s}}}"
+    )
+    begun = iggyflux("dry-run", document, "-", stdin=" ".join(lines[:end]))
+    whole = iggyflux("dry-run", document, "-", "--whole", stdin="\n".join(lines))
+    wrong = iggyflux("dry-run", document, "-", stdin="<dam></gate>")
+
+    assert "`--whole`" in begun.err and begun.code == 1
+    assert whole.out == "dam gate=3.0 1000000000\n"
+    assert "--whole" not in wrong.err and wrong.code == 1

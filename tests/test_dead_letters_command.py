@@ -113,7 +113,7 @@ def test_one_letter_is_shown_with_its_reasons(tmp_path: Path) -> None:
         "  route     kilns to the north",
         "  mapping   kilns (plan 8e8ca247f05c4c2c)",
         "  headers   site",
-        "  IFX340    expected a number (/points/0/fields/heat; element 2, 0)",
+        "  IFX340    expected a number (/points/0/fields/heat; element 2.0)",
         "  IFX609    field type conflict (HTTP 400)",
         "            kiln heat=1 1",
         "  payload   16 bytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -22,6 +23,7 @@ from iggyflux.documents import parse_document
 from iggyflux.documents.nodes import Style
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.payloads.protobuf.protoc import descriptors_of
+from tests.shell import iggyflux
 
 ROOT = Path(__file__).parent.parent
 READY = sorted((ROOT / "mappings").glob("*.yaml"))
@@ -146,6 +148,39 @@ def test_a_value_that_is_not_finite_costs_an_export_only_that_value(plan):
     ]
 
 
+@pytest.mark.parametrize("plan", ["compiled", "reference"])
+@pytest.mark.parametrize(
+    ("point", "line"),
+    [
+        ({"asDouble": "NaN"}, None),
+        ({"asDouble": "-Infinity"}, None),
+        ({"asDouble": math.nan}, None),
+        ({"asDouble": 1, "flags": 1}, None),
+        ({}, None),
+        ({"asDouble": 0}, "level value=0.0 7"),
+        ({"asDouble": "2.5"}, "level value=2.5 7"),
+        ({"asInt": "9007199254740993"}, "level integer=9007199254740993i 7"),
+        ({"asInt": -9, "flags": 2}, "level integer=-9i 7"),
+        ({"asInt": 1, "timeUnixNano": 8}, "level integer=1i 8"),
+        ({"asInt": 1, "timeUnixNano": "0"}, "level integer=1i 1000000000"),
+        ({"asInt": 1, "timeUnixNano": None}, "level integer=1i 1000000000"),
+        ({"asInt": 1, "attributes": [{"key": "cpu", "value": {"intValue": "3"}}]}, "level,cpu=3 integer=1i 7"),
+    ],
+    ids=str,
+)
+def test_otlp_in_json_has_numbers_as_its_producers_write_them(plan, point, line):
+    """A point that gives nothing costs its export nothing else, as do kinds of metric that are not mapped."""
+    points = [{"timeUnixNano": "7", **point}, {"timeUnixNano": "9", "asInt": 5}]
+    others = [{"name": "wait", "exponentialHistogram": {"dataPoints": [{"count": "3"}]}}, {"name": "none", "sum": {}}]
+    metrics = [{"name": "level", "gauge": {"dataPoints": points}}, *others]
+    export = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    message = Message(json.dumps(export).encode(), timestamp_us=1_000_000)
+    rendered = load_mapping(ROOT / "mappings/otel-metrics.yaml").plan(plan).render([message])
+
+    assert list(rendered.failures) == []
+    assert list(rendered.lines) == [*([line] if line else []), "level integer=5i 9"]
+
+
 @pytest.mark.parametrize("path", READERS, ids=lambda path: path.stem)
 def test_a_ready_reader_renders_its_rows(path):
     """None of them fails, and both plans agree on them."""
@@ -195,3 +230,16 @@ def test_published_expressions_are_quoted(text):
     plain = [p for p in expressions("", document.tree) if document.node(p).style is Style.PLAIN]
 
     assert plain == []
+
+
+def test_the_index_tells_how_to_try_each_ready_mapping():
+    """Its two commands run, and each mapping is in it; that it is current, test_docs sees."""
+    index = (ROOT / "mappings/README.md").read_text("utf-8")
+    commands = [line.removeprefix("$ iggyflux ").split() for line in index.splitlines() if line.startswith("$ ")]
+    root = f"{ROOT}/"
+
+    assert [f"[{path.stem}]({path.name})" for path in READY if f"[{path.stem}]({path.name})" not in index] == []
+    assert len(commands) == 2
+    for command in commands:
+        done = iggyflux(*(f"{root}{word}" if word.startswith("mappings/") else word for word in command))
+        assert (done.code, bool(done.out)) == (0, True), done.err

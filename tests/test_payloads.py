@@ -988,24 +988,24 @@ def test_csv_is_a_list_of_rows_of_strings(text: str, options: dict[str, Any], ro
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "code", "reason"),
+    ("text", "options", "code", "reason", "line"),
     [
-        ("", {}, "IFX410", "missing header row"),
-        ("\n\n", {}, "IFX410", "missing header row"),
-        ("a,b\n1\n", {}, "IFX410", "line 2 has 1 cell, but the header has 2 columns"),
-        ("a,b\n\n1,2\n1,2,3\n", {}, "IFX410", "line 4 has 3 cells"),
-        ('a,b\n1,"2', {}, "IFX410", "line 2 has a misplaced or unclosed quote"),
-        ('a,b\n1,"2"x\n', {}, "IFX410", "line 2 has a misplaced or unclosed quote"),
-        ('a,b\n"1\n2",3\n1,2"\n', {}, "IFX410", "line 4 has a misplaced or unclosed quote"),
-        ("a,a\n1,2", {}, "IFX405", "duplicate key 'a'"),
+        ("", {}, "IFX410", "missing header row", None),
+        ("\n\n", {}, "IFX410", "missing header row", None),
+        ("a,b\n1\n", {}, "IFX410", "the row has 1 cell, but the header has 2 columns", 2),
+        ("a,b\n\n1,2\n1,2,3\n", {}, "IFX410", "the row has 3 cells", 4),
+        ('a,b\n1,"2', {}, "IFX410", "a misplaced or unclosed quote", 2),
+        ('a,b\n1,"2"x\n', {}, "IFX410", "a misplaced or unclosed quote", 2),
+        ('a,b\n"1\n2",3\n1,2"\n', {}, "IFX410", "a misplaced or unclosed quote", 4),
+        ("a,a\n1,2", {}, "IFX405", "duplicate key 'a'", None),
     ],
 )
 def test_csv_that_is_not_a_table_is_rejected_with_its_line(
-    text: str, options: dict[str, Any], code: str, reason: str
+    text: str, options: dict[str, Any], code: str, reason: str, line: int | None
 ) -> None:
     refused = refusal("csv", text.encode(), **options)
 
-    assert refused.code == code
+    assert (refused.code, refused.payload_line) == (code, line)
     assert reason in refused.reason
 
 

@@ -805,3 +805,71 @@ def test_a_problem_of_a_route_quotes_its_line_without_secrets(tmp_path: Path) ->
     assert problem.code == "IFX807"
     assert problem.source and "mapping: m.yaml" in problem.source
     assert "lambda" not in problem.render()
+
+
+# --- a pipeline that nothing connects with ---
+
+CLOSED = """\
+iggyflux: 1
+from: iggy
+iggy: {address: "${ICE}:8090", username: "${U}", password: "file:none", ca_file: "${U}/ca"}
+influxdb:
+  {url: "https://${U}@lake", database: "${U}", token: "${ICE}", headers: {X-Key: "${ICE}"}}
+schema_registry: {url: "https://${U}", username: u, password: "${ICE}"}
+telemetry: {listen: "0.0.0.0:9100", token: "${ICE}"}
+tags: {lake: "${LAKE:-como}"}
+run:
+  - {mapping: "m.yaml", influxdb: {precision: "${P:-s}", url: "${U}"}}
+"""
+LAKE = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t}
+points: {measurement: {const: depth}, fields: [m], timestamp: {expr: "`1`", format: unix_s}}
+examples: [{message: {m: 3}, points: []}]
+"""
+
+
+def test_variables_and_secrets_of_connections_are_needed_where_something_connects(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").touch()
+    (tmp_path / "p.yaml").write_text(CLOSED)
+    with pytest.raises(PipelineError) as refused:
+        load_pipeline(tmp_path / "p.yaml", environ={})
+    (route,) = load_pipeline(tmp_path / "p.yaml", environ={}, connects=False).routes
+
+    assert {each.code for each in refused.value.problems} == {"IFX802", "IFX803"}
+    assert route.tags == (("lake", "como"),)
+    assert route.influxdb is not None and route.influxdb.precision == "s"
+
+
+@pytest.mark.parametrize("unset", ["${P:-s}", "${LAKE:-como}", "m.yaml"])
+def test_what_lines_are_made_of_is_needed_everywhere(tmp_path: Path, unset: str) -> None:
+    with pytest.raises(PipelineError) as refused:
+        parse_pipeline(CLOSED.replace(unset, "${NONE}"), file=tmp_path / "p.yaml", environ={}, connects=False)
+
+    assert "IFX802" in {each.code for each in refused.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["dry-run", "m.yaml", "--pipeline", "p.yaml"], 0),
+        (["explain", "m.yaml", "--pipeline", "p.yaml"], 0),
+        (["load", "m.yaml", "s.ndjson", "--pipeline", "p.yaml", "--dry-run"], 0),
+        (["load", "m.yaml", "s.ndjson", "--pipeline", "p.yaml"], 1),
+        (["dry-run", "m.yaml", "--pipeline", "p.yaml", "--from", "iggy"], 1),
+        (["check", "p.yaml"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_commands_that_send_nothing_need_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"m.yaml": LAKE, "p.yaml": CLOSED, "s.ndjson": '{"m": 3}\n'}.items():
+        (tmp_path / name).write_text(text)
+    done = CliRunner().invoke(command_line, arguments, env={"ICE": None, "U": None, "LAKE": None, "P": None})
+
+    assert done.exit_code == code, done.output
+    assert ("IFX802" in done.output) == bool(code)
+    assert ("como" in done.output) == (not code)

@@ -22,7 +22,7 @@ from iggyflux.cli.prune_letters import command as prune
 from iggyflux.cli.send_again import message_name
 from iggyflux.codes import CODES
 from iggyflux.escapes import escaped
-from iggyflux.records import JSON, Reason, place_in_file
+from iggyflux.records import JSON, Reason, place_in_file, shown_element
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.local.deadletters import letter_tree
 
@@ -252,9 +252,8 @@ def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
 def _place_of(reason: Reason) -> str:
     """Return the part of the mapping and the element that a reason is about, in parentheses."""
     places = [reason.location] if reason.location else []
-    elements = reason.elements or ((reason.element,) if reason.element is not None else ())
-    if elements:
-        places.append("element " + ", ".join(map(str, elements)))
+    if element := shown_element(reason):
+        places.append(element)
     if reason.status is not None:
         places.append(f"HTTP {reason.status}")
     return f" ({'; '.join(map(escaped, places))})" if places else ""

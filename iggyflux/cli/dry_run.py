@@ -43,9 +43,9 @@ from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import is_text, undeclared_fields
 from iggyflux.payloads.compression import recognized
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.records import Failure, Message
+from iggyflux.records import Failure, Message, place_in_file
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.schemas import AskingPlan, registry_of
+from iggyflux.transports.schemas import AskingPlan, asks_registry, registry_of
 
 if TYPE_CHECKING:
     from iggyflux.transports.registry import SchemaRegistry
@@ -142,8 +142,9 @@ def command(
             if origin is not None:
                 return dry_run_live(document, pipeline, last or "1h", form=form, limit=limit or _LIVE_ROWS)
             return dry_run_reader(document, samples, form=form, limit=limit, rows=rows)
-        tags = {} if pipeline is None else tags_for(mapping, pipeline)
-        registry = registry_of(document, None if pipeline is None else open_pipeline(pipeline))
+        loaded = None if pipeline is None else open_pipeline(pipeline, connects=asks_registry(document.writer))
+        tags = {} if loaded is None else tags_for(mapping, loaded)
+        registry = registry_of(document, loaded)
         run = SampleRun(document, plan, dialect, precision, form, tags, registry)
         if origin is not None:
             from iggyflux.cli.iggy import iggy_settings, last_samples  # loads the SDK (60 ms), only with --from iggy
@@ -383,6 +384,7 @@ class SampleRun:
             "column": place.column,
             "element": failure.element,
             "elements": list(failure.elements),
+            "payload_line": failure.payload_line,
             "point": failure.point,
         }
 
@@ -391,7 +393,10 @@ class SampleRun:
         self.shown += 1
         if self.shown > _SHOWN_FAILURES:
             return
-        place = Styled(", ".join(filter(None, (str(sample), failure.shown_element))), bold=True)
+        element = failure.shown_element
+        if failure.payload_line is not None and place_in_file(sample.message):  # the sample is the row of a file
+            element = element.partition(", ")[2]
+        place = Styled(", ".join(filter(None, (str(sample), element))), bold=True)
         kind = (failure.code, failure.location)
         if kind in self.seen:
             mark = Styled(f"error[{failure.code}]", "red", bold=True)

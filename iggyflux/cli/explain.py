@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from iggyflux.authoring.generate import GenerateError, generate_messages
-from iggyflux.cli.inputs import MAPPING_FILE, open_mapping
+from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, result, result_line
 from iggyflux.cli.tags import tags_for
 from iggyflux.expressions import Expression
@@ -52,7 +52,7 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
     document = open_mapping(mapping)
     tags: dict[str, str] = {}
     if isinstance(document, WriterMapping):
-        tags = {} if pipeline is None else tags_for(mapping, pipeline)
+        tags = {} if pipeline is None else tags_for(mapping, open_pipeline(pipeline, connects=False))
         plan: Any = document.plan(dialect=dialect, precision=precision, tags=tags)
     else:
         plan = document.plan()

@@ -108,10 +108,13 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
     return mapping
 
 
-def open_pipeline(path: Path) -> Pipeline:
-    """Return the pipeline in a file and print its warnings.  Raise PipelineError with all its problems."""
+def open_pipeline(path: Path, *, connects: bool = True) -> Pipeline:
+    """Return the pipeline in a file and print its warnings.  Raise PipelineError with all its problems.
+
+    If nothing `connects` with it, the variables and secrets of connections may be missing.
+    """
     try:
-        pipeline = load_pipeline(path)
+        pipeline = load_pipeline(path, connects=connects)
     except DocumentError:
         if kind_of_file(path) == "mapping":
             hint = f"write a pipeline file with run: [{{mapping: {path}}}]"

@@ -124,7 +124,7 @@ def command(
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
     archives = _find(paths, notes=True) if only is None else _find_named(paths, json.loads(only.read_bytes()))
     reading = _reading(document, archives, envelope, message_time)
-    loaded = None if pipeline is None else open_pipeline(pipeline)
+    loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
     if dry_run:
         return _dry_run(document, archives, reading, item, limit or _SHOWN_RECORDS)

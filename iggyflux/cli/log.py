@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from iggyflux.authoring.generate import generate_messages
+from iggyflux.authoring.sample_bytes import plain_name
 from iggyflux.authoring.samples import Coordinates, Sample, SampleError, check_is_text, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.inputs import (
@@ -32,6 +33,7 @@ from iggyflux.disk import has_input
 from iggyflux.errors import DocumentError, ExpressionError, IggyfluxError, RecordError
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.payloads import FORMATS
+from iggyflux.payloads.xml_ import is_begun
 from iggyflux.records import Message, Partition
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.local.envelopes import default_timestamp_us, envelope_of
@@ -138,12 +140,18 @@ def append(
 def _read(file: Path, coordinates: Coordinates, envelope: Envelope, whole: bool) -> Iterator[Sample]:
     with open_input(file) as lines:
         if whole:
+            if (plain := plain_name(file.name)) != file.name:
+                note(
+                    f"{file} is expanded because of its name; give it the name {plain} to append its bytes as they are"
+                )
             yield from whole_sample(lines.read(is_text=False), coordinates)
         else:
             has_coordinates = are_messages(lines, envelope)
-            for sample in read_samples(lines, coordinates, envelope=has_coordinates):
+            for index, sample in enumerate(read_samples(lines, coordinates, envelope=has_coordinates)):
                 if not has_coordinates:
                     _check_is_text(sample, file)
+                    if not index and is_begun(sample.message.payload):
+                        note("each line is a message; if the file is one XML document, append it with --whole")
                 yield sample
 
 

@@ -6,19 +6,17 @@ from pathlib import Path
 
 import click
 
-from iggyflux.cli.inputs import open_pipeline
 from iggyflux.pipeline import Pipeline, RouteSettings
 
 
-def tags_for(mapping: Path, pipeline: Path) -> dict[str, str]:
+def tags_for(mapping: Path, pipeline: Pipeline) -> dict[str, str]:
     """Return the tags of the routes of `mapping`.  Raise UsageError if there is no route, or if they differ."""
-    loaded = open_pipeline(pipeline)
-    routes = routes_of(mapping, loaded)
+    routes = routes_of(mapping, pipeline)
     if not routes:
-        raise click.UsageError(f"{pipeline} has no route for {mapping}")
+        raise click.UsageError(f"{pipeline.file} has no route for {mapping}")
     if len({route.tags for route in routes}) > 1:
-        lines = ", ".join(f"run[{loaded.routes.index(route)}]" for route in routes)
-        raise click.UsageError(f"the routes of {mapping} in {pipeline} have different tags: {lines}")
+        lines = ", ".join(f"run[{pipeline.routes.index(route)}]" for route in routes)
+        raise click.UsageError(f"the routes of {mapping} in {pipeline.file} have different tags: {lines}")
     return dict(routes[0].tags)
 
 

@@ -19,6 +19,7 @@ from iggyflux.payloads.format import (
     decode_utf8,
     duplicate_key,
     encode_utf8,
+    line_counter,
     not_encodable,
 )
 from iggyflux.reads import Reads
@@ -35,10 +36,44 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     PartlyDecoded for rows that do not have as many cells as names, and for a misplaced quote, after which no row is
     read.
     """
-    header = _header(options)
     text = decode_utf8(payload)
     errors: list[DecodeError] = []
-    rows = _rows(text.removeprefix("\ufeff") if header is None else text, options, errors)
+    header, rows = _header_and_rows(text, options, errors)
+    _check_names(header, Reads.WHOLE if strict or reads is None or reads.whole else reads.items)
+    table: list[JSON] = []
+    width, ragged = len(header), 0
+    line_at = line_counter(text)
+    for start, cells in rows:
+        if len(cells) == width:
+            table.append(dict(zip(header, cells, strict=True)))
+            continue
+        ragged += 1
+        if ragged <= _MOST_ERRORS:
+            has, expected = counted(len(cells), "cell"), counted(width, "column")
+            reason = f"the row has {has}, but the header has {expected}"
+            errors.append(DecodeError(BAD_TABLE, reason, payload_line=line_at(start)))
+    if ragged > _MOST_ERRORS:
+        more = counted(ragged - _MOST_ERRORS, "more row")
+        errors.append(DecodeError(BAD_TABLE, f"{more} without a cell for each column"))
+    if errors:
+        raise PartlyDecoded(table, errors)
+    return table
+
+
+def row_lines(payload: bytes, options: Options) -> list[int]:
+    """Return the line of the payload at which each row begins that `decode` returns."""
+    text = decode_utf8(payload)
+    header, rows = _header_and_rows(text, options, [])
+    line_at = line_counter(text)
+    return [line_at(start) for start, cells in rows if len(cells) == len(header)]
+
+
+def _header_and_rows(
+    text: str, options: Options, errors: list[DecodeError]
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the names of the columns, and the rows below as `_rows` yields them.  Raise DecodeError without names."""
+    header = _header(options)
+    rows = _rows(text, options, errors)
     if header is None:
         header = next(rows, (0, []))[1]
         if errors:
@@ -47,23 +82,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
             raise DecodeError(BAD_TABLE, "missing header row")
     if options.get("units_row"):
         next(rows, None)
-    _check_names(header, Reads.WHOLE if strict or reads is None or reads.whole else reads.items)
-    table: list[JSON] = []
-    width, ragged = len(header), 0
-    for line, cells in rows:
-        if len(cells) == width:
-            table.append(dict(zip(header, cells, strict=True)))
-            continue
-        ragged += 1
-        if ragged <= _MOST_ERRORS:
-            has, expected = counted(len(cells), "cell"), counted(width, "column")
-            errors.append(DecodeError(BAD_TABLE, f"line {line} has {has}, but the header has {expected}"))
-    if ragged > _MOST_ERRORS:
-        more = counted(ragged - _MOST_ERRORS, "more row")
-        errors.append(DecodeError(BAD_TABLE, f"{more} without a cell for each column"))
-    if errors:
-        raise PartlyDecoded(table, errors)
-    return table
+    return header, rows
 
 
 def _check_names(header: Iterable[str], read: Reads | None) -> None:
@@ -152,28 +171,31 @@ _LINE = re.compile(r"[^\r\n]*+(?:\r\n|\n|\r|\Z)")
 
 
 def _rows(text: str, options: Options, errors: list[DecodeError]) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the number of its first line; after a misplaced quote add to `errors`, and end."""
+    """Yield each row with its place in the text; after a misplaced quote add to `errors`, and end."""
     delimiter, quote, trim = _delimiter(options), _quote(options), options.get("trim") is True
     cell, omitted = _patterns(delimiter, quote, str(options.get("comment", "")), trim)
     blanks = _BLANKS.replace(delimiter, "")
     match = cell.match
-    line, position, length = 1, 0, len(text)
+    has_mark = _header(options) is None and text.startswith("\ufeff")
+    position, length = int(has_mark), len(text)
     skip = options.get("skip", 0)
-    while isinstance(skip, int) and line <= skip and position < length:
+    for _ in range(skip if isinstance(skip, int) else 0):
         position = _end_of(_LINE, text, position)
-        line += 1
     while position < length:
         start = position
         if omitted is not None and (found := omitted.match(text, position)):
             position = found.end()
-            line += 1
             continue
         cells: list[str] = []
         while True:
             found = match(text, position)
             if found is None:
-                line += text.count("\n", start, position)
-                errors.append(DecodeError(BAD_TABLE, f"line {line} has a misplaced or unclosed quote"))
+                line = line_counter(text)(position)
+                errors.append(
+                    DecodeError(
+                        BAD_TABLE, "a misplaced or unclosed quote, after which no row is read", payload_line=line
+                    )
+                )
                 return
             quoted, bare, end = found.groups()
             if quoted is not None:
@@ -184,8 +206,7 @@ def _rows(text: str, options: Options, errors: list[DecodeError]) -> Iterator[tu
             if end != delimiter:
                 break
         if position - start > len(end):
-            yield line, cells
-        line += text.count("\n", start, position) or 1
+            yield start, cells
 
 
 def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
@@ -221,4 +242,4 @@ def _cell(value: JSON, comment: str, options: Options) -> str:
 
 _BLANKS = " \t"
 
-FORMAT = Format(decode, encode, check=check)
+FORMAT = Format(decode, encode, check=check, row_lines=row_lines)

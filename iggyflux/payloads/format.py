@@ -79,6 +79,8 @@ class Format:
     options)` returns the indices of those with fields that their schema does not declare, and
     `undeclared_fields(payload, options)` the numbers of these fields by type; None for a format in which there are
     none.  `structure(options)` returns what the schema says of the values, None if there is no schema.
+    `row_lines(payload, options)` returns the line of the payload at which each row begins that `decode` returns,
+    counted from 1; None for a format that has no rows.
     """
 
     decode: Decode
@@ -92,6 +94,7 @@ class Format:
     undeclared: Callable[[Sequence[bytes], Options], Sequence[int]] | None = None
     undeclared_fields: Callable[[bytes, Options], Mapping[str, Collection[int]]] | None = None
     structure: Callable[[Options], Structure | None] = lambda options: None  # noqa: ARG005  (no schema)
+    row_lines: Callable[[bytes, Options], Sequence[int]] | None = None
 
     def bound(
         self, options: Options, reads: Reads | None, strict: bool, *, non_finite: bool = False, typed: bool = False
@@ -112,6 +115,19 @@ class Format:
         """Return `undeclared` for these options; None if no payload that is decoded has such fields."""
         find = self.undeclared
         return None if find is None or strict else lambda payloads: find(payloads, options)
+
+
+def line_counter(text: str) -> Callable[[int], int]:
+    """Return what tells at which line of `text` an index is, as an editor counts; it is asked for growing indices."""
+    line, counted = 1, 0
+
+    def line_at(index: int) -> int:
+        nonlocal line, counted
+        line += sum(text.count(end, counted, index) for end in "\r\n") - text.count("\r\n", counted, index)
+        counted = index
+        return line
+
+    return line_at
 
 
 def check_size(payload: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from iggyflux.errors import DecodeError, LineProtocolError, PartlyDecoded
@@ -28,17 +30,33 @@ def decode(
     dialect, precision = _dialect(options), _precision(options)
     rows: list[JSON] = []
     errors: list[DecodeError] = []
-    for number, line in split_lines(text):
-        written = line.lstrip("\ufeff").removesuffix("\r")
-        if not written.lstrip(" ") or written.lstrip(" ").startswith("#"):
-            continue
+    for number, line in _written(text):
         try:
-            rows.append(_row(parse_line(written, dialect, precision, line=number), typed))
+            rows.append(_row(parse_line(line, dialect, precision, line=number), typed))
         except LineProtocolError as exc:
             errors.append(DecodeError(MALFORMED, f"not line protocol: {exc}"))
     if errors:
         raise PartlyDecoded(rows, errors)
     return rows
+
+
+def row_lines(payload: bytes, options: Options) -> list[int]:
+    """Return the line of the payload at which each row begins that `decode` returns."""
+    dialect, precision = _dialect(options), _precision(options)
+    numbers: list[int] = []
+    for number, line in _written(decode_utf8(payload)):
+        with suppress(LineProtocolError):
+            parse_line(line, dialect, precision)
+            numbers.append(number)
+    return numbers
+
+
+def _written(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of points with their numbers."""
+    for number, line in split_lines(text):
+        written = line.lstrip("\ufeff").removesuffix("\r")
+        if written.lstrip(" ") and not written.lstrip(" ").startswith("#"):
+            yield number, written
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:
@@ -96,4 +114,4 @@ def _precision(options: Options) -> Precision:
     return Precision(options.get("precision", "ns"))
 
 
-FORMAT = Format(decode, encode, decode_typed=partial(decode, typed=True))
+FORMAT = Format(decode, encode, decode_typed=partial(decode, typed=True), row_lines=row_lines)

@@ -60,7 +60,7 @@ def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
     if found is None:
         return error
     what, hint = found
-    return DecodeError(error.code, f"{error.reason}; {what}", error.location, hint)
+    return DecodeError(error.code, f"{error.reason}; {what}", error.location, hint, payload_line=error.payload_line)
 
 
 def _looks(payload: bytes, declared: str) -> Iterator[Look]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 from iggyflux.errors import DecodeError
@@ -41,8 +42,33 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     except DecodeError:
         raise
     except (_expat().ExpatError, ValueError, LookupError) as error:  # the last two of encodings
-        raise DecodeError(MALFORMED, f"not XML: {error}") from None
+        hint = _MANY_LINES if payload.strip() and getattr(error, "code", None) in _expat_codes() else None
+        raise DecodeError(MALFORMED, f"not XML: {error}", hint=hint) from None
     return tree
+
+
+_MANY_LINES: Final = (
+    "a document over several lines is one message: give its file to `dry-run` or `log append` with `--whole`"
+)
+
+
+def is_begun(line: bytes) -> bool:
+    """Return whether a line begins a document of XML that does not end in it."""
+    if not line.lstrip().startswith(b"<"):
+        return False
+    try:
+        decode(line, {})
+    except DecodeError as error:
+        return error.hint == _MANY_LINES
+    return False
+
+
+@cache
+def _expat_codes() -> frozenset[int]:
+    """Return the errors of a document that ends before its root element does."""
+    errors = _expat().errors
+    names = errors.XML_ERROR_NO_ELEMENTS, errors.XML_ERROR_UNCLOSED_TOKEN, errors.XML_ERROR_UNCLOSED_CDATA_SECTION
+    return frozenset(errors.codes[name] for name in names)
 
 
 def encode(value: JSON, options: Options | None = None) -> bytes:

@@ -55,10 +55,13 @@ Tree: TypeAlias = dict[str, JSON]
 Convert: TypeAlias = "Callable[[_Reading, JSON, str], object]"
 
 
-def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> Pipeline:
+def load_pipeline(
+    path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None, connects: bool = True
+) -> Pipeline:
     """Return the pipeline in the file at `path`; connect to nothing.
 
-    Raise `PipelineError` with all its problems.
+    If nothing `connects` with it, settings of connections are left out whose variables are not set, and no file of a
+    secret is read.  Raise `PipelineError` with all its problems.
     """
     file = Path(path)
     try:
@@ -68,7 +71,7 @@ def load_pipeline(path: str | os.PathLike[str], *, environ: Mapping[str, str] | 
         raise PipelineError([problem]) from error
     except DocumentError as error:
         raise PipelineError(error.problems) from error
-    return parse_pipeline(data, file=file, environ=environ)
+    return parse_pipeline(data, file=file, environ=environ, connects=connects)
 
 
 def parse_pipeline(
@@ -77,16 +80,18 @@ def parse_pipeline(
     file: Path | None = None,
     format: str | None = None,  # noqa: A002  # the word of LANGUAGE 33
     environ: Mapping[str, str] | None = None,
+    connects: bool = True,
 ) -> Pipeline:
     """Return the pipeline in `text`.
 
-    `file` is the file name in problems, and relative paths start in its folder.
+    `file` is the file name in problems, and relative paths start in its folder.  `connects` is as in `load_pipeline`.
     """
     try:
         raw = read_document(text, file=str(file) if file else None, format=format)
     except DocumentError as error:
         raise PipelineError(error.problems) from error
-    reading = _Reading(raw, file.parent if file else Path(), os.environ if environ is None else environ)
+    folder = file.parent if file else Path()
+    reading = _Reading(raw, folder, os.environ if environ is None else environ, connects=connects)
     pipeline = reading.pipeline()
     if pipeline is None:
         raise PipelineError(reading.variables.masked(reading.problems))
@@ -94,16 +99,26 @@ def parse_pipeline(
     return dataclasses.replace(pipeline, path=file, warnings=warnings, mask=reading.variables.masked)
 
 
+_OF_A_CONNECTION = re.compile(r"(?:/run/[0-9]+)?/(?:iggy|influxdb|schema_registry|telemetry)/(?!precision\Z)")
+"""Pointers to settings that matter only where something connects; the precision is one of the lines."""
+_REGISTRY_SECTION = re.compile(r"\A(/schema_registry)/.*", re.DOTALL)
+"""Without its address, there is no such section."""
+
+
 class _Reading:
     """A file that is being read: its tree with variables replaced, and the problems found so far."""
 
-    def __init__(self, raw: Document, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, raw: Document, folder: Path, environ: Mapping[str, str], *, connects: bool) -> None:
         self.folder = folder
         self.raw = raw
+        self.connects = connects
         self.variables = Variables(raw, environ)
-        self.problems: list[Problem] = [*raw.faults, *self.variables.problems]
+        unset = frozenset() if connects else frozenset(filter(_OF_A_CONNECTION.match, self.variables.unset))
+        found = [each for each in self.variables.problems if each.location.pointer not in unset]
+        self.problems: list[Problem] = [*raw.faults, *found]
         self.warnings: list[Problem] = []
         self.document = dataclasses.replace(raw, tree=self.variables.tree, mask=self.variables.mask)
+        self.document = _pruned(self.document, {_REGISTRY_SECTION.sub(r"\1", pointer) for pointer in unset})
         self.misshapen: set[str] = set()
         misshapen = check_schema(self.document, "pipeline")
         if misshapen or raw.broken:
@@ -170,7 +185,8 @@ class _Reading:
             for key, value in cast(Tree, layer).items():
                 attribute, convert = table.get(key, (key, _plain))
                 given[attribute] = convert(self, value, f"{pointer}/{escape_key(key)}")
-        self.check_pairs(given, layers[-1][1])
+        if self.connects:  # else the other one of a pair may be left out
+            self.check_pairs(given, layers[-1][1])
         return kind(**given)
 
     def iggy(self, section: JSON) -> IggySettings:
@@ -219,7 +235,7 @@ class _Reading:
 
     def telemetry(self, section: JSON) -> TelemetrySettings:
         settings = cast(TelemetrySettings, self.settings(TelemetrySettings, _TELEMETRY, [(section, "/telemetry")]))
-        if settings.listen is not None and (fault := fault_of_listen(settings)) is not None:
+        if self.connects and settings.listen is not None and (fault := fault_of_listen(settings)) is not None:
             self.report(fault[0], "/telemetry/listen", fault[1], hint=fault[2])
         return settings
 
@@ -468,6 +484,8 @@ def _secret(reading: _Reading, value: JSON, pointer: str, *, is_named: bool = Tr
             reading.warnings.append(dataclasses.replace(problem, severity="warning"))
         return Secret(text)
     path = reading.path(text.removeprefix("file:"), pointer)
+    if not reading.connects:
+        return Secret("")
     try:
         content = read_source(path, limit=_LONGEST_SECRET, needs_writer=True).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError, DocumentError) as error:

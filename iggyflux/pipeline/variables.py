@@ -44,7 +44,8 @@ def _value_of(variable: re.Match[str] | None, environ: Mapping[str, str]) -> str
 class Variables:
     """The tree of one file with every `${NAME}` replaced, and the mask of its problems.
 
-    `problems` are those of variables.
+    `problems` are those of variables, and `unset` the pointers of the values that have some because a variable is not
+    set.
     """
 
     def __init__(self, raw: Document, environ: Mapping[str, str]) -> None:
@@ -52,6 +53,7 @@ class Variables:
         self._raw = dataclasses.replace(raw, mask=self.mask)
         self._environ = environ
         self._unset: set[str] = set()
+        self.unset: set[str] = set()
         self.problems: list[Problem] = []
         self.tree = self._filled(raw.tree, "", "")
 
@@ -110,6 +112,7 @@ class Variables:
             hint = f"set {name}, or write a default: ${{{name}:-…}}"
             state = "empty" if name in self._environ else "not set"
             self._report("IFX802", pointer, f"the environment variable {name} is {state}", hint)
+            self.unset.add(pointer)
             return match[0]
         if is_name_of_secret(name):
             self.mask.add(value)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate, chain
 from types import MappingProxyType
 
@@ -35,6 +35,7 @@ from iggyflux.lineprotocol import (
 )
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.binary import is_plain
+from iggyflux.payloads.format import Format, Options
 from iggyflux.payloads.recognition import explained
 from iggyflux.plan.bounds import (
     MAX_LINE_CHARACTERS,
@@ -104,7 +105,8 @@ class _Scope:
 
     Of an element, `index` is its position in its list, `parents` are the elements around it (the outermost first), and
     `positions` where they and the element are in their lists.  `number` counts the elements of the innermost list from
-    the first of the message on.
+    the first of the message on.  `row` is the element of the outermost list that it is in, and `line_of` tells the
+    line of the payload where that begins.
     """
 
     message: Message
@@ -120,6 +122,8 @@ class _Scope:
     finite_parents: tuple[JSON, ...] = ()
     positions: tuple[int, ...] = ()
     number: int | None = None
+    line_of: Callable[[JSON], int | None] = lambda row: None  # noqa: ARG005  (no rows)
+    row: JSON = None
 
     @property
     def inside(self) -> str:
@@ -172,7 +176,7 @@ class _Record:
     """A point that was made, before collisions are settled."""
 
     order: Order
-    element: int | None
+    scope: _Scope
     number: int
     point: Point
     bucket: str = ""
@@ -274,7 +278,12 @@ class ReferencePlan:
     def _render(self, index: int, message: Message, root: JSON, budget: Budget, failures: Failures) -> Rendered:
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
         numbers = finite(root) if self._is_special and not is_plain(root) else root
-        scope = _Scope(message, root, numbers, None, not self._format.binary, cache(rounded_numbers), budget, names, [])
+        is_text, line_of = (
+            not self._format.binary,
+            _line_finder(self._format, message.payload, self.writer.source.payload.options, root),
+        )
+        rounded = cache(rounded_numbers)
+        scope = _Scope(message, root, numbers, None, is_text, rounded, budget, names, [], line_of=line_of)
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(skipped=[index])
         records: list[_Record] = []
@@ -296,11 +305,11 @@ class ReferencePlan:
                     omitted.add(_failure(index, inner, number, bad), order)
                 if point is not None:
                     room.take(len(point.encode(self.dialect, self.precision)), spec.pointer)
-                    records.append(_Record(order, inner.number, number, point, bucket))
+                    records.append(_Record(order, inner, number, point, bucket))
         if not elements:
             return Rendered(failures=kept) if (kept := failures.in_order()) else Rendered(empty=[index])
         lines, buckets = [], []
-        for order, outcome, bucket in self._settle_collisions(index, records):
+        for order, outcome, bucket in self._settle_collisions(records, partial(_failure, index)):
             if isinstance(outcome, Failure):
                 failures.add(outcome, order)
             else:
@@ -367,7 +376,8 @@ class ReferencePlan:
             raise RecordError(TOO_MUCH, f"for_each gives more than {most:,} elements", source.location)
         for index, element in enumerate(found):
             positions = (*scope.positions, index)
-            inner = replace(around, index=index, number=number + index, positions=positions)
+            row = scope.row if scope.positions else element
+            inner = replace(around, index=index, number=number + index, positions=positions, row=row)
             yield from self._walk(inner, element, deeper, counts, fail)
 
     def _list(self, scope: _Scope, source: Expression, value: JSON) -> list[JSON]:
@@ -569,7 +579,9 @@ class ReferencePlan:
         except PointError as error:
             raise RecordError(error.code, error.reason, pointer, _name_hint(text, part)) from None
 
-    def _settle_collisions(self, index: int, records: Iterable[_Record]) -> Iterator[tuple[Order, str | Failure, str]]:
+    def _settle_collisions(
+        self, records: Iterable[_Record], fail: Callable[[_Scope, int, RecordError], Failure]
+    ) -> Iterator[tuple[Order, str | Failure, str]]:
         """Yield the lines of `records` with their buckets.
 
         The policy settles points of one bucket with one measurement, tags and time in the precision.
@@ -592,18 +604,14 @@ class ReferencePlan:
                 del kept[key]
                 kept[key] = record
             else:
-                failure = Failure(
-                    index,
-                    record.element,
-                    record.number,
+                error = RecordError(
                     COLLISION,
-                    self.writer.points[record.number].pointer,
                     f"a second point of this message has the same measurement, tags and time: "
                     f"{record.point.encode(self.dialect, self.precision)}"[:200],
-                    hint="add a tag or a finer timestamp, or set `collisions: merge` or `collisions: keep_last`",
-                    elements=_nested(record.order[0] + record.order[2]),
+                    self.writer.points[record.number].pointer,
+                    "add a tag or a finer timestamp, or set `collisions: merge` or `collisions: keep_last`",
                 )
-                yield record.order, failure, record.bucket
+                yield record.order, fail(record.scope, record.number, error), record.bucket
         for key, fields in merged.items():
             first = kept[key]
             point = Point(first.point.measurement, first.point.tags, fields, first.point.timestamp_ns)
@@ -760,7 +768,22 @@ _OBJECT_HINTS: dict[type, str] = {
 def _failure(index: int, scope: _Scope | None, point: int | None, error: RecordError) -> Failure:
     """Return a failure of the element that `scope` is about, or of the whole message."""
     element, elements = (None, ()) if scope is None else (scope.number, _nested(scope.positions))
-    return Failure(index, element, point, error.code, error.location, error.reason, hint=error.hint, elements=elements)
+    line = error.payload_line if scope is None or element is None else scope.line_of(scope.row)
+    kind = error.code, error.location, error.reason
+    return Failure(index, element, point, *kind, hint=error.hint, elements=elements, payload_line=line)
+
+
+def _line_finder(format_: Format, payload: bytes, options: Options, root: JSON) -> Callable[[JSON], int | None]:
+    """Return what tells at which line of `payload` a row of `root` begins; they are counted when it is first asked."""
+    if format_.row_lines is None or not isinstance(root, list):
+        return lambda row: None  # noqa: ARG005
+    count, rows = format_.row_lines, root
+
+    @cache
+    def lines() -> dict[int, int]:
+        return dict(zip(map(id, rows), count(payload, options), strict=True))
+
+    return lambda row: lines().get(id(row))
 
 
 def _nested(positions: tuple[int, ...]) -> tuple[int, ...]:

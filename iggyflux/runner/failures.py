@@ -147,7 +147,9 @@ class FailureHandler:
         if self._stops:
             where = f" at {reason.location}" if reason.location else ""
             hint = f"correct the mapping, or set `on_error: dead_letter`; the {self._record} is read again"
-            raise Stopped(f"{place}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
+            line = _payload_line(place, reason)
+            record = place if line is None else f"{place}, line {line}"
+            raise Stopped(f"{record}: {reason.code}: {reason.reason}{where}, and on_error is fail", hint, "IFX620")
         return self._fields(place, reason)
 
     def _fields(self, place: object, reason: Reason) -> dict[str, object]:
@@ -157,7 +159,13 @@ class FailureHandler:
             "code": reason.code,
             "reason": reason.reason,
             "location": reason.location or None,
+            "payload_line": _payload_line(place, reason),
         }
+
+
+def _payload_line(place: object, reason: Reason) -> int | None:
+    """Return the line of the payload; None where `place` is the file and line of the record."""
+    return None if isinstance(place, str) else reason.payload_line
 
 
 def _cause(refusal: Refusal) -> tuple[str, str]:
@@ -176,7 +184,8 @@ def reasons_by_record(failures: Sequence[Failure]) -> dict[int, list[Reason]]:
 def reason_of_failure(failure: Failure) -> Reason:
     """Return the reason that a dead letter gives for a failed record."""
     place = failure.location, failure.element, failure.point
-    return Reason(failure.code, failure.reason_and_hint, *place, elements=failure.elements)
+    inner, line = failure.elements, failure.payload_line
+    return Reason(failure.code, failure.reason_and_hint, *place, elements=inner, payload_line=line)
 
 
 def bounded(reasons: Sequence[Reason]) -> tuple[Reason, ...]:

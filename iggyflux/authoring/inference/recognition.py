@@ -13,7 +13,7 @@ from typing import Final
 
 from iggyflux.authoring.inference.logfmt import LEAST_PAIRS, logfmt_captures, logfmt_pattern, logfmt_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
-from iggyflux.errors import DecodeError, LineProtocolError
+from iggyflux.errors import DecodeError, LineProtocolError, counted
 from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.avro.container import is_container
@@ -66,9 +66,14 @@ def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
     is_text = _is_utf8(data)
     if is_text and (table := _table([data], [1])):
         return table
-    if is_text:
+    if not is_text:
+        return recognize_payloads([data])
+    try:
         return recognize_payloads([payload for _, payload in as_json], [line for line, _ in as_json])
-    return recognize_payloads([data])
+    except SampleError:
+        if table := _table_below_titles(data):
+            return table
+        raise
 
 
 def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> Recognized:
@@ -83,6 +88,8 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     for recognize in (_json, _xml, _binary, _line_protocol, _logfmt, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
+    if len(payloads) == 1 and (table := _table_below_titles(payloads[0])):
+        return table
     raise _unrecognized(payloads, numbers)
 
 
@@ -289,6 +296,10 @@ def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | No
     has_header = _is_header(rows)
     if has_header and len(payloads) > 1 and len({each.partition(b"\n")[0] for each in payloads}) > 1:
         return None
+    has_units = has_header and len(payloads) == 1 and _has_units(rows)
+    if has_units:
+        options["units_row"] = True
+        del rows[1]
     if not has_header:
         options["header"] = [f"column{number}" for number, _ in enumerate(rows[0], 1)]
     trees = _trees("csv", payloads, options)
@@ -301,6 +312,8 @@ def _table(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | No
         trees = [_with_points(tree) for tree in trees]
     shown = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}[delimiter]
     how = f"CSV with {shown}, {'its header in the first line' if has_header else 'without a header'}"
+    if has_units:
+        how += ", and a row of units below it, which is left out"
     if len(payloads) == 1:
         how += "; the file is one message (dry-run: --whole)"
     return Recognized("csv", list(payloads), trees, list(numbers), how, options)
@@ -326,6 +339,46 @@ def _table_with_comments(payloads: Sequence[bytes], numbers: Sequence[int]) -> R
     return found and replace(found, payloads=list(payloads), options={**found.options, "comment": "#"})
 
 
+def _table_below_titles(data: bytes) -> Recognized | None:
+    """CSV with a header, below lines that are not a part of the table."""
+    lines = data.splitlines(keepends=True)
+    if any(line.lstrip()[:1] in (b"{", b"[", b"<") for line in lines):
+        return None
+    for skip in range(1, min(_MOST_TITLES, len(lines) - LEAST_ROWS) + 1):
+        found = _table([b"".join(lines[skip:])], [1])
+        if found and "header" not in found.options and not _has_pair(found.trees[0]):
+            how = found.how.replace("in the first line", f"in line {skip + 1}, below {counted(skip, 'line')} left out")
+            return replace(found, payloads=[data], how=how, options={**found.options, "skip": skip})
+    return None
+
+
+_MOST_TITLES: Final = 20
+
+
+def _has_pair(table: JSON) -> bool:
+    """Return whether a name has a sign of equality: the lines are line protocol, or text with key=value."""
+    return any("=" in name for row in table for name in row)  # type: ignore[union-attr,operator]
+
+
+def _has_units(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the row below the header has no number, and a unit where all others have one.
+
+    A row of texts might also be one whose only number is missing, so its other cells are then empty.
+    """
+    _, units, *others = rows
+    if not others or any(map(_NUMBER.fullmatch, units)):
+        return False
+    numeric = [
+        column
+        for column in range(len(units))
+        if (cells := [row[column] for row in others if row[column]]) and all(map(_NUMBER.fullmatch, cells))
+    ]
+    named = [column for column in numeric if units[column].strip().lower() not in _NO_UNITS]
+    return bool(named) and (len(numeric) > 1 or sum(map(bool, units)) == 1)
+
+
+_NO_UNITS: Final = ("", "-", "--", "?", "n/a", "na", "nan", "nil", "none", "null", "error", "err", "fault", "inf")
+"""Words in the place of a number."""
 _COMMENT: Final = re.compile(rb"^#.*\n?", re.MULTILINE)
 _WITH_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]+")
 _WITH_POINT: Final = re.compile(r"-?[0-9]+\.[0-9]+|-?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")

@@ -126,6 +126,7 @@ def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
     yield "location", reason.location or None
     yield "element", reason.element
     yield "elements", list(reason.elements) or None
+    yield "payload_line", reason.payload_line
     yield "point", reason.point
     yield "line", reason.line
     yield "status", reason.status
