@@ -183,7 +183,7 @@ def _misfits_metrics(settings: InfluxSettings) -> list[UnsupportedSetting]:
 # lines a second, 8 are 40k, 16 are 78k, 32 are 155k, 64 are 200k.  1.6 and 2.9 gain half from 1 to 4, and nothing or
 # less from 8 on.
 _FEW = Bounds(first=2, least=1, most=8)
-_MANY = Bounds(first=16, least=2, most=64)
+_MANY = Bounds(first=32, least=2, most=64)
 FLAVORS: Mapping[str, Flavor] = MappingProxyType(
     {
         flavor.name: flavor
