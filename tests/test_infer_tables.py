@@ -97,7 +97,7 @@ def test_what_tells_rows_of_one_time_apart_is_a_tag(count: int) -> None:
 
 
 def test_rows_that_nothing_tells_apart_are_not_called_empty() -> None:
-    """A number is no tag, and `spread` has no room for so many."""
+    """Numbers stay fields, and `spread` keeps 1,000 elements apart."""
     rows = "\n".join(["when,swell", *(f"2026-05-01T00:00:00Z,{at}.5" for at in range(1_200))])
 
     with pytest.raises(SampleError) as caught:

@@ -73,7 +73,7 @@ def _proved(
         try:
             return prove(decide(shape, source, wishes, headers, most_hops), messages, form)
         except SampleError as error:
-            deepest = deepest or error  # what a walk that stops earlier lacks is no finding about the samples
+            deepest = deepest or error  # a walk that stops earlier fails for other reasons
             if error.code != CANNOT_PROVE or not most_hops:
                 raise deepest from None
     raise AssertionError

@@ -32,7 +32,7 @@ MOST_STEPS: Final = 40
 """More weaker choices than these are not made: the samples then suit no mapping."""
 MOST_EXAMPLES: Final = 3
 FEW_IN: Final = 2
-"""A text that tells points apart has at most one value for so many of them: an id of each point is no tag."""
+"""Texts that distinguish points have at most one value for so many of them: an id of each point stays a field."""
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
 _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
