@@ -3,7 +3,8 @@
 One process writes, the holder of the lock; any process may read meanwhile.  The journal is a file that a commit deletes
 (`journal_mode=DELETE`: a WAL needs memory shared by processes, which network volumes lack).  `synchronous=EXTRA` is
 FULL plus an fsync of the folder after the journal is deleted: otherwise a power failure may restore the journal, and
-undo the commit.  SQLite has no checksums of pages, so the record and each blob carry their own.
+undo the commit.  A database that is created has no journal: it gets its name when it is complete.  SQLite has no
+checksums of pages, so the record and each blob carry their own.
 
 | at the path there is                     | reading gives                | the next commit                           |
 |------------------------------------------|------------------------------|-------------------------------------------|
@@ -216,7 +217,7 @@ class SqliteState:
             sync_folder(self.path.parent)
         os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(connect(beside, self._busy_seconds)) as connection:
-            connection.execute("PRAGMA journal_mode=OFF")  # nobody reads it before it is complete, and synced once
+            connection.execute("PRAGMA journal_mode=OFF")  # nobody reads it before its rename
             self._write(connection, content, added, (), schema=_SCHEMA)
         beside.replace(self.path)
         sync_folder(self.path.parent)
