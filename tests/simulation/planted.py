@@ -75,7 +75,7 @@ PLANTED = [
     Planted(
         "take a changed mapping before everything in flight is settled",
         f"{_RUNNER}.writer_run",
-        "        while outlet.is_sending:",
+        "        while outlet.is_sending or self._keeping:",
         "        while False:",
     ),
     Planted(
@@ -125,8 +125,8 @@ PLANTED = [
     Planted(
         "drop messages that fail, whatever on_error says",
         f"{_RUNNER}.failures",
-        "if self.route.on_error is OnError.SKIP:",
-        "if self.route.on_error is not OnError.FAIL:",
+        "if route.on_error is OnError.SKIP:",
+        "if route.on_error is not OnError.FAIL:",
     ),
     Planted(
         "progress of any partition resets the watch of all",
