@@ -217,7 +217,7 @@ class SqliteState:
             sync_folder(self.path.parent)
         os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(connect(beside, self._busy_seconds)) as connection:
-            connection.execute("PRAGMA journal_mode=OFF")  # nobody reads it before its rename
+            connection.execute("PRAGMA journal_mode=OFF")  # it has no reader before its rename
             self._write(connection, content, added, (), schema=_SCHEMA)
         beside.replace(self.path)
         sync_folder(self.path.parent)
