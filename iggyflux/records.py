@@ -36,13 +36,18 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 FILE_HEADER: Final = "iggyflux-file"
 """The header of a message that names the archive that it was read of."""
 LINE_HEADER: Final = "iggyflux-line"
-"""The header of a message with the number of its first line there, from 1."""
+"""The header of a message with the number of its first line there, from 1; a message that is the file has none."""
 
 
 def place_in_file(message: Message) -> str | None:
     """Return `FILE:LINE` of a message that was read of an archive."""
     file = message.headers.get(FILE_HEADER)
-    return None if file is None else f"{file!s}:{message.headers.get(LINE_HEADER, '')!s}"
+    return None if file is None else f"{file!s}:{message.headers.get(LINE_HEADER, 1)!s}"
+
+
+def is_part_of_file(message: Message) -> bool:
+    """Return whether a message is a line or row of an archive: the lines of its payload are not those of the file."""
+    return LINE_HEADER in message.headers
 
 
 class LazyMessages(Sequence[Message]):

@@ -97,6 +97,8 @@ def prepared(server: SimServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "messages.ndjson").write_text(envelopes)
     (folder / "archive").mkdir()
     (folder / "archive" / "2026-01.ndjson.gz").write_bytes(gzip.compress(payloads.encode()))
+    (folder / "documents").mkdir()
+    (folder / "documents" / "1.json").write_text(payloads.splitlines()[0])
     (folder / "pumps.csv").write_text("name,speed\na,1\n")
     cases = Path(__file__).parent / "cases" / "importing"
     shutil.copy(cases / "iggy-sink" / "iggy-influxdb-sink.toml", folder / "sink.toml")

@@ -7,6 +7,7 @@
 | influx        | a line; line feeds in a string are part of it                                                |
 | text, others  | a line                                                                                       |
 | envelope      | a line                                                                                       |
+| any, whole    | the file                                                                                     |
 
 Blank lines are left out.  A splitter reads no further than the end of the record that it yields, and holds no more
 than one.  It never drops a line: what it cannot split is a record too, which the plan reports.
@@ -14,6 +15,7 @@ than one.  It never drops a line: what it cannot split is a record too, which th
 
 from __future__ import annotations
 
+import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -140,6 +142,32 @@ class ArchiveLines:
             if rest.endswith(b"\n"):
                 break
         return line[: self._limit + 1], size
+
+
+class WholeFile:
+    """A file as its one record; text is UTF-8 without a mark, as a sample is that is read whole."""
+
+    def __init__(self, file: IO[bytes], *, is_text: bool, limit: int = MAX_PAYLOAD_BYTES) -> None:
+        self.position = 0
+        self.number = 0
+        self._file = file
+        self._is_text = is_text
+        self._most = limit + 1
+        """Of a larger file so much is kept: enough to see that it is too large."""
+
+    def sought(self, _taken: int) -> tuple[int, int, int]:
+        """As of `Content`: it is read from its beginning, or not at all."""
+        return (0, 0, 0)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the file, also an empty one, once it is read to its end.  Raise SampleError if it is damaged."""
+        data = self._file.read(self._most)
+        self.position = len(data)
+        if self._is_text:
+            data = utf8_of(data, io.BytesIO()).read(self._most) if is_utf16(data) else data
+            data = data.removeprefix(_BOM)
+        self.number = 1
+        yield 1, data
 
 
 # --- splitters ---

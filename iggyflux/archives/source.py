@@ -2,7 +2,7 @@
 
 A file is a partition of offsets: the offset of a message is the number of its record in the file, from 0.  So a record
 has the same coordinates in each run, also if files are added or left out.  It has no time of arrival, unless the caller
-gives that of the first record.  Two headers name its place: `iggyflux-file` and `iggyflux-line`.
+gives that of the first record.  Two headers name its place: `iggyflux-file`, and of a part of it `iggyflux-line`.
 
 | of a file                              | the source                                                           |
 |----------------------------------------|----------------------------------------------------------------------|
@@ -43,7 +43,7 @@ from iggyflux.archives.avro import ContainerRecords
 from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.parquet import ParquetRows, is_parquet
-from iggyflux.archives.records import ArchiveLines, Content, Record, has_documents, header_of, splitter_of
+from iggyflux.archives.records import ArchiveLines, Content, Record, WholeFile, has_documents, header_of, splitter_of
 from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
@@ -75,7 +75,8 @@ log = logging.getLogger("iggyflux.archives")
 class Reading:
     """How files are read: the format of payloads and its options, and what messages they become.
 
-    `envelope` says that each line is a message with coordinates.  `first_us` is the time of arrival of the first
+    `envelope` says that each line is a message with coordinates, `whole` that each file is one payload, which is text
+    if `is_text`.  `first_us` is the time of arrival of the first
     record, in microseconds since the epoch; each later record arrives a microsecond after the one before.  None if
     records have none.  `needs_time` says that the mapping reads it.
     """
@@ -85,13 +86,17 @@ class Reading:
     stream: str = ""
     topic: str = ""
     envelope: bool = False
+    whole: bool = False
+    is_text: bool = True
     first_us: int | None = None
     needs_time: bool = False
 
     def message(self, archive: Archive, offset: int, record: Record) -> Message:
         """Return the message of a record.  Raise EnvelopeError."""
         line, payload = record
-        place: dict[str, Scalar | bytes] = {FILE_HEADER: archive.name, LINE_HEADER: line}
+        place: dict[str, Scalar | bytes] = {FILE_HEADER: archive.name}
+        if not self.whole:
+            place[LINE_HEADER] = line
         if self.envelope:
             message = decode_envelope(payload, offset, stream=self.stream, topic=self.topic)
             if self.needs_time and message.timestamp_us == default_timestamp_us(message.offset):
@@ -116,6 +121,8 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_complete: bool = False
     plan: str = ""
     """The identity of the plan that rendered the last of them."""
+    whole: bool = False
+    """Whether the file is one record."""
 
     @property
     def identity(self) -> Identity:
@@ -134,10 +141,12 @@ def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
     return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
 
 
-def stored_position(archive: Archive, state: StateStore, *, restart: bool = False) -> Stored | None:
+def stored_position(
+    archive: Archive, state: StateStore, *, restart: bool = False, whole: bool = False
+) -> Stored | None:
     """Return the stored position in a file, after it was removed if `restart`; close the state.
 
-    Raise `Stopped` (IFX712) if the file is another one now.
+    Raise `Stopped` (IFX712) if the file is another one now, or counted its records otherwise: as one if `whole`.
     """
     try:
         if restart:
@@ -151,6 +160,9 @@ def stored_position(archive: Archive, state: StateStore, *, restart: bool = Fals
     stored = msgspec.convert(found, Stored)
     if identity_of(archive) != stored.identity:
         raise _changed(archive, "it is not the file that was read before")
+    if whole != stored.whole:
+        before, now = ("without", "with") if whole else ("with", "without")
+        raise _changed(archive, f"it was loaded {before} --whole before, and is now to be loaded {now} it")
     return stored
 
 
@@ -179,13 +191,15 @@ class RecordFile:
     def begin(self, stored: Stored | None) -> None:
         """Go to the record after `stored`.  Raise `SampleError`, `Stopped` or `NotConnected`."""
         byte, number, self.taken = (0, 0, 0) if stored is None else stored.sought
-        if is_parquet(self.archive.name):
+        if self._reading.whole:
+            file = WholeFile(self._expanded(), is_text=self._reading.is_text)
+            self._content, self._records = file, file.records()
+        elif is_parquet(self.archive.name):
             self.raw.seek(0)
             self.taken = 0 if stored is None else stored.records
             rows = ParquetRows(io.BufferedReader(self.raw, _BUFFER_BYTES), self.archive.name, self.archive.size)
             self._content, self._records = rows, rows.records(self.taken)
-            return
-        if self._reading.form == "avro" and not self._reading.envelope:
+        elif self._reading.form == "avro" and not self._reading.envelope:
             container = ContainerRecords(self._expanded())
             self._content, self._records = container, container.records(byte, number)
         else:
@@ -265,14 +279,14 @@ class _Opened:
     is_left: bool = False
     """Whether it is not read on, for a reason that lies in the file."""
 
-    def stored(self, records: int, plan: str, *, is_complete: bool) -> Stored:
+    def stored(self, records: int, plan: str, *, is_complete: bool, whole: bool) -> Stored:
         """Return what is stored when so many records are settled."""
         while len(self.places) > 1 and self.places[1][2] <= records:
             self.places.popleft()
         name, who = self.file.archive.name, self.identity
         assert who is not None  # noqa: S101  # it is known before the first record
         sought = self.places[0] if self.places else (0, 0, 0)
-        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan)
+        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan, whole)
 
     def extent(self) -> FileExtent:
         """Return how much of it is read."""
@@ -374,7 +388,9 @@ class ArchiveSource:
         self._extent, self.complete = Extent(), 0
         for index, archive in enumerate(self._archives):
             try:
-                stored = stored_position(archive, self._state(archive), restart=self._restart)
+                stored = stored_position(
+                    archive, self._state(archive), restart=self._restart, whole=self._reading.whole
+                )
             except Stopped as error:
                 if error.code not in _OF_THE_FILE or (error.code == _CHANGED and not self._is_checked):
                     raise
@@ -513,11 +529,14 @@ class ArchiveSource:
             if opened.is_read and opened.settled >= opened.file.taken:
                 self._complete(opened)
             else:
-                opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=False))
+                opened.state.commit(self._stored(opened, is_complete=False))
                 self._release_left(opened)
 
+    def _stored(self, opened: _Opened, *, is_complete: bool) -> Stored:
+        return opened.stored(opened.settled, self._plan(), is_complete=is_complete, whole=self._reading.whole)
+
     def _complete(self, opened: _Opened) -> None:
-        opened.state.commit(opened.stored(opened.settled, self._plan(), is_complete=True))
+        opened.state.commit(self._stored(opened, is_complete=True))
         del self._opened[opened.index]
         opened.release()
 

@@ -43,7 +43,7 @@ from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
 from iggyflux.payloads import is_text, undeclared_fields
 from iggyflux.payloads.compression import recognized
 from iggyflux.plan.reads import writer_expressions
-from iggyflux.records import Failure, Message, place_in_file
+from iggyflux.records import Failure, Message, is_part_of_file
 from iggyflux.timestamps import format_rfc3339
 from iggyflux.transports.schemas import AskingPlan, asks_registry, registry_of
 
@@ -394,7 +394,7 @@ class SampleRun:
         if self.shown > _SHOWN_FAILURES:
             return
         element = failure.shown_element
-        if failure.payload_line is not None and place_in_file(sample.message):  # the sample is the row of a file
+        if failure.payload_line is not None and is_part_of_file(sample.message):  # the sample is the row of a file
             element = element.partition(", ")[2]
         place = Styled(", ".join(filter(None, (str(sample), element))), bold=True)
         kind = (failure.code, failure.location)

@@ -23,6 +23,7 @@ from iggyflux.authoring.sample_bytes import SampleError
 from iggyflux.authoring.samples import Sample, check_lines_can_hold
 from iggyflux.cli.allocator import keep_freed_memory
 from iggyflux.cli.dry_run import SampleRun
+from iggyflux.cli.envelopes import check_whole
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
 from iggyflux.cli.load_spread import WorkersLoad, load_with_ray, note_loaded
@@ -33,6 +34,7 @@ from iggyflux.cli.send_again import ReportedFailures
 from iggyflux.cli.tags import routes_of
 from iggyflux.errors import NotConnected, Stopped
 from iggyflux.mapping import WriterMapping
+from iggyflux.payloads import is_text
 from iggyflux.payloads.avro import encoding_of
 from iggyflux.pipeline import Pipeline, RouteSettings
 from iggyflux.plan.reads import reads_arrival
@@ -61,6 +63,7 @@ log = logging.getLogger("iggyflux.load")
 @click.option("--pipeline", type=MAPPING_FILE, help="The pipeline file with the route of MAPPING.")
 @click.option("--route", "name", metavar="NAME", help="The route, where MAPPING has several.")
 @click.option("--envelope", is_flag=True, help="Records are messages with coordinates and headers, not plain payloads.")
+@click.option("--whole", is_flag=True, help="Each file is one payload, such as an XML document over several lines.")
 @click.option(
     "--message-time", metavar="TIME", help="When the first record arrived (RFC 3339); each later one, a µs after."
 )
@@ -83,6 +86,7 @@ def command(
     pipeline: Path | None,
     name: str | None,
     envelope: bool,
+    whole: bool,
     message_time: str | None,
     rate: float | None,
     restart: bool,
@@ -100,7 +104,7 @@ def command(
 
     PATH is a file, a glob, or a URL such as s3://bucket/2026/*.ndjson.gz. Files that end in .gz, .zst or .bz2 are
     expanded. Each line is a record, each row of a CSV file with its header, each row of a .parquet file, each record of
-    an Avro container, or each JSON document over several lines.
+    an Avro container, or each JSON document over several lines; with --whole, each file.
     Records are rendered and delivered as by `run`, through the route of MAPPING in --pipeline.
 
     A load that ends before its end goes on there when it is called again; a file that was loaded is left out. What
@@ -114,8 +118,10 @@ def command(
     Example:
       iggyflux load mapping.yaml samples.ndjson --dry-run
       iggyflux load mapping.yaml 'archive/*.ndjson.gz' --pipeline pipeline.yaml
+      iggyflux load mapping.yaml 'documents/*.json' --whole --pipeline pipeline.yaml
       iggyflux load mapping.yaml messages.ndjson --envelope --pipeline pipeline.yaml --rate 20000
     """
+    check_whole(envelope, whole)
     _check_options(pipeline, dry_run, limit, engine, address, rate, workers)
     document = open_mapping(mapping)
     if not paths:
@@ -123,7 +129,7 @@ def command(
     if document.kind == "reader":
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
     archives = _find(paths, notes=True) if only is None else _find_named(paths, json.loads(only.read_bytes()))
-    reading = _reading(document, archives, envelope, message_time)
+    reading = _reading(document, archives, envelope, whole, message_time)
     loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
     if dry_run:
@@ -135,7 +141,8 @@ def command(
     if count > 1 and share is None:
         _check_workers(document, item)
         words = [*map(str, (mapping, *paths, "--pipeline", pipeline, "--route", item.name or document.name))]
-        words += [*(["--envelope"] if envelope else []), *(["--quiet"] if quiet else [])]
+        flags = {"--envelope": envelope, "--whole": whole, "--quiet": quiet}
+        words += [flag for flag, is_given in flags.items() if is_given]
         load = WorkersLoad(loaded, item, reading, archives, count, words, rate)
         return load.run(log_format, restart=restart, quiet=quiet)
     return _load_here(loaded, item, archives, reading, rate, share, log_format, restart=restart, quiet=quiet)
@@ -244,11 +251,15 @@ def _find_named(paths: Sequence[str], names: Sequence[str]) -> list[Archive]:
     return [found.get(name) or Archive(name, 0, "") for name in names]
 
 
-def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: bool, message_time: str | None) -> Reading:
+def _reading(
+    document: WriterMapping, archives: Sequence[Archive], envelope: bool, whole: bool, message_time: str | None
+) -> Reading:
     """Return how the files are read.  Raise UsageError if the mapping cannot read such records."""
     writer = document.writer
     payload, needs_time = writer.source.payload, reads_arrival(writer)
     parquet = next((each.name for each in archives if is_parquet(each.name)), None)
+    if parquet is not None and whole:
+        raise click.UsageError(f"{parquet} has rows, and each is a message: load it without --whole")
     if parquet is not None and (payload.format, payload.compression, envelope) != ("json", "none", False):
         raise click.UsageError(f"{parquet} has rows, which become JSON: they need a mapping with `payload: json`")
     is_container = payload.format == "avro" and encoding_of(payload.options) == "container"
@@ -257,11 +268,13 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
     if avro is not None and not is_cut:
         needed = "`payload: {format: avro, encoding: container}`"
         raise click.UsageError(f"{avro} is a container of Avro, which needs a mapping with {needed}")
-    if not envelope and not is_cut:
+    if not envelope and not whole and not is_cut:
         try:
             check_lines_can_hold(payload.format, payload.compression)
         except SampleError as error:
-            raise click.UsageError(f"{error.reason} (add --envelope)") from error
+            raise click.UsageError(
+                f"{error.reason} (add --whole if each file is one of them, else --envelope)"
+            ) from error
     if message_time is not None and envelope:
         raise click.UsageError("--message-time and --envelope are mutually exclusive: an envelope has a time")
     if message_time is not None and len(archives) > 1:
@@ -278,6 +291,8 @@ def _reading(document: WriterMapping, archives: Sequence[Archive], envelope: boo
         stream=stream,
         topic=topic,
         envelope=envelope,
+        whole=whole,
+        is_text=is_text(payload),
         first_us=_microseconds(message_time),
         needs_time=needs_time,
     )

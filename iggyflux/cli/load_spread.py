@@ -71,7 +71,7 @@ class WorkersLoad:
         left, complete = {}, 0
         for archive in self.archives:  # a restart is not of the workers: one that is started again goes on
             state = position_state(state_folder(self.pipeline), route.name, archive)
-            stored = stored_position(archive, state, restart=restart)
+            stored = stored_position(archive, state, restart=restart, whole=self.reading.whole)
             is_complete = stored is not None and stored.is_complete
             left[archive.name] = 0 if is_complete else archive.weight - (0 if stored is None else stored.sought[0])
             complete += is_complete
@@ -154,7 +154,7 @@ def load_with_ray(
     states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
     todo = {}
     for archive in archives:
-        stored = stored_position(archive, states[archive.name], restart=restart)
+        stored = stored_position(archive, states[archive.name], restart=restart, whole=reading.whole)
         if stored is None or not stored.is_complete:
             todo[archive.name] = identity_of(archive)
     if len(todo) < len(archives):
@@ -176,7 +176,9 @@ def load_with_ray(
         who = todo[result.name]
         state = states[result.name]
         state.take()
-        state.commit(Stored(result.name, who.size, who.written, who.begin, result.read, is_complete=True))
+        state.commit(
+            Stored(result.name, who.size, who.written, who.begin, result.read, is_complete=True, whole=reading.whole)
+        )
         state.close()
     for line in failed.lines():
         talk(*line)

@@ -14,7 +14,7 @@ import click
 
 from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.cli.progress import show_progress
-from iggyflux.records import DeadLetter, Message, place_in_file
+from iggyflux.records import DeadLetter, Message, is_part_of_file, place_in_file
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -66,7 +66,9 @@ class ReportedFailures:
         for letter in self._first:
             for reason in letter.reasons:
                 mark = Styled(f"error[{reason.code}]", "red", bold=True)
-                yield f"{message_name(letter.message)}: ", mark, f": {reason.reason}"
+                line = None if is_part_of_file(letter.message) else reason.payload_line
+                place = message_name(letter.message) + (f", line {line}" if line is not None else "")
+                yield f"{place}: ", mark, f": {reason.reason}"
         if (more := self.count - len(self._first)) > 0:
             yield (f"… and {plural(more, 'more message')}",)
         if self.count:

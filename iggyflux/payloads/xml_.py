@@ -48,7 +48,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 
 _MANY_LINES: Final = (
-    "a document over several lines is one message: give its file to `dry-run` or `log append` with `--whole`"
+    "a document over several lines is one message: give its file to `dry-run`, `load` or `log append` with `--whole`"
 )
 
 

@@ -14,8 +14,18 @@ from typing import Final
 
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.records import Batch, Message, Partition, Position, Rendered, place_in_file
+from iggyflux.records import Batch, Message, Partition, Position, Rendered, is_part_of_file, place_in_file
 from iggyflux.telemetry.tracing import NO_TRACE, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFile:
+    """The place of a message that is a file: a line of its payload is one of the file, and worth telling."""
+
+    place: str
+
+    def __str__(self) -> str:
+        return self.place
 
 
 @dataclass(slots=True, eq=False, repr=False)  # payloads are not for a log, where an internal error would show them
@@ -37,11 +47,11 @@ class Job:
         """Return the index of the message that a refused line was made of."""
         return self.rendered.origins[refusal.line]
 
-    def place_of(self, message: int) -> Position | str:
+    def place_of(self, message: int) -> Position | WholeFile | str:
         """Return the position of the message with this index: its own, as letters name it, or its file and line."""
         found = self.messages[message]
         if (line := place_in_file(found)) is not None:
-            return line
+            return line if is_part_of_file(found) else WholeFile(line)
         place = Partition(found.stream, found.topic, found.partition) if found.stream else self.batch.partition
         return Position(place, found.offset)
 
