@@ -55,6 +55,8 @@ def object_section(name: str, node: dict[str, Any], level: int) -> Iterator[str]
     branches = node.get("anyOf") or [branch["then"] for branch in node.get("allOf", ())]
     if branches:
         yield f"One of: {', '.join(kind(branch) for branch in branches)}.\n"
+    if "enum" in node:
+        yield f"One of {', '.join(code(item) for item in node['enum'])}.\n"
     keys = {**node.get("properties", {}), **node.get("patternProperties", {})}
     if keys:
         yield "| key | is | |\n|---|---|---|"

@@ -609,6 +609,7 @@ FORMATS = ["json"] * 12 + ["msgpack", "cbor", "avro"] * 3 + ["csv", "influx", "t
 FORMATS += ["protobuf"] * 2
 CSV_OPTIONS: list[dict[str, Any]] = [
     {}, {"trim": True}, {"comment": "#"}, {"skip": 1, "trim": True}, {"units_row": True}, {"decimal": ","},
+    {"encoding": "windows-1252"}, {"encoding": "utf-16"},
 ]  # fmt: skip
 OPTIONS = {
     "xml": {"lists": ["xs"]},
@@ -627,6 +628,15 @@ OWN_NAMES = {
 
 
 @st.composite
+def in_encoding(draw: Any, message: Message, encoding: str) -> Message:
+    """Return the message with its text in this encoding, or as it is."""
+    if not draw(st.integers(0, 4)):
+        return message
+    text = message.payload.decode("utf-8", "replace")
+    return msgspec.structs.replace(message, payload=text.encode(encoding, "replace"))
+
+
+@st.composite
 def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], list[list[Message]]]:
     """Return a document, and batches of messages in its vocabulary."""
     form = draw(st.sampled_from(forms))
@@ -635,6 +645,9 @@ def cases(draw: Any, forms: Sequence[str] = FORMATS) -> tuple[dict[str, Any], li
         vocabulary = Words(OWN_NAMES[form], ("p", "q") if form == "protobuf" else vocabulary.deep)
     document = draw(documents(vocabulary, form))
     batches = draw(st.lists(messages(vocabulary, form), min_size=1, max_size=3))
+    payload = document["from"].get("payload")
+    if isinstance(payload, dict) and form == "csv" and "encoding" in payload:
+        batches = [[draw(in_encoding(each, payload["encoding"])) for each in batch] for batch in batches]
     way = document["from"].get("compression")
     return document, batches if way is None else [[draw(compressed(each, way)) for each in batch] for batch in batches]
 

@@ -1094,6 +1094,48 @@ def test_a_line_of_a_whole_file_is_told(folder: Path, caplog: pytest.LogCaptureF
     assert f"at={folder}/b.csv:1 code=IFX340 " in caplog.text and "payload_line=3" in caplog.text
 
 
+def test_a_file_in_another_encoding_is_loaded_line_by_line_or_whole(folder: Path) -> None:
+    """A byte that the encoding does not have fails its row; the letter has the bytes, and a replay reads them anew."""
+    text = DOCUMENT.replace("messung}", "messung, payload: {format: csv, quote: '§', encoding: windows-1252}}")
+    text = text.replace("points", 'invalid_names: replace\nfor_each: "@"\npoints').replace(
+        "grad: grad", "grad: {expr: grad, cast: true}"
+    )
+    text = text.replace("expr: zeit", "expr: 'parse_number(zeit)'")
+    (folder / "klima.yaml").write_text(text, "utf-8")
+    rows = f"ort,grad,zeit\nKöln,1,{SINCE}\n§Burg\nauf €§,2,{SINCE}\nX?,3,{SINCE}\n".encode("windows-1252")
+    (folder / "b.csv").write_bytes(rows.replace(b"?", b"\x8d"))
+
+    loaded = iggyflux("load", "klima.yaml", "b.csv", "--pipeline", "pipeline.yaml")
+    whole = iggyflux("load", "klima.yaml", "b.csv", "--whole", "--dry-run")
+    (folder / "klima.yaml").write_text(text.replace("windows-1252", "cp850"), "utf-8")
+    again = iggyflux("replay", "dead-letters/klima", "--pipeline", "pipeline.yaml")
+
+    assert "\nb.csv:5: error[IFX402]: the payload is not windows-1252: undefined byte 0x8d at byte" in loaded.err
+    assert whole.code == 1 and f"{folder}/b.csv:1: " in whole.err
+    assert again.code == 0, again.err
+    assert stored(folder) == [
+        f"klima,ort=Köln grad=1.0 {SINCE}000000000",
+        rf"klima,ort=Burg_auf\ € grad=2.0 {SINCE}000000000",
+        f"klima,ort=Xì grad=3.0 {SINCE}000000000",
+    ]
+
+
+def test_a_file_of_utf_16_with_its_encoding_is_loaded_whole(folder: Path) -> None:
+    """Its lines would be read as UTF-8, and not be in the encoding that the mapping declares."""
+    text = DOCUMENT.replace("messung}", "messung, payload: {format: csv, encoding: utf-16}}")
+    text = text.replace("points", 'for_each: "@"\npoints').replace("grad: grad", "grad: {expr: grad, cast: true}")
+    (folder / "klima.yaml").write_text(text.replace("expr: zeit", "expr: 'parse_number(zeit)'"), "utf-8")
+    (folder / "b.csv").write_bytes(f"ort,grad,zeit\nKöln,1,{SINCE}\n".encode("utf-16"))
+
+    for command in ("load", "dry-run"):
+        dry = ["--dry-run"] if command == "load" else []
+        whole = iggyflux(command, "klima.yaml", "b.csv", "--whole", *dry)
+        lines = iggyflux(command, "klima.yaml", "b.csv", *dry)
+
+        assert whole.out == f"klima,ort=Köln grad=1.0 {SINCE}000000000\n", whole.err
+        assert (lines.code, "utf-16 payloads are binary" in lines.err) == (2, True)
+
+
 def test_a_file_is_not_gone_on_with_in_another_way(folder: Path) -> None:
     """What is settled are lines, or the file: either number means nothing for the other."""
     (folder / "klima.yaml").write_text(WHOLE, "utf-8")

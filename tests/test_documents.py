@@ -922,16 +922,17 @@ def test_the_words_of_the_schema_match_the_tables() -> None:
     assert defs["payload"]["anyOf"][0]["enum"] == [name for name in FORMATS if name != "protobuf"]
     assert set(branches) == set(FORMATS)
     options = [(name, key, node) for name, found in branches.items() for key, node in found.items() if key != "format"]
-    assert {name for name, _, _ in options} == set(ROWS) | {"text", "protobuf", "avro", "xml"}
+    assert {name for name, _, _ in options} == set(ROWS) | {"text", "logfmt", "protobuf", "avro", "xml"}
     for name, key, node in options:
         if name in ("protobuf", "avro"):
             continue  # their options need each other: tests/test_protobuf.py, tests/test_avro.py
+        node = defs[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
         for value in node.get("enum", node["examples"]):
             FORMATS[name].check({key: value})
             with suppress(DecodeError):
                 FORMATS[name].decode(b"", {key: value}, None, False)
         if "default" in node:
-            value = ROWS.get(name, {"a": {"@b": "x", "#text": "y"}})
+            value = {"logfmt": {"a": "b"}, "text": "b", "xml": {"a": {"@b": "x", "#text": "y"}}, **ROWS}[name]
             assert FORMATS[name].encode(value, {}) == FORMATS[name].encode(value, {key: node["default"]})
     assert set(defs["type"]["enum"]) == {kind.value for kind in FieldType}
     assert set(defs["to"]["properties"]["payload"]["enum"]) <= set(FORMATS)

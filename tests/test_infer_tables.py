@@ -113,9 +113,26 @@ def test_a_table_in_another_encoding_is_said_to_be_in_it(encoding: str, name: st
         "Boje;Böen\nFörde – Nord;1,5\nAlster;2,25\n" if encoding == "cp1252" else "Boje;Böen\nFörde;1,5\nAlster;2,25\n"
     )
 
+    found = recognize_file(text.encode(encoding))
     with pytest.raises(SampleError) as caught:
-        recognize_file(text.encode(encoding))
+        recognize_file(text.replace(";", "\n").encode(encoding))
 
+    assert found.options == {"delimiter": ";", "decimal": ",", "encoding": "windows-1252"}
+    assert found.payloads == [text.encode(encoding)]
+    assert "not UTF-8" in found.how
+    assert found.trees == recognize_file(text.encode()).trees
     assert "not UTF-8" in caught.value.reason
     assert name in caught.value.reason
     assert "iconv" in (caught.value.hint or "")
+
+
+def test_lines_in_another_encoding_are_proposed_with_it() -> None:
+    """Each with the bytes that it has; a mapping of them renders and tests what it was made of."""
+    data = "2026-05-01T06:00:00Z raum=Küche lux=7\n2026-05-01T06:01:00Z raum=Flur lux=9\n".encode("latin-1")
+
+    found = recognize_file(data)
+    proposal = infer(found)
+
+    assert found.payloads == data.splitlines()
+    assert found.options["encoding"] == "windows-1252"
+    assert "raum=Küche" in proposal.text("yaml")

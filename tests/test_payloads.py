@@ -23,14 +23,18 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from iggyflux.codes import CODES
+from iggyflux.documents import load_schema
 from iggyflux.errors import DecodeError, PartlyDecoded, RecordError
 from iggyflux.payloads import (
     FORMATS,
     MAX_PAYLOAD_BYTES,
     OptionError,
     check_json_bytes,
+    is_wide,
 )
+from iggyflux.payloads.format import ENCODINGS
 from iggyflux.payloads.json_ import find_duplicate_key, is_shallow
+from iggyflux.payloads.recognition import WITH_ENCODING
 from iggyflux.reads import Reads
 from tests.binary_payloads import TREES, WRITERS, Pairs, evaluate
 from tests.protobuf_payloads import options as protobuf_options
@@ -89,8 +93,10 @@ SAMPLES: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {
         ([{"a": "1", "b": 'x"y,z\r\n'}, {"a": "", "b": "é"}], {}),
         ([{"a": "1", "b": "'x;\n"}], {"header": ["a", "b"], "delimiter": ";", "quote": "'"}),
         ([{"a": ""}], {"header": ["a"]}),
+        ([{"Größe": "½ €"}], {"encoding": "windows-1252", "delimiter": "§"}),
+        ([{"ширина": "7"}], {"encoding": "utf-16"}),
     ],
-    "text": [("hé\0llo\n", {}), ("", {})],
+    "text": [("hé\0llo\n", {}), ("", {}), ("зал 3", {"encoding": "cp866"}), ("日本 é", {"encoding": "utf-16be"})],
     "xml": [
         ({"a": None}, {}),
         ({"a": {"@b": "1", "c": ["x", None, {"@d": "<é&>\n", "#text": "t"}], "e": "2"}}, {}),
@@ -100,6 +106,7 @@ SAMPLES: dict[str, list[tuple[Any, Mapping[str, Any]]]] = {
     "logfmt": [
         ({"a": "1", "b.c-d/é": 'say "hi"\n=\\\0', "e": True, "f": "", "g": "x=y,z"}, {}),
         ({"level": "info"}, {}),
+        ({"raum": "Küche"}, {"encoding": "iso-8859-15"}),
     ],
     "raw": [("", {}), ("AAEC/w==", {})],
     "influx": [
@@ -296,6 +303,76 @@ def test_text_that_is_not_utf8_is_rejected_with_the_byte(name: str, payload: byt
 
     assert refused.code == "IFX402"
     assert f"at byte {payload.find(bytes([max(payload)]))}" in refused.reason
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", WITH_ENCODING)
+@given(data=st.data())
+@settings(max_examples=15)
+def test_each_encoding_is_read_or_rejected_and_writes_what_it_reads(
+    name: str, encoding: str, data: st.DataObject
+) -> None:
+    """What it has comes back; of bytes that it does not have the first is named; what it cannot hold is not written."""
+    options = {"encoding": encoding}
+    text = data.draw(st.text(alphabet="aZ09 _-éßñжЖλ€½┐ő", min_size=1, max_size=9))
+    value: Any = text if name == "text" else [{"k": text}] if name == "csv" else {"k": text}
+    if encodable(text, encoding):
+        assert decode(name, FORMATS[name].encode(value, options), **options) == value
+    else:
+        with pytest.raises(RecordError, match=f"needs text that {encoding if encoding != 'utf-8' else 'UTF-8'} can"):
+            FORMATS[name].encode(value, options)
+
+    payload = data.draw(st.binary(max_size=12))
+    fault = fault_of(payload, encoding)
+    if fault is not None:
+        refused = refusal(name, payload, **options)
+        place = f" 0x{payload[fault]:02x} at byte {fault}"
+        assert refused.code == "IFX402"
+        assert place in refused.reason or "byte order mark" in refused.reason
+    elif name == "text" and encoding != "utf-16":
+        meant = payload.decode(encoding).removeprefix("\ufeff" if "16" in encoding else "")
+        assert decode(name, payload, **options) == meant
+
+
+def fault_of(payload: bytes, encoding: str) -> int | None:
+    """Return the index of the first byte that the encoding does not have."""
+    try:
+        payload.decode(encoding)
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+def encodable(text: str, encoding: str) -> bool:
+    return text.encode(encoding, "replace").decode(encoding) == text
+
+
+def test_lines_and_cells_are_found_in_bytes_of_every_encoding_but_utf_16() -> None:
+    """`load` splits files before they are decoded: no byte of ASCII is another character, or a part of one."""
+    narrow = [name for name in ENCODINGS if not is_wide({"encoding": name})]
+
+    assert [name for name in ENCODINGS if name not in narrow] == ["utf-16", "utf-16le", "utf-16be"]
+    for name in narrow:
+        for byte in range(256):
+            text = bytes([byte]).decode(name, "ignore")
+            assert (text == chr(byte)) if byte < 128 else not text.isascii() or not text
+    schema = load_schema("mapping")["$defs"]["text_encoding"]
+    assert schema["enum"] == list(ENCODINGS)
+    assert set(schema["x-instead"].values()) <= set(ENCODINGS)
+
+
+def test_a_mark_says_the_order_of_utf_16_and_is_no_part_of_the_text() -> None:
+    for order in ("little", "big"):
+        marked = ("\ufeffzal;7".encode(f"utf-16{order[0]}e"), "zal;7")
+        assert decode("text", marked[0], encoding="utf-16") == marked[1]
+        assert decode("text", marked[0], encoding=f"utf-16{order[0]}e") == marked[1]
+    assert "byte order mark" in refusal("text", "zal".encode("utf-16le"), encoding="utf-16").reason
+
+
+@pytest.mark.parametrize("options", [{"delimiter": "ж"}, {"quote": "„"}, {"comment": "№"}])
+def test_an_option_that_the_encoding_does_not_have_is_rejected(options: dict[str, str]) -> None:
+    with pytest.raises(OptionError, match="iso-8859-1 has no"):
+        FORMATS["csv"].check({**options, "encoding": "iso-8859-1"})
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from iggyflux.cli.playground_server import HOST
 from iggyflux.cli.sample_files import samples_beside
 from iggyflux.documents import read_document
 from iggyflux.editor.sample_text import read_pasted
-from iggyflux.mapping import compile_document, parse_mapping
+from iggyflux.mapping import WriterMapping, compile_document, parse_mapping
+from iggyflux.payloads import text_encoding
 from iggyflux.playground.app import MOST_BYTES, STATIC, TOKEN_HEADER, Playground, Start, Topics, create_app
 from iggyflux.playground.desk import Desk, Superseded
 from iggyflux.playground.files import FileRefused, Folder
@@ -235,6 +236,23 @@ def test_samples_are_messages_with_coordinates_by_one_rule(tmp_path: Path, sampl
     assert isinstance(beside, Message)
     is_message = [b"payload" not in pasted.message.payload, b"payload" not in beside.payload, by_option == '"b"\n']
     assert is_message == [are_messages] * 3
+
+
+@pytest.mark.parametrize(
+    "payload", ["text", "{format: text, encoding: cp866}", "{format: csv, encoding: windows-1251}"]
+)
+def test_pasted_text_is_read_in_the_encoding_of_the_mapping(payload: str) -> None:
+    """A page has characters, and the mapping expects bytes."""
+    source = f"from: {{stream: s, topic: t, payload: {payload}}}"
+    mapping = parse_mapping(
+        f"iggyflux: 1\nkind: writer\n{source}\npoints: {{measurement: {{const: m}}, timestamp: {{spread: offset}}}}"
+    )
+
+    (pasted,) = read_pasted(mapping, "зал,lux\n" if "csv" in payload else "зал")
+
+    assert isinstance(mapping, WriterMapping)
+    assert isinstance(pasted, Sample)
+    assert "зал" in pasted.message.payload.decode(text_encoding(mapping.writer.source.payload.options))
 
 
 def test_fixes_that_are_certain_are_applied_together() -> None:

@@ -66,6 +66,27 @@ def test_the_reason_of_a_failure_says_what_the_payload_looks_like(payload: bytes
     assert [each.reason.count("looks like") for each in failures[1:]] == [0] * len(failures[1:])
 
 
+@pytest.mark.parametrize("form", ["csv", "text", "logfmt", "json"])
+@pytest.mark.parametrize(
+    ("coded", "encoding"),
+    [("cp1252", "windows-1252"), ("utf-16", "utf-16"), ("utf-16-le", "utf-16le"), ("utf-16-be", "utf-16be")],
+)
+def test_the_hint_names_the_encoding_that_reads_the_payload(form: str, coded: str, encoding: str) -> None:
+    """Where the format has that option: declared as the hint says, it is read."""
+    payload = "flow=Zulauf müde=1".encode(coded)
+    try:
+        FORMATS[form].decode(payload, {}, None, False)
+    except DecodeError as error:
+        hint = explained(error, payload, form).hint or ""
+    else:
+        assert form == "text" and coded == "utf-16-le"  # zero bytes are characters too
+        return
+
+    assert (f"set `encoding: {encoding}` in `payload`" == hint) is (form != "json"), hint
+    if form != "json" and form != "csv":
+        assert "müde" in str(FORMATS[form].decode(payload, {"encoding": encoding}, None, False))
+
+
 @given(st.binary() | st.text().map(str.encode) | st.sampled_from([each[0] for each in LOOKS.values()]), st.data())
 def test_whatever_a_payload_is_it_can_be_explained(payload: bytes, data: st.DataObject) -> None:
     """A failure that is explained keeps its code and the start of its reason."""

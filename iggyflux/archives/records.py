@@ -24,7 +24,7 @@ from typing import IO, Final, Protocol, TypeAlias
 from iggyflux.authoring.sample_bytes import SampleError, is_utf16, utf8_of
 from iggyflux.authoring.samples import BRACKETS, TOO_LONG, is_json
 from iggyflux.lineprotocol import split_lines
-from iggyflux.payloads import MAX_PAYLOAD_BYTES, Options
+from iggyflux.payloads import MAX_PAYLOAD_BYTES, Options, text_encoding
 
 Record: TypeAlias = tuple[int, bytes]
 """The number of its first line, from 1, and its bytes."""
@@ -221,7 +221,10 @@ def _rows(lines: ArchiveLines, options: Options, header: bytes) -> Iterator[Reco
 
 
 def _bare_rows(lines: ArchiveLines, options: Options) -> Iterator[Record]:
-    quote, comment = str(options.get("quote", '"')).encode(), str(options.get("comment", "")).encode()
+    encoding = text_encoding(options)
+    quote, comment = (
+        str(options.get(name, usual)).encode(encoding) for name, usual in (("quote", '"'), ("comment", ""))
+    )
     blanks = b" \t" if options.get("trim") is True else b""
 
     def is_comment(line: bytes) -> bool:

@@ -19,7 +19,7 @@ from iggyflux.authoring.updating import end_of, line_end
 from iggyflux.documents import Document, Format, read_document
 from iggyflux.errors import DocumentError, RecordError
 from iggyflux.mapping import WriterMapping, compile_document
-from iggyflux.payloads import decode_payload, encode_payload, expand
+from iggyflux.payloads import decode_payload, encode_payload, expand, is_wide, text_encoding
 from iggyflux.records import JSON, Message
 from iggyflux.transports.local.envelopes import bare_message, plain_header
 
@@ -71,7 +71,8 @@ def _contents(mapping: WriterMapping, message: Message) -> Iterator[dict[str, An
     except RecordError:
         pass  # a payload of another format is an example of a failure
     try:
-        yield {"message_json": expand(message.payload, payload.compression).decode("utf-8")}
+        encoding = "ascii" if is_wide(payload.options) else text_encoding(payload.options)
+        yield {"message_json": expand(message.payload, payload.compression).decode(encoding)}
     except (UnicodeDecodeError, RecordError):
         yield {"payload_base64": b64encode(message.payload).decode("ascii")}
 

@@ -18,7 +18,8 @@ from iggyflux.authoring.samples import Coordinates
 from iggyflux.errors import LineProtocolError, Location, RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import ReaderMapping, WriterMapping
-from iggyflux.payloads import FORMATS, compress, encode_payload
+from iggyflux.payloads import FORMATS, Options, compress, encode_payload, text_encoding
+from iggyflux.payloads.format import encode_text
 from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 from iggyflux.transports.local.envelopes import bare_message
 
@@ -83,7 +84,7 @@ def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int
     if "message" in tree:
         payload = encode_payload(tree["message"], source.payload)
     elif "message_json" in tree:
-        payload = compress(tree["message_json"].encode("utf-8", "surrogatepass"), source.payload.compression)
+        payload = compress(_raw(tree["message_json"], source.payload.options), source.payload.compression)
     else:
         try:
             payload = b64decode(tree["payload_base64"], validate=True)
@@ -105,6 +106,12 @@ def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int
         meta.get("id", 0),
         tree.get("headers") or {},
     )
+
+
+def _raw(text: str, options: Options) -> bytes:
+    """Return a text as the bytes of a payload; of UTF-8 also one that is not valid."""
+    encoding = text_encoding(options)
+    return text.encode("utf-8", "surrogatepass") if encoding == "utf-8" else encode_text(text, "the example", options)
 
 
 def example_rows(tree: Mapping[str, Any], measurement: str) -> list[Row]:

@@ -21,7 +21,7 @@ from iggyflux.authoring.sample_bytes import SampleError as SampleError
 from iggyflux.authoring.sample_bytes import is_utf16, utf8_of
 from iggyflux.errors import counted
 from iggyflux.mapping import From
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, Options, is_wide, text_encoding
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
@@ -130,7 +130,13 @@ class Coordinates:
 
 
 def read_samples(
-    lines: Lines, coordinates: Coordinates, *, form: str = "json", compression: str = "none", envelope: bool = False
+    lines: Lines,
+    coordinates: Coordinates,
+    *,
+    form: str = "json",
+    options: Options | None = None,
+    compression: str = "none",
+    envelope: bool = False,
 ) -> Iterator[Sample]:
     """Yield the messages of `lines`; `form` is the format of payloads (a name of `payloads.FORMATS`).
 
@@ -146,7 +152,7 @@ def read_samples(
                 raise SampleError(NOT_AN_ENVELOPE, str(error), number, hint) from error
             yield Sample(number, message)
         return
-    check_lines_can_hold(form, compression)
+    check_lines_can_hold(form, options or {}, compression)
     pieces = _documents(lines) if form == "json" else _numbered(lines)
     for number, payload in pieces:
         yield Sample(number, bare_message(payload, number - 1, stream=stream, topic=topic))
@@ -175,11 +181,14 @@ def _is_utf8(payload: bytes) -> bool:
     return True
 
 
-def check_lines_can_hold(form: str, compression: str = "none") -> None:
-    """Raise SampleError if payloads of this format are binary, or always compressed: those need envelopes."""
+def check_lines_can_hold(form: str, options: Options, compression: str = "none") -> None:
+    """Raise SampleError if payloads of this format are binary, or always compressed: those need envelopes.
+
+    UTF-16 counts as binary, since a file of lines with its mark is read as UTF-8.
+    """
     is_compressed = compression not in ("none", "auto")
-    if FORMATS[form].binary or is_compressed:
-        what = compression if is_compressed else form
+    if FORMATS[form].binary or is_compressed or is_wide(options):
+        what = compression if is_compressed else form if FORMATS[form].binary else text_encoding(options)
         raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary and cannot be written as lines", 0, _NOT_LINES)
 
 

@@ -221,6 +221,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole:
                     lines,
                     coordinates,
                     form=source.payload.format,
+                    options=source.payload.options,
                     compression=source.payload.compression,
                     envelope=envelope,
                 )

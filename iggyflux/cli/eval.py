@@ -30,7 +30,7 @@ from iggyflux.cli.sample_files import find_samples
 from iggyflux.errors import DecodeError, ExpressionError, RecordError, closest
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, is_wide
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON, Message
 
@@ -79,7 +79,7 @@ def command(
             if form is None:
                 form, options = source.format, source.options
     form = _known_format(form or "json")
-    read = partial(_documents, form=form, envelope=envelope, whole=whole)
+    read = partial(_documents, form=form, options=options, envelope=envelope, whole=whole)
     pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
 
     def written(value: Any) -> str:
@@ -206,7 +206,7 @@ def _answer(
     return None
 
 
-def _documents(file: Path | None, form: str, envelope: Envelope, whole: bool) -> _Documents:
+def _documents(file: Path | None, form: str, options: Mapping[str, Any], envelope: Envelope, whole: bool) -> _Documents:
     """Yield the documents of a file, of stdin without one; null if that is empty too."""
     if file is None and stdin_is_terminal():
         yield "", None, False
@@ -216,9 +216,9 @@ def _documents(file: Path | None, form: str, envelope: Envelope, whole: bool) ->
     with open_input(path) as lines:
         is_enveloped = not whole and are_messages(lines, envelope)
         found = (
-            whole_sample(lines.read(is_text=not FORMATS[form].binary), Coordinates())
+            whole_sample(lines.read(is_text=not FORMATS[form].binary and not is_wide(options)), Coordinates())
             if whole
-            else read_samples(lines, Coordinates(), form=form, envelope=is_enveloped)
+            else read_samples(lines, Coordinates(), form=form, options=options, envelope=is_enveloped)
         )
         for sample in found:
             count += 1

@@ -270,7 +270,7 @@ def _reading(
         raise click.UsageError(f"{avro} is a container of Avro, which needs a mapping with {needed}")
     if not envelope and not whole and not is_cut:
         try:
-            check_lines_can_hold(payload.format, payload.compression)
+            check_lines_can_hold(payload.format, payload.options, payload.compression)
         except SampleError as error:
             raise click.UsageError(
                 f"{error.reason} (add --whole if each file is one of them, else --envelope)"

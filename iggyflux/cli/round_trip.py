@@ -69,6 +69,7 @@ def _messages(writer: WriterMapping, samples: Path | None, envelope: Envelope) -
             lines,
             Coordinates.of(source),
             form=source.payload.format,
+            options=source.payload.options,
             compression=source.payload.compression,
             envelope=is_enveloped,
         ):

@@ -26,7 +26,7 @@ from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
-from iggyflux.payloads import FORMATS, OptionError, is_text
+from iggyflux.payloads import FORMATS, OptionError, is_text, text_encoding
 
 LinedSamples: TypeAlias = Sequence[Sample] | Sequence[SampleRow]
 
@@ -59,7 +59,12 @@ def read_for(
     if whole:
         return list(whole_sample(lines.read(is_text=is_text(source.payload)), coordinates))
     found = read_samples(
-        lines, coordinates, form=source.payload.format, compression=source.payload.compression, envelope=envelope
+        lines,
+        coordinates,
+        form=source.payload.format,
+        options=source.payload.options,
+        compression=source.payload.compression,
+        envelope=envelope,
     )
     return list(islice(found, MOST_SAMPLES))
 
@@ -82,6 +87,8 @@ def read_pasted(mapping: WriterMapping | ReaderMapping, text: str) -> LinedSampl
         hint = 'give messages with coordinates, one a line, such as {"payload_base64": "…"}'
         what = payload.compression if is_compressed else payload.format
         raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary, and not lines of text", 0, hint)
+    if not envelope:
+        data = text.encode(text_encoding(payload.options), "replace")
     has_header = payload.format == "csv" and "header" not in payload.options
     return read_for(mapping, _file(data), envelope=envelope, whole=has_header and not envelope)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from iggyflux.payloads import avro, cbor, csv_, influx, json_, logfmt, msgpack, protobuf, raw, text, xml_
 from iggyflux.payloads.compression import compress, expand
-from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options
+from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES, Format, OptionError, Options, is_wide, text_encoding
 from iggyflux.payloads.json_ import check_json_bytes
 from iggyflux.records import JSON
 
@@ -63,8 +63,8 @@ def encode_payload(value: JSON, declared: Declared) -> bytes:
 
 
 def is_text(declared: Declared) -> bool:
-    """Whether payloads are text for people."""
-    return not FORMATS[declared.format].binary and declared.compression == "none"
+    """Whether payloads are text for people, of which the encoding can be changed to UTF-8."""
+    return not FORMATS[declared.format].binary and declared.compression == "none" and not is_wide(declared.options)
 
 
 __all__ = [
@@ -81,5 +81,7 @@ __all__ = [
     "encode_payload",
     "expand",
     "is_text",
+    "is_wide",
+    "text_encoding",
     "undeclared_fields",
 ]

@@ -16,11 +16,12 @@ from iggyflux.payloads.format import (
     Format,
     OptionError,
     Options,
-    decode_utf8,
+    decode_text,
     duplicate_key,
-    encode_utf8,
+    encode_text,
     line_counter,
     not_encodable,
+    text_encoding,
 )
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -36,7 +37,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     PartlyDecoded for rows that do not have as many cells as names, and for a misplaced quote, after which no row is
     read.
     """
-    text = decode_utf8(payload)
+    text = decode_text(payload, options)
     errors: list[DecodeError] = []
     header, rows = _header_and_rows(text, options, errors)
     _check_names(header, Reads.WHOLE if strict or reads is None or reads.whole else reads.items)
@@ -62,7 +63,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
 
 def row_lines(payload: bytes, options: Options) -> list[int]:
     """Return the line of the payload at which each row begins that `decode` returns."""
-    text = decode_utf8(payload)
+    text = decode_text(payload, options)
     header, rows = _header_and_rows(text, options, [])
     line_at = line_counter(text)
     return [line_at(start) for start, cells in rows if len(cells) == len(header)]
@@ -119,7 +120,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
     if options.get("units_row"):
         lines.insert(0 if "header" in options else 1, [None] * len(header))
     text = "\n" * (skip if isinstance(skip, int) else 0) + "".join(_line(line, options) for line in lines)
-    return encode_utf8(text, "csv")
+    return encode_text(text, "csv", options)
 
 
 def check(options: Options) -> None:
@@ -134,6 +135,10 @@ def check(options: Options) -> None:
     comment = str(options.get("comment", ""))
     if comment and (comment[0] in (delimiter, quote) or set(comment) & set("\r\n")):
         raise OptionError("a comment cannot begin with the delimiter or the quote, or have a line end", "comment")
+    encoding = text_encoding(options)
+    for name, text in (("delimiter", delimiter), ("quote", quote), ("comment", comment)):
+        if text != text.encode(encoding, "replace").decode(encoding):
+            raise OptionError(f"{encoding} has no {text!r}", name)
     header = _header(options)
     if header is not None and (not header or len(set(header)) != len(header)):
         raise OptionError("expected at least one column in the header, and no duplicates", "header")

@@ -150,10 +150,70 @@ def decode_utf8(payload: bytes) -> str:
         raise not_utf8(exc) from None
 
 
+ENCODINGS: Final = (
+    "utf-8",
+    "windows-1252",
+    *(f"windows-{number}" for number in (1250, 1251, *range(1253, 1259))),
+    *(f"iso-8859-{number}" for number in (*range(1, 12), *range(13, 17))),
+    *("koi8-r", "koi8-u", "cp437", "cp850", "cp852", "cp866", "mac-roman"),
+    *("utf-16", "utf-16le", "utf-16be"),
+)
+"""The encodings of text: all but the last three have ASCII in one byte, and so its line ends, quotes and delimiters.
+
+An encoding in which a part of a character can look like one of these is not among them.
+"""
+_UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+def text_encoding(options: Options) -> str:
+    """Return the encoding of payloads that are text: one of `ENCODINGS`, as Python calls it too."""
+    name = options.get("encoding")
+    return name if name in ENCODINGS else "utf-8"
+
+
+def is_wide(options: Options) -> bool:
+    """Return whether payloads are text with two bytes a character, in which a byte 0x0a is not the end of a line."""
+    return text_encoding(options).startswith("utf-16")
+
+
+def decode_text(payload: bytes, options: Options) -> str:
+    """Return the text of a payload in the encoding that `options` name, without the mark of UTF-16.
+
+    Raise DecodeError for bytes that are not of it; UTF-16 needs a mark, unless the encoding says the order of bytes.
+    """
+    encoding = text_encoding(options)
+    if encoding == "utf-8":
+        return decode_utf8(payload)
+    check_size(payload)
+    if encoding == "utf-16" and not payload.startswith(_UTF_16_MARKS):
+        hint = "declare `encoding: utf-16le` or `utf-16be` for payloads without a mark"
+        raise DecodeError(NOT_UTF8, "the payload is not utf-16: it does not begin with a byte order mark", hint=hint)
+    try:
+        return payload.decode(encoding).removeprefix("\ufeff" if is_wide(options) else "")
+    except UnicodeDecodeError as exc:
+        what = "undefined byte" if exc.reason.startswith("character maps to") else exc.reason
+        reason = f"the payload is not {encoding}: {what} 0x{payload[exc.start]:02x} at byte {exc.start}"
+        raise DecodeError(NOT_UTF8, reason, hint="declare the `encoding` that the producer has") from None
+
+
+def encode_text(text: str, name: str, options: Options) -> bytes:
+    """Return `text` in the encoding of `options`, UTF-16 with its mark; raise RecordError for what it does not have."""
+    encoding = text_encoding(options)
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        named = "UTF-8" if encoding == "utf-8" else encoding
+        raise not_encodable(name, f"text that {named} can encode", text) from None
+
+
 def not_utf8(exc: UnicodeDecodeError, what: str = "the payload") -> DecodeError:
     """Return the failure for bytes that are not UTF-8."""
     byte = exc.object[exc.start]
     return DecodeError(NOT_UTF8, f"{what} is not UTF-8: {exc.reason} 0x{byte:02x} at byte {exc.start}")
+
+
+ONE_BYTE: Final = "windows-1252"
+"""What text in Latin-1 is declared as, too: it has all its letters."""
 
 
 def single_byte_encoding(data: bytes, at: int) -> tuple[str, str] | None:
@@ -197,7 +257,4 @@ def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
 
 def encode_utf8(text: str, name: str) -> bytes:
     """Return `text` as UTF-8; raise RecordError for an unpaired surrogate."""
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise not_encodable(name, "text that UTF-8 can encode", text) from None
+    return encode_text(text, name, {})

@@ -12,7 +12,7 @@ from typing import Final
 
 from iggyflux.errors import DecodeError
 from iggyflux.lineprotocol.checks import shorten
-from iggyflux.payloads.format import MALFORMED, Format, Options, decode_utf8, duplicate_key, encode_utf8, not_encodable
+from iggyflux.payloads.format import MALFORMED, Format, Options, decode_text, duplicate_key, encode_text, not_encodable
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -23,7 +23,7 @@ _BARE: Final = re.compile(r'[^\s"\x00-\x1f\x7f]++')
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
     """Return an object of the pairs; of a key that is there twice the last one wins."""
-    text = decode_utf8(payload).removesuffix("\n").removesuffix("\r")
+    text = decode_text(payload, options).removesuffix("\n").removesuffix("\r")
     found: dict[str, JSON] = {}
     position = _end_of_blanks(text, 0)
     while position < len(text):
@@ -40,7 +40,7 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     return found
 
 
-def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
+def encode(value: JSON, options: Options | None = None) -> bytes:
     """Return an object of scalars as a line; null is omitted, true is its key alone."""
     if not isinstance(value, dict) or all(each is None for each in value.values()):
         raise not_encodable("logfmt", "an object with a value", value)
@@ -50,7 +50,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG00
             raise not_encodable("logfmt", "keys without blanks, quotes and equals signs, and scalars", {key: each})
         if each is not None:
             pairs.append(key if each is True else f"{key}={_value(each)}")
-    return encode_utf8(" ".join(pairs), "logfmt")
+    return encode_text(" ".join(pairs), "logfmt", options or {})
 
 
 def _value(value: str | float | bool) -> str:

@@ -16,7 +16,7 @@ from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import cbor, json_, msgpack
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
-from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, Options, single_byte_encoding
+from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, ONE_BYTE, Options, single_byte_encoding
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -52,11 +52,11 @@ Look: TypeAlias = tuple[str, str | None]
 
 def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
     """Return the failure to decode `payload` in the format `declared`, with what the payload looks like."""
-    if error.code not in (MALFORMED, NOT_UTF8, NOTHING_KNOWN):
-        return error
+    if error.code not in (MALFORMED, NOT_UTF8, NOTHING_KNOWN) or (error.code == NOT_UTF8 and error.hint):
+        return error  # with a hint it is about the encoding that is declared
     found = next(_looks(payload, declared), None)
     if found is None and error.code == NOT_UTF8:
-        found = _looks_of_one_byte_a_character(payload)
+        found = _looks_of_one_byte_a_character(payload, declared)
     if found is None:
         return error
     what, hint = found
@@ -71,7 +71,10 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         yield f"it looks like {compression}", hint
     for encoding, pattern in (("UTF-32", _UTF_32), ("UTF-16", _UTF_16)):
         if pattern.match(payload):
-            yield f"it looks like {encoding}", "let the producer send UTF-8"
+            yield (
+                f"it looks like {encoding}",
+                _encoding_hint(declared, _utf_16(payload)) if encoding == "UTF-16" else _UTF_8,
+            )
     if payload[:1] == b"\0" and _JSON.match(payload, 5):
         yield "it looks like JSON after the 5 bytes of a schema registry", "let the producer send plain JSON"
     if is_container(payload) and declared != "avro":
@@ -91,7 +94,26 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
             yield f"it looks like {words}", f"declare `payload: {name}`"
 
 
-def _looks_of_one_byte_a_character(payload: bytes) -> Look | None:
+_UTF_8 = "let the producer send UTF-8"
+WITH_ENCODING = ("csv", "text", "logfmt")
+"""The formats that have the option `encoding`."""
+
+
+def _utf_16(payload: bytes) -> str:
+    """Return which of the encodings of UTF-16 a payload looks like that matches `_UTF_16`."""
+    if payload[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    return "utf-16le" if payload[1:2] == b"\0" else "utf-16be"
+
+
+def _encoding_hint(declared: str, encoding: str, otherwise: str = _UTF_8) -> str:
+    """Return the hint to declare an encoding, where the format has one."""
+    if declared not in WITH_ENCODING:
+        return otherwise
+    return f"set `encoding: {encoding}` in `payload`"
+
+
+def _looks_of_one_byte_a_character(payload: bytes, declared: str) -> Look | None:
     """Return the encoding of text that is not UTF-8; None if it is too large to look at, or not text."""
     if len(payload) > _MOST_BYTES:
         return None
@@ -101,7 +123,8 @@ def _looks_of_one_byte_a_character(payload: bytes) -> Look | None:
         found = single_byte_encoding(payload, error.start)
         if found is not None:
             encoding, character = found
-            return f"in {encoding} it is {character}", "let the producer send UTF-8; iconv converts a file"
+            hint = _encoding_hint(declared, ONE_BYTE, f"{_UTF_8}; iconv converts a file")
+            return f"in {encoding} it is {character}", hint
     return None
 
 

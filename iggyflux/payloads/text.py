@@ -15,8 +15,8 @@ from iggyflux.payloads.format import (
     Format,
     OptionError,
     Options,
-    decode_utf8,
-    encode_utf8,
+    decode_text,
+    encode_text,
     not_encodable,
 )
 from iggyflux.reads import Reads
@@ -25,7 +25,7 @@ from iggyflux.records import JSON
 
 def decode(payload: bytes, options: Options, reads: Reads | None = None, strict: bool = False) -> JSON:  # noqa: ARG001
     """Return the payload as a string, or with `pattern` an object of its named groups (null for an unused group)."""
-    text = decode_utf8(payload)
+    text = decode_text(payload, options)
     pattern = options.get("pattern")
     if pattern is None:
         return text
@@ -36,11 +36,11 @@ def decode(payload: bytes, options: Options, reads: Reads | None = None, strict:
     return groups
 
 
-def encode(value: JSON, options: Options | None = None) -> bytes:  # noqa: ARG001
-    """Return a string as UTF-8."""
+def encode(value: JSON, options: Options | None = None) -> bytes:
+    """Return a string in the encoding of the options."""
     if not isinstance(value, str):
         raise not_encodable("text", "a string", value)
-    return encode_utf8(value, "text")
+    return encode_text(value, "text", options or {})
 
 
 def check(options: Options) -> None:

@@ -13,7 +13,7 @@ from iggyflux.authoring.inference.roles import looks_secret
 from iggyflux.authoring.inference.shape import MOST_POSITIONS
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.mapping import WriterMapping
-from iggyflux.payloads import FORMATS, expand
+from iggyflux.payloads import FORMATS, expand, text_encoding
 from iggyflux.records import JSON, Message
 from iggyflux.secrets import HIDDEN, is_name_of_secret
 
@@ -41,7 +41,8 @@ def example_of(mapping: WriterMapping, message: Message, number: int, read: Coll
             payload = b"".join(payload.splitlines(keepends=True)[: SHOWN_ELEMENTS + 1])
         return _made(mapping, payload, None, "message_json", number, headers)
     if source.format in ("text", "influx"):
-        return _made(mapping, _masked_text(content), None, "message_json", number, headers)
+        text = _masked_text(content, text_encoding(source.options))
+        return _made(mapping, text, None, "message_json", number, headers)
     for copy in (masked(shortened(tree)), masked(tree)):
         try:
             payload = form.encode(copy, source.options)
@@ -66,7 +67,7 @@ def _made(
         return None
     shown: JSON = tree
     if form == "message_json":
-        shown = payload.decode("utf-8", "replace")
+        shown = payload.decode(text_encoding(mapping.writer.source.payload.options), "replace")
     elif form == "payload_base64":
         shown = b64encode(payload).decode("ascii")
     try:
@@ -84,14 +85,14 @@ def _made(
     )
 
 
-def _masked_text(payload: bytes) -> bytes:
+def _masked_text(payload: bytes, encoding: str) -> bytes:
     """Return a text with `***` for what looks like a secret among its key=value pairs."""
-    text = payload.decode("utf-8", "replace")
+    text = payload.decode(encoding, "replace")
     for pairs in logfmt_trees([text]) or []:
         for name, value in pairs.items():
             if masked(value, name) != value:
                 text = text.replace(str(value), HIDDEN)
-    return text.encode()
+    return text.encode(encoding, "replace")
 
 
 def shortened(tree: JSON) -> JSON:

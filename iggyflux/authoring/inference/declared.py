@@ -12,7 +12,7 @@ from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.documents import parse_document
 from iggyflux.errors import DecodeError, DocumentError, Location, MappingError
 from iggyflux.mapping import WriterMapping, parse_mapping
-from iggyflux.payloads import FORMATS
+from iggyflux.payloads import FORMATS, is_wide
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON
 from iggyflux.spec import Payload
@@ -45,12 +45,12 @@ class Declared:
 
     def file(self, data: bytes, *, whole: bool) -> Recognized:
         """Return the payloads of a file: one if the format is binary.  Raise SampleError."""
-        if whole or FORMATS[self._payload.format].binary:
+        if whole or FORMATS[self._payload.format].binary or is_wide(self._payload.options):
             return self.payloads([data])
         form = self._payload.format
         read = [
             (sample.line, sample.message.payload)
-            for sample in read_samples(data.splitlines(True), Coordinates(), form=form)
+            for sample in read_samples(data.splitlines(True), Coordinates(), form=form, options=self._payload.options)
         ]
         return self.payloads([payload for _, payload in read], [line for line, _ in read])
 

@@ -18,8 +18,8 @@ from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
-from iggyflux.payloads.format import not_utf8, single_byte_encoding
-from iggyflux.payloads.recognition import explained
+from iggyflux.payloads.format import ONE_BYTE, not_utf8, single_byte_encoding
+from iggyflux.payloads.recognition import WITH_ENCODING, explained
 from iggyflux.records import JSON
 
 NOTHING: Final = "IFX540"
@@ -68,13 +68,32 @@ def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
     if is_text and (table := _table([data], [1])):
         return table
     if not is_text:
-        return recognize_payloads([data])
+        return _in_one_byte_a_character(data) or recognize_payloads([data])
     try:
         return recognize_payloads([payload for _, payload in as_json], [line for line, _ in as_json])
     except SampleError:
         if table := _table_below_titles(data):
             return table
         raise
+
+
+def _in_one_byte_a_character(data: bytes) -> Recognized | None:
+    """Return text that is not UTF-8 in a format that can declare its encoding; None if it is something else."""
+    try:
+        text = data.decode(ONE_BYTE)
+    except UnicodeDecodeError:
+        return None
+    if not single_byte_encoding(data, next(at for at, byte in enumerate(data) if byte >= 0x80)):
+        return None
+    try:
+        found = recognize_file(text.encode())
+    except SampleError:
+        return None
+    if found.format not in WITH_ENCODING or found.compression != "none":
+        return None
+    how = f"{found.how}; not UTF-8: {ONE_BYTE} is a guess, see that letters beyond ASCII are right"
+    payloads = [payload.decode().encode(ONE_BYTE) for payload in found.payloads]
+    return replace(found, payloads=payloads, options={**found.options, "encoding": ONE_BYTE}, how=how)
 
 
 def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> Recognized:
