@@ -46,6 +46,7 @@ def infer(
         options=samples.options,
         how=samples.how,
         captures=samples.captures,
+        known=samples.known,
         has_non_finite=samples.has_non_finite,
         file=samples.file,
         compression=samples.compression,

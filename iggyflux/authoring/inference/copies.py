@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from iggyflux.authoring.examples import example_message
-from iggyflux.authoring.inference.logfmt import logfmt_trees
+from iggyflux.authoring.inference.logfmt import pairs_of
 from iggyflux.authoring.inference.proposal import Example
 from iggyflux.authoring.inference.roles import looks_secret
 from iggyflux.authoring.inference.shape import MOST_POSITIONS
@@ -15,7 +15,7 @@ from iggyflux.errors import DecodeError, RecordError
 from iggyflux.mapping import WriterMapping
 from iggyflux.payloads import FORMATS, expand, text_encoding
 from iggyflux.records import JSON, Message
-from iggyflux.secrets import HIDDEN, is_name_of_secret
+from iggyflux.secrets import HIDDEN, is_name_of_secret, suspected_secrets
 
 SHOWN_ELEMENTS: Final = 3
 """A copy has so many elements of each list: they show what comes of the others."""
@@ -88,10 +88,9 @@ def _made(
 def _masked_text(payload: bytes, encoding: str) -> bytes:
     """Return a text with `***` for what looks like a secret among its key=value pairs."""
     text = payload.decode(encoding, "replace")
-    for pairs in logfmt_trees([text]) or []:
-        for name, value in pairs.items():
-            if masked(value, name) != value:
-                text = text.replace(str(value), HIDDEN)
+    hidden = [value for name, value in pairs_of(text) if masked(value, name) != value]
+    for value in filter(None, (*hidden, *suspected_secrets(text))):
+        text = text.replace(value, HIDDEN)
     return text.encode(encoding, "replace")
 
 

@@ -15,6 +15,7 @@ from iggyflux.authoring.inference.roles import (
     Place,
     Role,
     has_decimal_comma,
+    known_role,
     role_beside_decimal_commas,
     roles_of,
     told_role,
@@ -51,9 +52,7 @@ def decide(
     used |= {id(type_place)} if type_place is not None else set()
     names = Names()
     roles = {
-        id(place): _roles(elements, place, id(place) in wanted, source.format)
-        for place in places
-        if id(place) not in used
+        id(place): _roles(elements, place, id(place) in wanted, source) for place in places if id(place) not in used
     }
     if any(map(has_decimal_comma, places)):
         beside = {
@@ -103,10 +102,12 @@ def _is_map_key(elements: Elements, place: Place) -> bool:
     return place.scope > 0 and elements.hops[place.scope - 1].kind == "map" and place.key == "key"
 
 
-def _roles(elements: Elements, place: Place, is_wanted: bool, form: str) -> list[Role]:
+def _roles(elements: Elements, place: Place, is_wanted: bool, source: Input) -> list[Role]:
     if is_wanted:
         return [Role("tag", "chosen")]
-    told = told_role(place) if form == "influx" else None
+    if place.name in source.known:
+        return [known_role(place, source.known[place.name])]
+    told = told_role(place) if source.format == "influx" else None
     return [told] if told is not None else roles_of(place, is_key=_is_map_key(elements, place))
 
 

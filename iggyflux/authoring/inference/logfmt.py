@@ -47,18 +47,28 @@ def logfmt_trees(texts: Sequence[str]) -> list[dict[str, JSON]] | None:
     found = [_PAIR.findall(text) for text in texts]
     if not found or any(len(pairs) < LEAST_PAIRS for pairs in found):
         return None
-    return [{key: _unquoted(value) for key, value in reversed(pairs)} for pairs in found]
+    return [dict(reversed(pairs_of(text))) for text in texts]
 
 
-def logfmt_captures(texts: Sequence[str]) -> dict[str, str]:
-    """Return the expression that reads each key, wherever it is in a text."""
+def pairs_of(text: str) -> list[tuple[str, str]]:
+    """Return the keys and values in a text, without quotes."""
+    return [(key, _unquoted(value)) for key, value in _PAIR.findall(text)]
+
+
+def is_all_pairs(text: str) -> bool:
+    """Return whether a text has nothing but key=value, and what separates them."""
+    return not _PAIR.sub("", text).strip(" \t,;")
+
+
+def logfmt_captures(texts: Sequence[str], place: str = "@") -> dict[str, str]:
+    """Return the expression that reads each key, wherever it is in the text at `place`."""
     pairs = [pair for text in texts for pair in _PAIR.findall(text)]
     outside = _OUTSIDE_QUOTES if any('"' in text for text in texts) else _ANYTHING
     captures: dict[str, str] = {}
     for key in dict.fromkeys(key for key, _ in pairs):
         is_quoted = {value.startswith('"') for name, value in pairs if name == key}
         value = _value("v", is_quoted).replace("?P<v>", "")
-        captures[key] = rf"regex_capture(@, '^{outside}(?:^|[\s,;]){re.escape(key)}={value}')"
+        captures[key] = rf"regex_capture({place}, '^{outside}(?:^|[\s,;]){re.escape(key)}={value}')"
     return captures
 
 

@@ -21,6 +21,8 @@ class Input:
     how: str
     captures: Mapping[str, str] = field(default_factory=dict)
     """The expressions that read the parts of a text, by their names."""
+    known: Mapping[str, Literal["tag", "field"]] = field(default_factory=dict)
+    """What members of these names become, as the format says; those that are fields are texts."""
     has_non_finite: bool = False
     """Whether samples have NaN or infinities, which JSON does not: they are left out, wherever they are."""
     file: str | None = None

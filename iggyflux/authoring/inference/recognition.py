@@ -9,9 +9,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
-from iggyflux.authoring.inference.logfmt import LEAST_PAIRS, logfmt_captures, logfmt_pattern, logfmt_trees
+from iggyflux.authoring.inference.logfmt import (
+    LEAST_PAIRS,
+    is_all_pairs,
+    logfmt_captures,
+    logfmt_pattern,
+    logfmt_trees,
+)
+from iggyflux.authoring.inference.syslog import KNOWN, PATTERN, syslog_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError, counted
 from iggyflux.lineprotocol import parse_line
@@ -47,6 +54,8 @@ class Recognized:
     how: str
     options: dict[str, JSON] = field(default_factory=dict)
     captures: dict[str, str] = field(default_factory=dict)
+    known: dict[str, Literal["tag", "field"]] = field(default_factory=dict)
+    """What members of these names become, as the format says; those that are fields are texts."""
     has_non_finite: bool = False
     file: str | None = None
     compression: str = "none"
@@ -105,7 +114,7 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
     if set(ways := [recognized(payload) for payload in payloads]) != {"none"}:
         return _compressed(payloads, numbers, ways)
-    for recognize in (_json, _xml, _binary, _line_protocol, _logfmt, _key_value, _table):
+    for recognize in (_json, _xml, _binary, _line_protocol, _syslog, _logfmt, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
     if len(payloads) == 1 and (table := _table_below_titles(payloads[0])):
@@ -130,7 +139,7 @@ def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequen
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
     """Return what is wrong, as seen from the format that most payloads have."""
     decoded = [_decodes("json", payload) for payload in payloads]
-    hint = "JSON, CSV, XML, MessagePack, CBOR, line protocol and text with key=value are recognized"
+    hint = "JSON, CSV, XML, MessagePack, CBOR, line protocol, syslog and text with key=value are recognized"
     bad = decoded.index(False)
     if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
         try:
@@ -285,6 +294,17 @@ def _suits(form: str, payload: bytes) -> bool:
     return True
 
 
+def _syslog(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
+    try:
+        trees, captures = syslog_trees(payloads)
+    except DecodeError:
+        return None
+    how = "syslog (RFC 5424)"
+    return Recognized(
+        "text", list(payloads), trees, list(numbers), how, {"pattern": PATTERN}, captures=captures, known=KNOWN
+    )
+
+
 def _key_value(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     try:
         texts = [payload.decode() for payload in payloads]
@@ -297,7 +317,15 @@ def _key_value(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized 
     trees = _trees("text", payloads, options)
     if trees is None:
         return None
-    return Recognized("text", list(payloads), trees, list(numbers), "text with key=value", options)
+    how = "text with key=value" + _beside(texts)
+    return Recognized("text", list(payloads), trees, list(numbers), how, options)
+
+
+def _beside(texts: Sequence[str]) -> str:
+    """Return what to add to the comment where texts have other words too."""
+    return (
+        "" if all(map(is_all_pairs, texts)) else "; CHECK: other words are not stored, a group of a pattern reads them"
+    )
 
 
 def _in_any_order(texts: Sequence[str], payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
@@ -305,7 +333,7 @@ def _in_any_order(texts: Sequence[str], payloads: Sequence[bytes], numbers: Sequ
     trees = logfmt_trees(texts)
     if trees is None:
         return None
-    how = "text with key=value, in any order"
+    how = "text with key=value, in any order" + _beside(texts)
     return Recognized("text", list(payloads), [*trees], list(numbers), how, captures=logfmt_captures(texts))
 
 

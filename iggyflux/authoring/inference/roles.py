@@ -202,6 +202,20 @@ def roles_of(place: Place, *, is_key: bool = False) -> list[Role]:
     return _by_kind(place, kinds)
 
 
+def known_role(place: Place, what: Literal["tag", "field"]) -> Role:
+    """Return what a part of a line becomes of which its format says what it is; no text that may hold a secret."""
+    texts = [value for value in place.shape.distinct if isinstance(value, str)]
+    if any(map(_holds_secret, texts)):
+        return Role("unused", SUSPECTED, type="string")
+    if what == "tag":
+        return Role("tag", f"what lines are looked up by: {place.different}")
+    return Role("field", f"a text, {place.seen}", "string")
+
+
+def _holds_secret(text: str) -> bool:
+    return any(suspected_secrets(text))
+
+
 def told_role(place: Place) -> Role | None:
     """Return what line protocol says of a place in one of its rows; None for another place, or mixed types."""
     kinds = set(place.shape.kinds) - {"null"}
