@@ -19,7 +19,7 @@ PATTERN: Final = (
     r" (?:-|(?P<data>(?:\[(?:[^\]\\]|\\.)*\])+))(?: \x{FEFF}?(?P<message>.*))?$"
 )
 KNOWN: Final[dict[str, Literal["tag", "field"]]] = {
-    "host": "tag", "app": "tag",
+    "host": "tag",
     "app": "tag",
     "severity": "tag",
     "facility": "tag",
