@@ -36,6 +36,9 @@ UNKNOWN = [
     "tokn",
     "ünknown",
     "passw0rd",
+    "access_key",
+    "private_key",
+    "userkey",
 ]
 CANARIES = [
     CANARY,
@@ -435,6 +438,46 @@ def test_what_a_problem_expects_is_shown_where_a_secret_is_one_of_its_words(word
         return [(message if code == "IFX111" else code, *more) for code, message, *more in said]
 
     assert fixed(word) == fixed(CANARY)
+
+
+@pytest.mark.parametrize("form", ["yaml", "toml"])
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("", "kind", '"pipeline"'),
+        ("", "kind", '"sink"'),
+        ("", "retries", "7"),
+        ("influxdb", "flavour", '"classic"'),
+        ("influxdb", "enabled", "true"),
+        ("influxdb", "batchsize", "50000"),
+        ("iggy", "adress", '"10.0.0.7:8090"'),
+    ],
+)
+def test_what_is_no_secret_is_shown_under_a_key_that_is_unknown(
+    table: str, key: str, value: str, form: str, tmp_path: Path
+) -> None:
+    """A misspelt key of the schema, a key of mappings, and a value that no secret has."""
+    sign = ": " if form == "yaml" else " = "
+    inside = f"{table}{sign}{{{key}{sign}{value}}}" if table else f"{key}{sign}{value}"
+    file = tmp_path / f"p.{form}"
+    file.write_text(f"iggyflux{sign}1\n{inside}\nrun{sign}[{{mapping{sign}'m.yaml'}}]\n")
+
+    shown = iggyflux("validate", str(file)).out
+
+    assert f"unknown key `{key}`" in shown
+    assert inside in shown
+
+
+@pytest.mark.parametrize("key", ["tokn", "usertoken", "clientkeypassphrase", "access_key", "psk", "apikey", "kinda"])
+def test_a_value_under_a_key_that_may_be_of_a_secret_stays_hidden(key: str, tmp_path: Path) -> None:
+    for table in ("influxdb", "iggy"):
+        for value in (CANARY, 7310994):
+            file = tmp_path / "p.yaml"
+            file.write_text(f"iggyflux: 1\n{table}: {{{key}: {value}}}\nrun: []\n")
+            shown = iggyflux("validate", str(file)).out
+
+            assert f"{key}: ***" in shown
+            assert leaks(shown) == []
 
 
 def test_tags_of_a_pipeline_are_shown_unless_a_secret_gives_them(tmp_path: Path) -> None:

@@ -443,7 +443,7 @@ def test_a_place_after_a_secret_is_marked_where_it_is_shown(problems: Callable[.
 
     assert problem.location.column == 34
     assert problem.render().splitlines()[1:3] == [
-        "  6 | influxdb: {token: ***, batchsize: ***}",
+        "  6 | influxdb: {token: ***, batchsize: 1}",
         "    |                        ^^^^^^^^^",
     ]
 

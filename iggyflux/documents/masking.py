@@ -1,8 +1,8 @@
 """Hides what may be a secret in problems of documents that are not mappings.
 
 A problem quotes its line, and values.  In a pipeline file, or a file that may become one, a value is shown only if the
-schema of pipelines knows its key and the key is not that of a secret: people misspell keys, and add those of other
-programs.  Text that has no tree is judged line by line, in the same way.
+schema of pipelines knows its key and the key is not that of a secret, also misspelt, or if no secret has such a value:
+people add keys of other programs.  Text that has no tree is judged line by line, in the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from iggyflux.documents.line_masking import hidden_in_lines
 from iggyflux.documents.nodes import Lines, Node, join_pointer, split_pointer
-from iggyflux.documents.pipeline_keys import Schema, expanded, is_key, schemas_inside, takes_scalars, vocabulary
+from iggyflux.documents.pipeline_keys import (
+    Schema,
+    expanded,
+    is_key,
+    is_plain,
+    means_known_key,
+    schemas_inside,
+    takes_scalars,
+    vocabulary,
+)
 from iggyflux.documents.schema import load_schema
 from iggyflux.errors import Problem
 from iggyflux.secrets import REFERENCE, Scrubber, is_secret_key, secret_spans, url_secrets
@@ -194,11 +203,13 @@ def scrub_pointer(problem: Problem, scrub: Scrubber) -> Problem:
 def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
     """Return the mask of a text with a tree: the values of keys that pipelines do not have, or have for secrets."""
     mask = Mask(text, by_line=by_line)
-    waiting: list[tuple[Node, Sequence[Schema], bool]] = [(root, expanded([load_schema("pipeline")]), False)]
+    waiting: list[tuple[Node, Sequence[Schema], bool, bool]] = [
+        (root, expanded([load_schema("pipeline")]), False, False)
+    ]
     seen: set[tuple[object, ...]] = set()
     while waiting:
-        node, schemas, is_secret = waiting.pop()
-        state = (id(node), is_secret, *map(id, schemas))
+        node, schemas, is_secret, is_meant = waiting.pop()
+        state = (id(node), is_secret, is_meant, *map(id, schemas))
         if state in seen:  # an alias
             continue
         seen.add(state)
@@ -210,9 +221,11 @@ def mask_of(root: Node, text: str, *, by_line: bool) -> Mask:
                 if isinstance(key, str) and _OF_VALUES.search(key) and key in node.keys:
                     mask.hide(*node.keys[key])
                     mask.add(key, *filter(is_telling, _PIECE.findall(key)))
-                waiting.append((child, inner, is_secret or (isinstance(key, str) and is_secret_key(key))))
+                is_hidden = is_secret or (isinstance(key, str) and is_secret_key(key))
+                waiting.append((child, inner, is_hidden, not inner and means_known_key(schemas, key)))
         elif not isinstance(node.value, (dict, list)):
-            if is_secret or not any(takes_scalars(schema) for schema in schemas):
+            is_known = is_meant or is_plain(node.value) or any(takes_scalars(schema) for schema in schemas)
+            if is_secret or not is_known:
                 mask.add_value(node, is_secret=is_secret)
             elif isinstance(node.value, str):
                 suspected = (node.value[start:end] for start, end in secret_spans(node.value))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from iggyflux.documents.schema import load_schema
+from iggyflux.errors import closest
 from iggyflux.secrets import is_secret_key
 
 Schema: TypeAlias = Mapping[str, Any]
@@ -41,6 +42,33 @@ def is_key(schemas: Sequence[Schema], key: object) -> bool:
     return any(key in schema.get("properties", {}) for schema in schemas)
 
 
+def means_known_key(schemas: Sequence[Schema], key: object) -> bool:
+    """Return whether an unknown key is that of a mapping, or a misspelt one of these schemas that is not secret."""
+    if not isinstance(key, str) or is_secret_key(key):
+        return False
+    if key in load_schema("mapping")["properties"]:
+        return True
+    known = sorted({name for schema in schemas for name in schema.get("properties", {})})
+    meant = closest(key, known, likeness=_LIKE_ITSELF) if len(key) >= _LONG_KEY else None
+    return meant is not None and not is_secret_key(meant) and meant in vocabulary().scalars
+
+
+_LONG_KEY: Final = 5
+"""A shorter key is near to many words, and may be that of another program: pin, psk, pwd."""
+_LIKE_ITSELF: Final = 0.85
+"""`access_key` is rather like `client_key`, which is the name of a file."""
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value tells nothing under whatever key: a word of the schema, true, null, or a few digits."""
+    if value is None or isinstance(value, bool):
+        return True
+    return str(value) in vocabulary().words or (isinstance(value, int) and abs(value) < _FEW)
+
+
+_FEW: Final = 1000
+
+
 def takes_scalars(schema: Schema) -> bool:
     """Return whether a value that is neither an object nor a list may be valid."""
     kinds = schema.get("type", ())
@@ -63,7 +91,7 @@ class Vocabulary(NamedTuple):
 @cache
 def vocabulary() -> Vocabulary:
     """Return the words of the schema of pipelines."""
-    words: set[str] = {"true", "false", "null", "yaml", "toml", "mapping", "pipeline"}
+    words: set[str] = {"true", "false", "null", "yaml", "toml", "mapping", "pipeline", "writer", "reader"}
     scalars: set[str] = set()
     collections: set[str] = set()
 
