@@ -191,6 +191,21 @@ def test_a_csv_read_line_by_line_gives_a_note(payload: str, options: list[str], 
 
 
 @pytest.mark.usefixtures("mapping")
+def test_a_limit_of_a_file_that_is_one_message_says_that_it_counts_messages() -> None:
+    """The rows of the one message are all rendered, and nobody has to guess why."""
+    text = DOCUMENT.replace("topic: t}", "topic: t, payload: csv}").replace("points:", "for_each: '@'\npoints:")
+    Path("env.yaml").write_text(text, "utf-8")
+    rows = b"d,a,u,ts\n" + b"d1,1,2,3\n" * 3
+
+    _, _, whole = dry_run("--whole", "--limit", "2", stdin=rows)
+    _, _, lines = dry_run("--limit", "2", stdin=rows)
+
+    assert "--limit counts messages, and --whole makes one message of the file" in whole
+    assert "messages          1" in whole
+    assert "--limit counts messages" not in lines and "messages          2" in lines
+
+
+@pytest.mark.usefixtures("mapping")
 def test_binary_payloads_ask_for_envelopes() -> None:
     """As usage, before anything is read."""
     Path("env.yaml").write_text(DOCUMENT.replace("topic: t}", "topic: t, payload: msgpack}"), "utf-8")

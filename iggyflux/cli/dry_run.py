@@ -67,7 +67,10 @@ _LIVE_ROWS: Final = 20
 @click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
 @click.option("--plan", type=click.Choice(["compiled", "reference"]), default="compiled", show_default=True)
 @click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Read at most N messages (of a log: the last N)."
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Read at most N messages (of a log: the last N); with --whole all rows are one.",
 )
 @click.option(
     "--rows",
@@ -122,6 +125,8 @@ def command(
       iggyflux dry-run reader.yaml --from influxdb --last 1h --limit 20 --pipeline pipeline.yaml
     """
     check_whole(envelope, whole)
+    if whole and limit is not None:
+        note("--limit counts messages, and --whole makes one message of the file: all of it is rendered")
     if watch and (origin is not None or samples == "-"):
         raise click.UsageError("--watch needs a file of SAMPLES, or the document's examples")
 
