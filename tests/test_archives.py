@@ -825,6 +825,23 @@ def test_a_load_names_what_failed_and_replay_sends_it_again(folder: Path) -> Non
     assert stored(folder)[-1] == f"klima,ort=Ulm grad=1.0 {SINCE + 4}000000000"
 
 
+def test_equal_failures_are_one_line_with_their_number(folder: Path) -> None:
+    """Of each reason the first place is named; other reasons are counted, and the numbers add up."""
+    rows = [{"ort": "Ulm", "grad": "nass" if number % 2 else f"t{number}", "zeit": SINCE} for number in range(60)]
+    (folder / "a.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+    outcome = iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml", "--quiet")
+
+    *shown, others, total = [line for line in outcome.err.splitlines() if "IFX340" in line or line.startswith("…")]
+    first, second = shown[:2]
+    assert first.startswith("a.ndjson:1: error[IFX340]: expected a number, found string 't0'")
+    assert "more failure" not in first
+    assert second.startswith("a.ndjson:2: error[IFX340]: expected a number, found string 'nass'")
+    assert second.endswith("; and 29 more failures for this reason")
+    assert (len(shown), others) == (20, "… and 11 more failures for other reasons")
+    assert total == f"failed: IFX340 ×{20 + 29 + 11}"
+
+
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
 def test_a_letter_of_an_archive_is_not_replayed_with_a_time_that_it_does_not_have(folder: Path, dry: list[str]) -> None:
     """Its message has no time of arrival: the point would be of 1970."""

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import click
 
 from iggyflux.cli.output import Line, Styled, plural
 from iggyflux.cli.progress import show_progress
-from iggyflux.records import DeadLetter, Message, is_part_of_file, place_in_file
+from iggyflux.records import DeadLetter, Message, Reason, is_part_of_file, place_in_file
 from iggyflux.runner import Status, Stop, Summary, run_routes, stopping_on_signals
 from iggyflux.runner.route import Route
 from iggyflux.timestamps import TimestampError, parse_rfc3339
@@ -40,13 +40,23 @@ def message_name(message: Message) -> str:
     return f"{message.stream}/{message.topic}/{message.partition}@{message.offset}"
 
 
+@dataclass(slots=True)
+class _Kind:
+    """Failures for one reason: where the first one is, and how many there are."""
+
+    place: str
+    count: int = 1
+
+
 class ReportedFailures:
-    """A `DeadLetterSink` that counts failures and keeps the first for the report; the messages are stored elsewhere."""
+    """A `DeadLetterSink` that counts failures for the report, equal ones together; the messages are kept elsewhere."""
 
     def __init__(self, words: str = "failed again") -> None:
         self.count = 0
         self._words = words
-        self._first: list[DeadLetter] = []
+        self._kinds: dict[tuple[str, str], _Kind] = {}
+        self._others = 0
+        """How many reasons are not among the kinds."""
         self._codes: Counter[str] = Counter()
 
     async def connect(self) -> None:
@@ -55,22 +65,32 @@ class ReportedFailures:
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Count the letters."""
         self.count += len(letters)
-        self._first += letters[: MOST_SHOWN - len(self._first)]
-        self._codes.update(reason.code for letter in letters for reason in letter.reasons)
+        for letter in letters:
+            for reason in letter.reasons:
+                self._count(letter, reason)
+
+    def _count(self, letter: DeadLetter, reason: Reason) -> None:
+        self._codes[reason.code] += 1
+        kind = self._kinds.get((reason.code, reason.reason))
+        if kind is not None:
+            kind.count += 1
+        elif len(self._kinds) < MOST_SHOWN:
+            line = None if is_part_of_file(letter.message) else reason.payload_line
+            place = message_name(letter.message) + (f", line {line}" if line is not None else "")
+            self._kinds[reason.code, reason.reason] = _Kind(place)
+        else:
+            self._others += 1
 
     async def close(self) -> None:
         """Do nothing: nothing was opened."""
 
     def lines(self) -> Iterator[Line]:
         """Yield the failures and their number by code, as text."""
-        for letter in self._first:
-            for reason in letter.reasons:
-                mark = Styled(f"error[{reason.code}]", "red", bold=True)
-                line = None if is_part_of_file(letter.message) else reason.payload_line
-                place = message_name(letter.message) + (f", line {line}" if line is not None else "")
-                yield f"{place}: ", mark, f": {reason.reason}"
-        if (more := self.count - len(self._first)) > 0:
-            yield (f"… and {plural(more, 'more message')}",)
+        for (code, reason), kind in self._kinds.items():
+            more = f"; and {plural(kind.count - 1, 'more failure')} for this reason" if kind.count > 1 else ""
+            yield f"{kind.place}: ", Styled(f"error[{code}]", "red", bold=True), f": {reason}{more}"
+        if self._others:
+            yield (f"… and {plural(self._others, 'more failure')} for other reasons",)
         if self.count:
             kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
             yield (f"{self._words}: {kinds}",)
