@@ -192,7 +192,7 @@ def test_a_csv_read_line_by_line_gives_a_note(payload: str, options: list[str], 
 
 @pytest.mark.usefixtures("mapping")
 def test_a_limit_of_a_file_that_is_one_message_says_that_it_counts_messages() -> None:
-    """The rows of the one message are all rendered, and nobody has to guess why."""
+    """The rows of the one message are all rendered, and a note says why."""
     text = DOCUMENT.replace("topic: t}", "topic: t, payload: csv}").replace("points:", "for_each: '@'\npoints:")
     Path("env.yaml").write_text(text, "utf-8")
     rows = b"d,a,u,ts\n" + b"d1,1,2,3\n" * 3
