@@ -329,4 +329,6 @@ class DeadLetter:
     """The trace of the batch that the message was read in; None if nothing is kept of it."""
     route: str = ""
     """The name of the route that kept it; empty in letters of older versions."""
+    pipeline: str = ""
+    """The name of the pipeline file of that route, without its folder; empty in letters of older versions."""
     kept_us: int = field(default=0, compare=False)

@@ -165,6 +165,45 @@ def test_replay_sends_what_was_corrected() -> None:
     assert len(list(Path("dead").glob("*"))) >= 1
 
 
+def test_letters_of_two_pipelines_in_one_folder_are_not_mixed_up() -> None:
+    """Routes of one name: each file sends its own letters, and marks no other ones, unless a route is named."""
+    fill(GOOD, BAD)
+    for name in ("prod", "trial"):
+        text = PIPELINE.replace("points.lp", f"{name}.lp").replace("run:", f"consumer: {{group: {name}}}\nrun:")
+        Path(f"{name}.yaml").write_text(text, "utf-8")
+        assert iggyflux("run", f"{name}.yaml", "--until-end").code == 0
+    Path("env.yaml").write_text(DOCUMENT.replace("{a: a}", '{a: {expr: "parse_number(a, `0`)"}}'), "utf-8")
+
+    trial = iggyflux("replay", "dead", "--pipeline", "trial.yaml")
+    again = iggyflux("replay", "dead", "--pipeline", "trial.yaml")
+    prod = iggyflux("replay", "dead", "--pipeline", "prod.yaml")
+    named = iggyflux("replay", "dead", "--pipeline", "trial.yaml", "--route", "env", "--again")
+
+    assert trial.code == again.code == 1
+    assert "env: 1 message, 1 point written" in trial.err
+    assert "1 letter of mapping 'env', kept by route 'env' of prod.yaml, which may have another server" in trial.err
+    assert "written" not in again.err
+    assert (prod.code, Path("prod.lp").read_text().splitlines()[1:]) == (0, ["m,d=d1 a=0.0 2000000000"])
+    assert (named.code, "env: 2 messages, 2 points written" in named.err) == (0, True)
+    assert "route     env of prod.yaml" in iggyflux("dead-letters", "show", "dead", "s/t/0@1").out
+
+
+def test_letters_of_older_versions_are_sent_by_any_pipeline() -> None:
+    """They name no file: such folders are replayed as before."""
+    fill(BAD)
+    assert iggyflux("run", "pipeline.yaml", "--until-end").code == 0
+    (letters,) = Path("dead").glob("*.ndjson")
+    kept = letters.read_text("utf-8")
+    assert '"pipeline":"pipeline.yaml",' in kept
+    letters.write_text(kept.replace('"pipeline":"pipeline.yaml",', ""), "utf-8")
+    Path("env.yaml").write_text(DOCUMENT.replace("{a: a}", '{a: {expr: "parse_number(a, `0`)"}}'), "utf-8")
+    Path("pipeline.yaml").rename("renamed.yaml")
+
+    sent = iggyflux("replay", "dead", "--pipeline", "renamed.yaml")
+
+    assert (sent.code, "env: 1 message, 1 point written" in sent.err) == (0, True)
+
+
 def test_a_replay_ends_where_the_server_cannot_be_reached() -> None:
     """It says what was not sent, and how many failures it does not show."""
     fill(GOOD, *[BAD] * 25)
@@ -174,7 +213,7 @@ def test_a_replay_ends_where_the_server_cannot_be_reached() -> None:
         url = f"http://127.0.0.1:{used.getsockname()[1]}"
     to = f"influxdb: {{url: '{url}', database: d, max_retries: 1}}\n"
     Path("away.yaml").write_text(f"iggyflux: 1\nfrom: log:data\n{to}run: [{{mapping: env.yaml}}]\n")
-    away = iggyflux("replay", "dead", "--pipeline", "away.yaml")
+    away = iggyflux("replay", "dead", "--pipeline", "away.yaml", "--route", "env")
 
     assert (failed.code, failed.err.count("error[IFX340]")) == (1, 1)
     assert "; and 24 more failures for this reason\n" in failed.err

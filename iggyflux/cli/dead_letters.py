@@ -236,7 +236,8 @@ def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
     if kept.replayed_us is not None:
         yield f"  replayed  {_time(kept.replayed_us)}"
     if letter.route:
-        yield f"  route     {escaped(letter.route)}"
+        of = f" of {escaped(letter.pipeline)}" if letter.pipeline else ""
+        yield f"  route     {escaped(letter.route)}{of}"
     yield f"  mapping   {escaped(letter.mapping)} (plan {escaped(letter.plan) or 'unknown'})"
     if message.headers:
         yield f"  headers   {', '.join(map(escaped, message.headers))}"

@@ -30,8 +30,8 @@ from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_file
 from iggyflux.transports.local.letter_marks import Marks
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-Origin: TypeAlias = tuple[str, str]
-"""The names of the mapping and the route of a letter; that of the route is empty in letters of older versions."""
+Origin: TypeAlias = tuple[str, str, str]
+"""The names of a letter's mapping, route and pipeline file; the last two are empty in letters of older versions."""
 _MOST_HELD_BYTES: Final = 64_000_000
 _LETTER_BYTES: Final = 2_000
 """About what a letter takes in memory, without its payload and its lines."""
@@ -298,7 +298,7 @@ class Letters:
 
 
 def _origin(letter: DeadLetter) -> Origin:
-    return letter.mapping, letter.route
+    return letter.mapping, letter.route, letter.pipeline
 
 
 def _holds_letters(folder: Path) -> bool:

@@ -180,6 +180,7 @@ def _routes_of(
     | a route of `path`      | this one                                                                    |
     | no route, as older did | the only one of its mapping, or `only`, which the command line names        |
     | another route          | `only`: it was renamed or removed, and another one may have another server  |
+    | another pipeline file  | `only`: a route of the same name there may have another server              |
     """
     pipeline = open_pipeline(path)
     documents = {item.mapping: load_mapping(item.mapping) for item in pipeline.routes}
@@ -189,7 +190,7 @@ def _routes_of(
         routes.setdefault(route.mapping, []).append(route)
     code = ExitCode.OK
     found: dict[str, _RouteOfLetters] = {}
-    for (name, kept_by), counts in letters.counts_by_origin.items():
+    for (name, kept_by, file), counts in letters.counts_by_origin.items():
         count = plural(counts.count, "letter")
         mapping = mappings.get(name)
         if mapping is not None and mapping.kind == "reader":
@@ -203,6 +204,14 @@ def _routes_of(
             code = ExitCode.PROBLEMS
             continue
         by_name = {route.name: route for route in routes[name]}
+        if file and only is None and pipeline.file_name not in ("", file):
+            why = f"kept by route {kept_by!r} of {file}, which may have another server"
+            others = ", ".join(sorted(by_name))
+            warn(
+                f"{count} of mapping {name!r}, {why}: name {file}, or choose a route of {path} with --route ({others})"
+            )
+            code = ExitCode.PROBLEMS
+            continue
         is_clear = only is not None or (not kept_by and len(by_name) == 1)
         through = by_name.get(kept_by) or (routes[name][0] if is_clear else None)
         if through is None:
@@ -218,7 +227,7 @@ def _routes_of(
             code = ExitCode.PROBLEMS
             continue
         _warn_of_change(mapping, through, counts)
-        found.setdefault(through.name, _RouteOfLetters(through, mapping, [])).origins.append((name, kept_by))
+        found.setdefault(through.name, _RouteOfLetters(through, mapping, [])).origins.append((name, kept_by, file))
     return list(found.values()), code
 
 

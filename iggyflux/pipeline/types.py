@@ -212,6 +212,11 @@ class Pipeline:
         return (self.document.file if self.document else None) or "PIPELINE"
 
     @property
+    def file_name(self) -> str:
+        """The name of the file without its folder; empty if the pipeline is read of stdin or made by a program."""
+        return self.path.name if self.path and self.path.suffix else ""
+
+    @property
     def folder(self) -> Path:
         """The folder in which relative paths start."""
         return self.path.parent if self.path else Path()

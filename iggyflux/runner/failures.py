@@ -102,7 +102,9 @@ class FailureHandler:
             return
         route = self.route
         letters = [
-            DeadLetter(message(index), route.mapping, route.plan_identity, bounded(given), trace.id, route.name)
+            DeadLetter(
+                message(index), route.mapping, route.plan_identity, bounded(given), trace.id, route.name, route.pipeline
+            )
             for index, given in sorted(reasons.items())
         ]
         putting = asyncio.ensure_future(self._put_and_count(letters, trace))

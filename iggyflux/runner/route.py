@@ -69,6 +69,8 @@ class Route:
     sink: LineSink
     dead_letters: DeadLetterSink
     mapping: str = ""
+    pipeline: str = ""
+    """The name of the pipeline file, which dead letters keep."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """The tags of the pipeline, which the plan adds."""
     on_error: OnError = OnError.DEAD_LETTER
@@ -120,6 +122,8 @@ class ReaderRoute:
     column: str = "time"
     mark: str | None = None
     mapping: str = ""
+    pipeline: str = ""
+    """The name of the pipeline file, which dead letters keep."""
     plan_identity: str = ""
     stream: str = ""
     topic: str = ""

@@ -1,10 +1,10 @@
 """Dead letters: messages that could not be delivered completely, kept with everything that a replay needs.
 
-A letter is one line of JSON: when it was kept, the message's envelope, the names of its route and mapping, the plan's
-identity, and the reasons.  A kept letter is on disk, in the file that is at its path now (or confirmed by the topic).
-A letter that cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
-`letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to the check that the file
-is still at its path.  Letters that come while others are being written share the next sync.
+A letter is one line of JSON: when it was kept, the message's envelope, the names of its route, pipeline file and
+mapping, the plan's identity, and the reasons.  A kept letter is on disk, in the file that is at its path now (or
+confirmed by the topic).  A letter that cannot be kept stops the run.  Files are rotated by size; several processes may
+share a directory.  Only `letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to
+the check that the file is still at its path.  Letters that come while others are being written share the next sync.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from iggyflux.transports.local.letter_rules import FolderRules
 MAX_FILE_BYTES = 64 * 10**6
 _SUFFIX = ".ndjson"
 _LOCK = ".lock"
-_OWN_KEYS = ("mapping", "plan", "route", "reasons", "kept_us", "trace_id", "mapping_hash")
+_OWN_KEYS = ("mapping", "plan", "route", "pipeline", "reasons", "kept_us", "trace_id", "mapping_hash")
 """The last one: letters of older versions have no `plan`."""
 _NUMBER = re.compile("[0-9]+")
 _KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
@@ -67,6 +67,7 @@ def letter_tree(letter: DeadLetter) -> dict[str, JSON]:
         **({"kept_us": letter.kept_us} if letter.kept_us else {}),  # `letter_digest` knows that it comes first
         **({} if letter.trace_id is None else {"trace_id": letter.trace_id}),
         **({"route": letter.route} if letter.route else {}),
+        **({"pipeline": letter.pipeline} if letter.pipeline else {}),
         "mapping": letter.mapping,
         "plan": letter.plan,
         **envelope_of(letter.message),
@@ -78,15 +79,16 @@ def decode_letter(line: bytes) -> DeadLetter:
     """Return the letter in a line.  Raise `EnvelopeError`."""
     try:
         tree = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        names = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:3])
-        mapping, plan, route = names
+        names = (msgspec.json.decode(tree.get(key, msgspec.Raw(b'""')), type=str) for key in _OWN_KEYS[:4])
+        mapping, plan, route, pipeline = names
         reasons = msgspec.json.decode(tree.get("reasons", msgspec.Raw(b"[]")), type=list[Reason])
         kept_us = msgspec.json.decode(tree.get("kept_us", msgspec.Raw(b"0")), type=int)
         trace_id = msgspec.json.decode(tree.get("trace_id", msgspec.Raw(b"null")), type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
-    return DeadLetter(decode_envelope(envelope, 0), mapping, plan, tuple(reasons), trace_id, route, kept_us)
+    message = decode_envelope(envelope, 0)
+    return DeadLetter(message, mapping, plan, tuple(reasons), trace_id, route, pipeline, kept_us=kept_us)
 
 
 def is_mark(payload: bytes) -> bool:
