@@ -1,7 +1,8 @@
 """`python -m bench sink`: us and the InfluxDB sink of Iggy's connectors, in turns, from one topic to a null server.
 
-It runs where `iggy-server`, `iggy-connectors` and the library of the sink (`IGGY_INFLUXDB_SINK`, its path) are found;
-else it says what is missing.  The two do not make the same lines: the sink writes each payload as one text field.
+It runs where `iggy-server`, `iggy-connectors` and the library of the sink (`IGGYFLUX_TEST_IGGY_SINK`, its path) are
+found; else it says what is missing.  The two do not make the same lines: the sink writes each payload as one text
+field.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,32 +22,15 @@ from pathlib import Path
 
 from bench.iggy import COUNT, PARTITIONS, Bench, fill
 from bench.table import Figure, show
+from tests.iggy_connectors import connectors, missing, sink_configuration
 from tests.iggy_server import IggyServer, find_server
 
 TURNS = 3
 MOST_SECONDS = 300.0
-RUNTIME = """\
-[http]
-enabled = false
-[iggy]
-address = "{tcp}"
-username = "iggy"
-password = "iggy"
-[state]
-path = "{folder}/state"
-[connectors]
-config_type = "local"
-config_dir = "{folder}/connectors"
-[logging]
-format = "text"
-"""
 SINK = """\
 type = "sink"
 key = "influxdb"
 enabled = true
-version = 0
-name = "InfluxDB"
-path = "{library}"
 [[streams]]
 stream = "bench"
 topics = ["readings"]
@@ -74,18 +57,10 @@ def counted(port: int) -> dict[str, int]:
     return found
 
 
-def run_sink(server: IggyServer, folder: Path, program: str, library: Path, port: int) -> dict[str, float]:
+def run_sink(server: IggyServer, folder: Path, port: int) -> dict[str, float]:
     """Run the connectors until all lines have arrived; the time from the first to the last one."""
-    (folder / "connectors").mkdir(parents=True)
-    (folder / "runtime.toml").write_text(RUNTIME.format(tcp=server.tcp, folder=folder))
-    (folder / "connectors/sink.toml").write_text(
-        SINK.format(library=library.with_suffix(""), port=port, group=folder.name)
-    )
-    environ = {**os.environ, "IGGY_CONNECTORS_CONFIG_PATH": str(folder / "runtime.toml")}
     counted(port)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program], cwd=folder, env=environ, stdout=log, stderr=log)
-    try:
+    with connectors(server, folder, sink_configuration(SINK.format(port=port, group=folder.name))) as process:
         lines = size = 0
         began = last = 0.0
         until = time.monotonic() + MOST_SECONDS
@@ -99,13 +74,10 @@ def run_sink(server: IggyServer, folder: Path, program: str, library: Path, port
                 began, last = began or time.perf_counter(), time.perf_counter()
         ticks = (Path("/proc") / str(process.pid) / "stat").read_text().rpartition(")")[2].split()[11:13]
         cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-    finally:
-        process.terminate()
-        process.wait(30)
     return {"wall": last - began, "cpu": cpu, "sent_bytes": size}
 
 
-def compare(server: IggyServer, folder: Path, program: str, library: Path) -> Sequence[Figure]:
+def compare(server: IggyServer, folder: Path) -> Sequence[Figure]:
     server.create_topic("bench", "readings", PARTITIONS)
     asyncio.run(fill(server, COUNT))
     null = subprocess.Popen([sys.executable, "-m", "bench.null_server"], stdout=subprocess.PIPE)
@@ -116,7 +88,7 @@ def compare(server: IggyServer, folder: Path, program: str, library: Path) -> Se
         ours, theirs = [], []
         for turn in range(TURNS):
             ours.append(bench.run(f"ours-{turn}"))
-            theirs.append(run_sink(server, folder / f"sink-{turn}", program, library, port))
+            theirs.append(run_sink(server, folder / f"sink-{turn}", port))
     finally:
         null.terminate()
         null.communicate()
@@ -136,13 +108,6 @@ def compare(server: IggyServer, folder: Path, program: str, library: Path) -> Se
     ]
 
 
-def missing() -> str | None:
-    if shutil.which("iggy-connectors") is None:
-        return "iggy-connectors is not on PATH"
-    library = os.environ.get("IGGY_INFLUXDB_SINK", "")
-    return None if Path(library).is_file() else "IGGY_INFLUXDB_SINK does not name the library of the sink"
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         reason = missing()
@@ -152,8 +117,7 @@ def main() -> None:
             return
         try:
             load = os.getloadavg()[0]
-            program, library = shutil.which("iggy-connectors") or "", Path(os.environ["IGGY_INFLUXDB_SINK"])
-            figures = compare(server, Path(name), program, library)
+            figures = compare(server, Path(name))
         finally:
             with suppress(OSError):
                 server.close()

@@ -54,7 +54,7 @@ class Variant:
 
 
 def told(value: Any) -> str:
-    """Return a text that differs where values differ: `1`, `1.0` and `true` are equal in Python."""
+    """Return the JSON of a value: in Python 1, 1.0 and true are equal."""
     return json.dumps(value, sort_keys=True)
 
 

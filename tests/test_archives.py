@@ -630,15 +630,20 @@ def test_what_is_read_is_measured_in_content(tmp_path: Path, order: list[str]) -
 
 
 @pytest.mark.parametrize("bad", [b"", b'{"ofset": 2}\n'])
-def test_files_that_are_not_settled_do_not_add_up(tmp_path: Path, bad: bytes) -> None:
-    """A source of many files waits for acknowledgements; what it holds open is bounded, also of files that are left."""
+@pytest.mark.parametrize("allowed", [100, 256])
+def test_files_that_are_not_settled_do_not_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int, bad: bytes
+) -> None:
+    """As many wait as may have half of the descriptors, two each; also of files that are left."""
+    monkeypatch.setattr(source_module.resource, "getrlimit", lambda _: (allowed, allowed))
     for number in range(150):
         (tmp_path / f"{number:03}.ndjson").write_bytes(b'{"payload": {"n": %d}}\n' % number + bad * (number % 2))
 
-    async def main() -> tuple[list[int], set[bytes], bool]:
+    async def main() -> tuple[list[int], list[int], set[bytes], bool]:
         one = source(sorted(tmp_path.glob("*.ndjson")), tmp_path / "state", Reading(envelope=True))
         await one.connect()
         before, open_files, found, given_ = descriptors(), list[int](), set[bytes](), list[Batch]()
+        waiting = list[int]()
         try:
             while True:
                 batch = await one.read()
@@ -648,18 +653,19 @@ def test_files_that_are_not_settled_do_not_add_up(tmp_path: Path, bad: bytes) ->
                     found.update(each.payload for each in batch.messages)
                     continue
                 open_files.append(descriptors() - before)
+                waiting.append(len(given_))
                 await one.ack([each.last for each in given_])
                 given_.clear()
         except (EndOfInput, Stopped):
             await one.ack([each.last for each in given_])
-            return open_files, found, descriptors() == before
+            return open_files, waiting, found, descriptors() == before
         finally:
             await one.close()
 
-    open_files, found, is_closed = drive(main())
+    open_files, waiting, found, is_closed = drive(main())
 
-    assert len(open_files) >= 2
-    assert max(open_files) <= 2 * source_module._MOST_OPEN
+    assert set(waiting) == {allowed // 4}
+    assert max(open_files) <= allowed // 2
     assert (len(found), is_closed) == (150, True)
 
 

@@ -636,6 +636,13 @@ def test_anything_can_be_what_a_schema_refers_to(tree: Any, others: list[Any]) -
             assert canonical(made) == alone
 
 
+def test_a_name_is_of_the_own_namespace_before_that_of_a_schema_referred_to() -> None:
+    own = record(a_field("kept", "long"), name="Y")
+    text = json.dumps({**record(a_field("x", own), a_field("y", "Y")), "namespace": "a"})
+
+    assert canonical(joined(text, [json.dumps(record(a_field("other", "string"), name="Y"))])) == canonical(text)
+
+
 @pytest.mark.parametrize(
     ("schema", "reason"),
     [

@@ -257,6 +257,22 @@ def test_a_block_larger_than_any_payload_is_one_failed_record(monkeypatch: pytes
     assert max(map(len, found)) == 5001
 
 
+def test_many_blocks_that_claim_much_are_read_in_linear_time() -> None:
+    """Each read copies what is there, so there are few of them."""
+
+    class Counting(io.BytesIO):
+        reads = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.reads += 1
+            return super().read(size)
+
+    file = Counting(header() + (long(1) + long(60_000_000) + SYNC) * 1000 + block(range(5)))
+
+    assert len(list(avro.ContainerRecords(file).records())) == 1005
+    assert file.reads < 10
+
+
 def test_a_marker_is_found_wherever_a_piece_of_the_file_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avro, "_CHUNK", 17)
     monkeypatch.setattr(avro, "_BEGIN", len(header()))

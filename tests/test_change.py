@@ -14,7 +14,7 @@ import pytest
 from iggyflux.delivery.verdicts import Accepted, Refusal, Refused, RefusedSome, Unavailable, Verdict
 from iggyflux.errors import NotConnected
 from iggyflux.mapping import OnError
-from iggyflux.records import DeadLetter, Message, Partition, Rendered
+from iggyflux.records import Message, Partition, Rendered
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.route import ReaderRoute, Route, WriterPlan
 from iggyflux.runner.status import RouteStatus
@@ -345,25 +345,3 @@ def test_a_reader_takes_a_change_between_two_windows(tmp_path: Path) -> None:
     assert world.reader is not None
     world.reader.change.offer(changed("newer"))
     assert (world.reader.change.is_over, world.status.is_changing) == (True, False)
-
-
-def test_a_change_waits_for_the_letters_that_are_being_kept() -> None:
-    """So a dead letter has the plan of its lines, and a status one plan at a time."""
-
-    class Slow(CollectingDeadLetters):
-        async def put(self, letters: Sequence[DeadLetter]) -> None:
-            tried.offer()
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert tried.status.about.plan == "old"
-            await super().put(letters)
-
-    tried = Tried(ScriptedSource(list(BATCHES)), [Refused((Refusal(0, "no", 400),), rest_stored=True)])
-    letters = Slow()
-    tried.route = dataclasses.replace(tried.route, dead_letters=letters)
-    tried.writer = WriterRun(tried.route, tried.status, tried.stop, tried.clock)
-    tried.run()
-
-    assert [letter.plan for letter in letters.letters] == ["old"]
-    assert tried.status.about.plan == "new"
-    assert tried.source.settled == {HERE: 5}

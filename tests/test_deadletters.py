@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import itertools
 import json
-import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +27,6 @@ from iggyflux.transports.local.deadletters import (
     read_dead_letters,
 )
 from iggyflux.transports.local.memory import CollectingMessages
-from tests.simulation.loop import VirtualLoop, pause
 from tests.transports.contract import drive
 
 MESSAGE = Message(b'{"a":\xff}', "s", "t", 1, 42, 5, 4, 7, {"k": "v", "raw": b"\x00"})
@@ -137,132 +133,6 @@ def test_a_sync_that_fails_keeps_none_of_the_letters_that_share_it(tmp_path: Pat
         return ends
 
     assert [end.code for end in drive(main()) if isinstance(end, Stopped)] == ["IFX715"] * 5
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from([0.0, 0.001, 0.01, 0.04, 0.2]), st.sampled_from([1, 1, 1, 300_000]))),
-    st.sampled_from([0.001, 0.03, 0.08]),
-    st.sets(st.integers(0, 5)),
-)
-def test_each_put_returns_after_a_sync_of_its_letter_and_few_syncs_are_needed(
-    steps: list[tuple[float, int]], sync_seconds: float, failing: set[int]
-) -> None:
-    """Letters come after pauses, small and large, while syncs take time and some fail."""
-    loop, begun, synced, ends = VirtualLoop(), list[float](), b"", dict[int, str]()
-
-    def fsync(descriptor: int) -> None:
-        nonlocal synced
-        if not (path := Path(f"/proc/self/fd/{descriptor}").readlink()).is_file():
-            return
-        begun.append(loop.time())
-        content = path.read_bytes()
-        pause(sync_seconds)
-        if len(begun) - 1 in failing:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        synced = content
-
-    async def keep(sink: DirectoryDeadLetters, number: int, size: int) -> None:
-        letter = DeadLetter(Message(b"x" * size, offset=number), "m", "h", (Reason("IFX301", "bad"),))
-        try:
-            await sink.put([letter])
-        except Stopped as error:
-            ends[number] = error.code
-        else:
-            ends[number] = "kept"
-            assert b'"offset":%d,' % number in synced
-
-    async def main(folder: Path) -> None:
-        sink = DirectoryDeadLetters(folder, pause_seconds=0.05)
-        keeping = []
-        for number, (seconds, size) in enumerate(steps):
-            await asyncio.sleep(seconds)
-            keeping.append(asyncio.create_task(keep(sink, number, size)))
-        await asyncio.sleep(0)
-        closed = loop.time()
-        await sink.close()
-        await asyncio.gather(*keeping)
-        assert loop.time() - closed <= (len(steps) + 1) * sync_seconds + 1e-9, "closing waits for syncs only"
-
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as name, closing(loop):
-        patch.setattr(os, "fsync", fsync)
-        loop.run_until_complete(main(Path(name)))
-    large = sum(size > 1 for _, size in steps)
-    assert len(ends) == len(steps)
-    assert set(ends.values()) <= {"kept", "IFX715"}
-    assert "IFX715" not in ends.values() or failing & set(range(len(begun)))
-    assert len(begun) <= (max(begun) - min(begun)) / 0.05 + 2 + 2 * large if begun else not steps
-
-
-@pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_full_disk_fails_every_letter_that_waits_and_leaves_the_ones_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    real = getattr(os, call)
-
-    def full(descriptor: int, *data: object) -> None:
-        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".ndjson":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(descriptor, *data)
-
-    async def main() -> list[object]:
-        sink = DirectoryDeadLetters(tmp_path, pause_seconds=3600.0)
-        await sink.put(letters(1))
-        waiting = [asyncio.create_task(sink.put(letters(1, number))) for number in (1, 2, 3)]
-        await asyncio.sleep(0.02)
-        assert not any(each.done() for each in waiting)
-        monkeypatch.setattr(os, call, full)
-        await sink.close()
-        return await asyncio.gather(*waiting, return_exceptions=True)
-
-    assert [end.code for end in drive(main()) if isinstance(end, Stopped)] == ["IFX715"] * 3
-    monkeypatch.undo()
-    if call == "write":
-        assert [each.message.offset for each in read_dead_letters(tmp_path)] == [0]
-
-
-def test_letters_of_many_bytes_do_not_wait_for_the_pause(tmp_path: Path) -> None:
-    async def main() -> None:
-        sink = DirectoryDeadLetters(tmp_path, pause_seconds=3600.0)
-        await sink.put(letters(1))
-        small = asyncio.create_task(sink.put(letters(1, 1)))
-        large = DeadLetter(Message(b"x" * 300_000, offset=2), "m", "h", (Reason("IFX301", "bad"),))
-        await asyncio.wait_for(asyncio.gather(small, sink.put([large])), 60)
-        await sink.close()
-
-    drive(main())
-    assert [each.message.offset for each in read_dead_letters(tmp_path)] == [0, 1, 2]
-
-
-def test_letters_of_two_routes_in_one_folder_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    async def main() -> None:
-        slow, fast = DirectoryDeadLetters(tmp_path, pause_seconds=3600.0), DirectoryDeadLetters(tmp_path)
-        await slow.put(letters(1))
-        waiting = asyncio.create_task(slow.put(letters(1, 1)))
-        await asyncio.sleep(0)
-        await asyncio.wait_for(fast.put(letters(1, 2)), 60)
-        assert not waiting.done()
-        await slow.close()
-        await waiting
-        await fast.close()
-
-    drive(main())
-    assert {each.message.offset for each in read_dead_letters(tmp_path)} == {0, 1, 2}
-
-
-def test_a_letter_whose_sender_is_cut_off_is_kept_with_the_next_ones(tmp_path: Path) -> None:
-    async def main() -> None:
-        sink = DirectoryDeadLetters(tmp_path, pause_seconds=3600.0)
-        await sink.put(letters(1))
-        cut = asyncio.create_task(sink.put(letters(1, 1)))
-        await asyncio.sleep(0)
-        cut.cancel()
-        other = asyncio.create_task(sink.put(letters(1, 2)))
-        await asyncio.sleep(0)
-        await sink.close()
-        await other
-
-    drive(main())
-    assert [each.message.offset for each in read_dead_letters(tmp_path)] == [0, 1, 2]
 
 
 def test_a_letter_holds_everything_that_a_person_and_a_replay_need(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux.authoring.inference import infer
 from iggyflux.authoring.inference.recognition import recognize_file
 from iggyflux.authoring.samples import SampleError
 from iggyflux.payloads import FORMATS
@@ -72,3 +73,49 @@ def test_a_first_row_without_a_number_is_not_taken_for_units(rows: list[str]) ->
 def test_a_first_line_that_is_broken_is_no_title(lines: list[str]) -> None:
     with pytest.raises(SampleError):
         recognize_file("\n".join(lines).encode())
+
+
+def buoys(count: int, names: list[str]) -> bytes:
+    """Return a table with a row of each buoy at each of `count` times; waves, their state and the wind differ."""
+    rows = [
+        f"2026-05-{1 + at // 1440:02d}T{at // 60 % 24:02d}:{at % 60:02d}:00Z,{name},{(at * 7 + place) % 13},{state}"
+        for at in range(count)
+        for place, name in enumerate(names)
+        for state in [("calm", "rough", "high")[(at * 5 + place * (at % 2)) % 3]]
+    ]
+    return "\n".join(["when,boje,swell,surface", *rows]).encode()
+
+
+@pytest.mark.parametrize("count", [40, 700], ids=["few rows", "more rows than spread keeps apart"])
+def test_what_tells_rows_of_one_time_apart_is_a_tag(count: int) -> None:
+    """So a load of single rows overwrites none; `spread` would keep them apart only within one payload."""
+    found = infer(recognize_file(buoys(count, ["Alster", "Förde"])))
+
+    assert "boje" in [tag.key for tag in found.tags]
+    assert "boje" not in [field.key for field in found.fields]
+    assert found.time.spread is None
+
+
+def test_rows_that_nothing_tells_apart_are_not_called_empty() -> None:
+    """Numbers stay fields, and `spread` keeps 1,000 elements apart."""
+    rows = "\n".join(["when,swell", *(f"2026-05-01T00:00:00Z,{at}.5" for at in range(1_200))])
+
+    with pytest.raises(SampleError) as caught:
+        infer(recognize_file(rows.encode()))
+
+    assert caught.value.code == "IFX545"
+    assert "--tag" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("latin-1", "Latin-1"), ("cp1252", "Windows-1252")])
+def test_a_table_in_another_encoding_is_said_to_be_in_it(encoding: str, name: str) -> None:
+    text = (
+        "Boje;Böen\nFörde – Nord;1,5\nAlster;2,25\n" if encoding == "cp1252" else "Boje;Böen\nFörde;1,5\nAlster;2,25\n"
+    )
+
+    with pytest.raises(SampleError) as caught:
+        recognize_file(text.encode(encoding))
+
+    assert "not UTF-8" in caught.value.reason
+    assert name in caught.value.reason
+    assert "iconv" in (caught.value.hint or "")

@@ -263,7 +263,7 @@ def test_an_empty_batch_makes_nothing():
     """No message, no line."""
     plan = parse_mapping(json.dumps(document("tag")), name="m", format="yaml").plan()
 
-    assert outcome(plan.render([])) == [[]] * 7
+    assert outcome(plan.render([])) == [[]] * 8
 
 
 def test_an_unknown_kind_of_plan_is_rejected():

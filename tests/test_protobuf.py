@@ -22,6 +22,8 @@ from iggyflux.authoring.generate import generate_messages
 from iggyflux.authoring.inference import Declared, Wishes, infer
 from iggyflux.authoring.samples import SampleError
 from iggyflux.errors import DecodeError, DocumentError, RecordError
+from iggyflux.expressions import compile_expression
+from iggyflux.mapping.members import _Walker
 from iggyflux.payloads import FORMATS, MAX_DEPTH, OptionError, protobuf
 from iggyflux.payloads.binary import is_plain
 from iggyflux.payloads.protobuf import bounds
@@ -835,3 +837,59 @@ def test_a_declared_sample_that_does_not_decode_is_named(tmp_path):
         declared.payloads([PAYLOAD, b'{"a": 1}'])
     assert (refused.value.line, declared.file(PAYLOAD, whole=False).payloads) == (2, [PAYLOAD])
     assert Declared("csv", "x.yaml").file(b"a,b\n1,2\n", whole=True).trees == [[{"a": "1", "b": "2"}]]
+
+
+# --- what expressions may name ---
+
+
+def paths(value: Any, path: str = "@") -> list[str]:
+    """Return the paths of a value and of what is in it."""
+    inner: list[str] = []
+    if isinstance(value, dict):
+        inner = [each for key, member in value.items() for each in paths(member, f"{path}.{json.dumps(key)}")]
+    if isinstance(value, list):
+        inner = [each for index, element in enumerate(value) for each in paths(element, f"{path}[{index}]")]
+    return [path, *inner]
+
+
+def missing(path: str, chosen: dict[str, Any]) -> list[str]:
+    """Return the members that are warned of."""
+    structure = FORM.structure(chosen)
+    assert structure is not None
+    walker = _Walker((structure,))
+    walker.visit(compile_expression(path).node, (structure,))
+    return [str(node["value"]) for node, _ in walker.missing]
+
+
+@settings(max_examples=50)
+@given(message=firings(), names=st.sampled_from(["json", "proto"]), framing=st.sampled_from(["none", "delimited"]))
+def test_a_member_that_a_message_has_is_never_warned_of(message: tuple[bytes, Any], names: str, framing: str) -> None:
+    wire, _ = message
+    chosen = options(names=names, framing=framing)
+    value = decode(varint(len(wire)) + wire if framing == "delimited" else wire, chosen)
+
+    for path in paths(value):
+        assert missing(path, chosen) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "names", "lacks"),
+    [
+        ("a_int32", "json", ["a_int32"]),
+        ("aInt32", "proto", ["aInt32"]),
+        ("mainProbe.label || mainProbe.labl", "json", ["labl"]),
+        ("byNumber.x.labl", "json", ["labl"]),
+        ("inner.inner.probes[0].offset_value", "json", ["offset_value"]),
+        ("inner.inner.probes[0].offset_value", "proto", []),
+        ("[extra.x.y, other.x.y, byName.x, at.seconds, wrapped.value]", "json", []),
+    ],
+)
+def test_a_member_that_no_message_has_is_warned_of(path: str, names: str, lacks: list[str]) -> None:
+    assert missing(path, options(names=names)) == lacks
+
+
+def test_the_other_spelling_is_the_hint() -> None:
+    chosen = {"format": "protobuf", "descriptor": "kiln.binpb", "message": "works.kiln.Firing"}
+    structure = FORM.structure(options())
+    assert structure is not None and structure.other_names["a_int32"] == "aInt32"
+    assert FORM.structure(chosen) is None  # the file could not be read

@@ -502,66 +502,6 @@ def test_refused_lines_become_dead_letters_of_their_messages() -> None:
     assert (summary.routes[0].refused, summary.routes[0].delivered) == (2, 4)
 
 
-class _Gate(CollectingDeadLetters):
-    """Dead letters that are kept when the gate is opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = asyncio.Event()
-        self.waiting = 0
-
-    async def put(self, letters: Sequence[DeadLetter]) -> None:
-        self.waiting += 1
-        await self.gate.wait()
-        await super().put(letters)
-
-
-@pytest.mark.parametrize("fails", [True, False], ids=["fails", "is refused"])
-def test_a_route_goes_on_while_letters_are_kept_and_acknowledges_nothing_over_them(fails: bool) -> None:
-    """One request may be in flight: what is being kept is not."""
-    batches = [batch([b"bad", b"p"] if fails else [b"q", b"p"], offset=2 * number) for number in range(9)]
-    letters, waited = _Gate(), list[int]()
-
-    class Source(_Watching):
-        async def read(self) -> Batch | None:
-            found = await super().read()
-            if found is None and not letters.gate.is_set():
-                waited.append(letters.waiting)
-                assert not any(settled for _, settled in self.seen)
-                letters.gate.set()
-            return found
-
-    source = Source([*batches, *[None] * 30])
-    refused = Refused((Refusal(0, "no", 400),), rest_stored=True)
-    sink = ScriptedSink([] if fails else [refused] * 9)
-
-    summary = run(
-        route(source, sink, letters, max_in_flight=1, batch_size=1 if fails else 2, linger_seconds=0.0),
-        status=source.status,
-    )
-
-    assert waited[0] >= 8
-    assert (len(letters.letters), source.settled) == (9, {HERE: 17})
-    assert summary.exit_code == 0
-
-
-@pytest.mark.parametrize("payload", [b"bad", b"bad" * 1_000_000], ids=["many", "large"])
-def test_reading_pauses_where_too_many_letters_wait_to_be_kept(payload: bytes) -> None:
-    letters = _Gate()
-    source, read = ScriptedSource([batch([payload], offset=number) for number in range(200)]), list[int]()
-
-    async def open_later(_: Stop) -> None:
-        for _ in range(3000):
-            await asyncio.sleep(0)
-        read.append(letters.waiting)
-        letters.gate.set()
-
-    run(route(source, ScriptedSink(), letters), stop=open_later)
-
-    assert read == [64 if len(payload) < 100 else 2]
-    assert len(letters.letters) == 200
-
-
 def test_a_message_with_a_failure_and_a_refused_line_is_kept_once_with_both_reasons() -> None:
     class Half(WriterPlan):
         def render(self, messages: Sequence[Message]) -> Rendered:

@@ -219,8 +219,8 @@ def test_a_first_commit_without_a_sync_of_its_folder_is_found(tmp_path: Path, mo
 
 
 def test_blobs_that_are_written_after_the_record_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(state: Any, connection: Any, content: bytes, added: Any, dropped: Any) -> None:
-        whole(state, connection, content, {}, dropped)
+    def write(state: Any, connection: Any, content: bytes, added: Any, dropped: Any, **more: Any) -> None:
+        whole(state, connection, content, {}, dropped, **more)
         for number, file in added.items():
             sqlite._insert(connection, number, file)
 

@@ -58,6 +58,8 @@ class ContainerRecords:
         self._data = b""
         """What was read of the file and is not taken yet, from byte `_at` on."""
         self._at = 0
+        self._is_read = False
+        """Whether nothing is left of the file."""
         self.position = 0
         self.number = 0
         self._block = (0, 0)
@@ -80,7 +82,7 @@ class ContainerRecords:
             try:
                 return read_header(self._data)
             except DecodeError as error:
-                if there == size < _MOST_HEADER and is_container(self._data):
+                if size <= there and size < _MOST_HEADER and is_container(self._data):
                     size *= 4
                     continue
                 raise SampleError(DAMAGED, error.reason, 1, "name files of Avro, and copy this one again") from error
@@ -97,7 +99,7 @@ class ContainerRecords:
         """
         if byte:
             self._file.seek(byte)
-            self._data, self._at, self.position, self.number = b"", 0, byte, number
+            self._data, self._at, self._is_read, self.position, self.number = b"", 0, False, byte, number
         while self._fill(_LEAST_BLOCK):
             self._block = (self.position, self.number)
             for payload in self._next_block():
@@ -158,14 +160,20 @@ class ContainerRecords:
         return bytes(kept + part[: max(MAX_PAYLOAD_BYTES + 1 - len(kept), 0)])
 
     def _fill(self, size: int) -> int:
-        """Read until there are `size` bytes that are not taken; return how many there are, fewer at the end."""
+        """Read until there are `size` bytes that are not taken; return how many there are, fewer at the end.
+
+        It reads ahead, as each call that reads copies all that is there: many damaged blocks may each claim 64 MB.
+        """
         there = len(self._data) - self._at
         if there >= size:
             return there
+        if self._is_read:
+            return there
         parts = [self._data[self._at :]]
-        while there < size and (part := self._file.read(size - there)):
-            parts.append(part)
-            there += len(part)
+        while there < size and not self._is_read:
+            parts.append(self._file.read(max(size - there, _CHUNK)))
+            there += len(parts[-1])
+            self._is_read = not parts[-1]
         self._data, self._at = b"".join(parts), 0
         return there
 

@@ -18,7 +18,8 @@ gives that of the first record.  Two headers name its place: `iggyflux-file` and
 | … it cannot be read (IFX710), or       |                                                                      |
 | changed while it was read (IFX712)     |                                                                      |
 
-A file keeps a lock until all its records are settled.  While 64 files wait for that, no other one is begun.
+A file keeps a lock until all its records are settled: with a position stored meanwhile, two descriptors.  As many files
+wait for that as may have half of the descriptors of the process, at most 1,000; then no other one is begun.
 
 The position of a file is stored with its identity, in a state of its own: so runs can share the files of an archive.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -60,8 +62,8 @@ _OF_THE_FILE: Final = frozenset({"IFX503", "IFX504", "IFX710", _NOT_AN_ENVELOPE,
 """What stops the file that it is about, and not the others."""
 _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
-_MOST_OPEN: Final = 64
-"""How many files may be begun and not settled: each keeps up to two descriptors, and a process may have 256."""
+_MOST_OPEN: Final = 1000
+"""How many files may be begun and not settled: each commits its position, which takes about a millisecond."""
 _RATE_SECONDS: Final = 0.1
 """How much of a second's records a batch has at most where the rate is limited."""
 
@@ -327,6 +329,7 @@ class ArchiveSource:
         self._left: list[Stopped] = []
         """Why files were not read to their ends."""
         self._extent = Extent()
+        self._most_open = _most_open()
         self.complete = 0
         """How many files were complete when the source was connected last."""
         self._worker = Worker("archives")
@@ -340,7 +343,7 @@ class ArchiveSource:
     @property
     def is_full(self) -> bool:
         """As of `Bounded`."""
-        return self._current is None and bool(self._todo) and len(self._opened) >= _MOST_OPEN
+        return self._current is None and bool(self._todo) and len(self._opened) >= self._most_open
 
     async def connect(self) -> None:
         """As `Source.connect`; raise `Stopped` (IFX712) if a file is another one than before the load began."""
@@ -523,6 +526,12 @@ class ArchiveSource:
             opened.release()
         self._opened.clear()
         self._current = None
+
+
+def _most_open() -> int:
+    """Return how many files may be begun and not settled: each keeps up to two descriptors."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_OPEN if allowed == resource.RLIM_INFINITY else max(1, min(allowed // 4, _MOST_OPEN))
 
 
 def _changed(archive: Archive, reason: str) -> Stopped:

@@ -278,10 +278,8 @@ class ReferencePlan:
     def _render(self, index: int, message: Message, root: JSON, budget: Budget, failures: Failures) -> Rendered:
         names = Room(MAX_NAME_CHARACTERS, "the names that flatten makes of this message")
         numbers = finite(root) if self._is_special and not is_plain(root) else root
-        is_text, line_of = (
-            not self._format.binary,
-            _line_finder(self._format, message.payload, self.writer.source.payload.options, root),
-        )
+        is_text = not self._format.binary
+        line_of = _line_finder(self._format, message.payload, self.writer.source.payload.options, root)
         rounded = cache(rounded_numbers)
         scope = _Scope(message, root, numbers, None, is_text, rounded, budget, names, [], line_of=line_of)
         if self.writer.where is not None and not truth(_evaluate(scope, self.writer.where, root, "/where")):

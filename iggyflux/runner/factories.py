@@ -194,18 +194,17 @@ MESSAGE_SINKS: dict[str, Callable[[ReaderSetup, Endpoint], MessageSink]] = {
 
 def make_dead_letters(setup: RouteSetup, messages: Endpoint) -> DeadLetterSink:
     """Return the sink of dead letters; their topic is on the same server or log as the end `messages`."""
-    from iggyflux.transports.local.deadletters import PAUSE_SECONDS, DirectoryDeadLetters, TopicDeadLetters
+    from iggyflux.transports.local.deadletters import DirectoryDeadLetters, TopicDeadLetters
 
     place = setup.item.dead_letters
     if isinstance(place, TopicAddress):
         return TopicDeadLetters(_topic_sink(setup, messages, place.stream, place.topic))
     folder = place or dead_letters_folder(setup)
-    pause = PAUSE_SECONDS if isinstance(setup, WriterSetup) else 0.0  # a reader waits for its letters
     if setup.item.retention is None:
-        return DirectoryDeadLetters(folder, pause_seconds=pause)
+        return DirectoryDeadLetters(folder)
     from iggyflux.transports.local.letter_removal import RetainingDeadLetters
 
-    return RetainingDeadLetters(folder, setup.item.retention, pause_seconds=pause)
+    return RetainingDeadLetters(folder, setup.item.retention)
 
 
 def dead_letters_folder(setup: RouteSetup) -> Path:

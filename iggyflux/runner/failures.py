@@ -94,25 +94,17 @@ class FailureHandler:
         `message` gives the message to keep for an index.  A cancellation does not stop what is being written: a letter
         that is kept is counted.
         """
-        if letters := self.letters(reasons, message, trace):
-            await self.put(letters, trace)
-
-    def letters(
-        self, reasons: Mapping[int, Sequence[Reason]], message: Callable[[int], Message], trace: Trace = NO_TRACE
-    ) -> list[DeadLetter]:
-        """Return the dead letters that `keep` keeps; none, if it counts the records as dropped."""
-        route = self.route
-        if route.on_error is OnError.SKIP:
+        if not reasons:
+            return
+        if self.route.on_error is OnError.SKIP:
             for each in reasons.values():
                 self._status.count("dropped", each[0].code)
-            return []
-        return [
+            return
+        route = self.route
+        letters = [
             DeadLetter(message(index), route.mapping, route.plan_identity, bounded(given), trace.id, route.name)
             for index, given in sorted(reasons.items())
         ]
-
-    async def put(self, letters: Sequence[DeadLetter], trace: Trace) -> None:
-        """Keep letters, as `keep`."""
         putting = asyncio.ensure_future(self._put_and_count(letters, trace))
         putting.add_done_callback(forget_error)
         await asyncio.shield(putting)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Final
@@ -155,17 +155,9 @@ class Ledger:
 
         `intervals` is what is written down of it after its acknowledgement.
         """
-        self.release(job, intervals)()
-
-    def release(self, job: Job, intervals: Sequence[PlanInterval] = ()) -> Callable[[], None]:
-        """Let a batch go from memory of which only dead letters are to be kept; return what settles it then."""
         entry = self._unsettled.pop(job)
+        entry.is_settled, entry.intervals = True, list(intervals)
         self.unsettled_bytes -= entry.payload_bytes
-
-        def settle() -> None:
-            entry.is_settled, entry.intervals = True, list(intervals)
-
-        return settle
 
     def take(self) -> Settled:
         """Return what may be acknowledged since the last call."""

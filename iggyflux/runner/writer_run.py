@@ -32,10 +32,7 @@ Everything that can happen, and what the route then does:
 |              | a request writes a point of another | waits until the other one is settled: order is kept            |
 |              | request in flight                   |                                                                |
 |              | Stopped                             | stops                                                          |
-| dead letters | they are to be kept                 | goes on beside it, with the request out of flight and the      |
-|              |                                     | batch out of memory; nothing of it is acknowledged             |
-|              | … and many wait to be kept          | is in flight until fewer do; reading without lines pauses      |
-|              | kept                                | settles the batch                                              |
+| dead letters | kept                                | settles the batch                                              |
 |              | NotConnected (a topic)              | abandons what is in flight, connects again                     |
 |              | Stopped (full, unwritable)          | stops                                                          |
 | acking       | stored                              | counts, and notes the batches in the ledger, if there is one   |
@@ -60,8 +57,7 @@ batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
 flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
-as the pace allows and 75 MB hold, with the payloads of their messages; one is being filled, one batch is read ahead,
-and letters that are being kept have at most 8 MB, or are those of one batch.
+as the pace allows and 75 MB hold, with the payloads of their messages; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations
@@ -69,13 +65,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from iggyflux.delivery.settled import PlanInterval
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
-from iggyflux.records import Batch, DeadLetter, Reason
+from iggyflux.records import Batch, Reason
 from iggyflux.runner.bucket_guard import BucketGuard
 from iggyflux.runner.change import SETTLE_SECONDS, Change
 from iggyflux.runner.clock import Clock, first_of
@@ -101,13 +97,6 @@ from iggyflux.transports.base import Bounded, Comparing, Grouped, Lagging, Measu
 _IDLE_SECONDS = (0.005, 0.25)  # first, cap
 _ACK_INTERVAL_SECONDS = 0.1
 _SAY_SECONDS = 5.0
-
-_MOST_KEEPING = 64
-"""So many batches may have letters that are being kept; a topic gets no more at once."""
-_MOST_KEEPING_BYTES = 8_000_000
-_OF_A_LETTER = 1_000
-"""About the bytes of a letter beside its payload."""
-
 _HELD = "an accepted line: the server rejected every line of the last request"
 
 log = logging.getLogger("iggyflux.runner")
@@ -343,8 +332,6 @@ class _Transfer:
         self._ledger = Ledger()
         self._buckets = buckets
         self._may_acknowledge = asyncio.Event()  # a batch was settled, or all of them
-        self._keeping: dict[asyncio.Task[None], int] = {}
-        """What keeps letters, with their bytes."""
         self._is_over = False
         self.has_reached_end = False
         self._fault: Stopped | None = None
@@ -356,14 +343,12 @@ class _Transfer:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
                 acknowledging = tasks.create_task(self._acknowledge())
                 limiting = tasks.create_task(self._limit_changes(outlet))
                 await self._read_all(outlet, tasks)
                 limiting.cancel()
                 self._status.state = "finishing"
                 await outlet.finish()
-                await self._until_kept()
                 self._is_over = True
                 self._may_acknowledge.set()
                 await acknowledging
@@ -380,35 +365,11 @@ class _Transfer:
             self._traces.abandon()
 
     async def settle(self, job: Job) -> None:
-        """Settle a batch whose lines are all accepted or refused: at once, or when its dead letters are kept.
-
-        Wait while many letters are being kept.
-        """
+        """Keep what could not be delivered of a batch whose lines are all accepted or refused; the batch is settled."""
         self._failures.report_refusals(job.refusals, lambda refusal: job.place_of(job.message_of(refusal)))
-        letters = self._failures.letters(_reasons(job), job.messages.__getitem__, job.trace)
-        if not letters:
-            self._ledger.settle(job, self._intervals(job))
-            self._may_acknowledge.set()
-            return
-        size = sum(_OF_A_LETTER + len(letter.message.payload) for letter in letters)
-        while self._keeping and (
-            len(self._keeping) >= _MOST_KEEPING or sum(self._keeping.values()) + size > _MOST_KEEPING_BYTES
-        ):
-            await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
-        settle = self._ledger.release(job, self._intervals(job))
-        keeping = self._tasks.create_task(self._keep(letters, job.trace, settle))
-        self._keeping[keeping] = size
-        keeping.add_done_callback(self._keeping.pop)
-
-    async def _keep(self, letters: Sequence[DeadLetter], trace: Trace, settle: Callable[[], None]) -> None:
-        await self._failures.put(letters, trace)
-        settle()
+        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)
+        self._ledger.settle(job, self._intervals(job))
         self._may_acknowledge.set()
-
-    async def _until_kept(self) -> None:
-        """Return when no letter is being kept."""
-        while self._keeping:
-            await asyncio.wait(self._keeping)
 
     def unsettled_bytes(self) -> int:
         """Return the bytes of payloads that are read and not settled."""
@@ -453,7 +414,7 @@ class _Transfer:
                 break
             if batch is None:
                 await self._make_room(outlet, tasks)
-                self._status.state = "running" if outlet.in_flight or self._keeping else "idle"
+                self._status.state = "running" if outlet.in_flight else "idle"
                 reading = tasks.create_task(self._read(after_seconds=idle))
                 idle = min(idle * 2, _IDLE_SECONDS[1])
                 continue
@@ -481,7 +442,7 @@ class _Transfer:
         source = self._route.source
         if isinstance(source, Bounded) and source.is_full:
             await outlet.flush(tasks)
-            if not (outlet.is_sending or self._keeping):  # what is held waits for lines that are not read before
+            if not outlet.is_sending:  # what is held waits for lines that are not read before it is settled
                 await outlet.settle_held()
 
     async def _take_change(self, outlet: Outlet, tasks: asyncio.TaskGroup, stopping: asyncio.Task[bool]) -> None:
@@ -490,8 +451,8 @@ class _Transfer:
         Return without it if a stop is requested.  Raise `_NotSettled` if requests are held.
         """
         await outlet.flush(tasks)
-        while outlet.is_sending or self._keeping:  # a held request may be sent again before this task goes on
-            answering = tasks.create_task(self._until_answered(outlet))
+        while outlet.is_sending:  # a held request may be sent again before this task goes on
+            answering = tasks.create_task(outlet.until_answered())
             await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
             answering.cancel()
             if stopping.done():
@@ -499,11 +460,6 @@ class _Transfer:
         if outlet.is_holding:
             raise _NotSettled
         self._route = self._run.take_change()
-
-    async def _until_answered(self, outlet: Outlet) -> None:
-        """Return when what was in flight is settled or held."""
-        await outlet.until_answered()
-        await self._until_kept()
 
     async def _limit_changes(self, outlet: Outlet) -> None:
         """Say that a changed route waits, and for what, wherever the transfer is.  Raise `_NotSettled` in the end."""

@@ -3,7 +3,8 @@
 One process writes, the holder of the lock; any process may read meanwhile.  The journal is a file that a commit deletes
 (`journal_mode=DELETE`: a WAL needs memory shared by processes, which network volumes lack).  `synchronous=EXTRA` is
 FULL plus an fsync of the folder after the journal is deleted: otherwise a power failure may restore the journal, and
-undo the commit.  SQLite has no checksums of pages, so the record and each blob carry their own.
+undo the commit.  A database that is created has no journal: it gets its name when it is complete.  SQLite has no
+checksums of pages, so the record and each blob carry their own.
 
 | at the path there is                     | reading gives                | the next commit                           |
 |------------------------------------------|------------------------------|-------------------------------------------|
@@ -35,7 +36,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -53,14 +54,12 @@ BUSY_SECONDS = 30.0
 _APPLICATION = 0x49465853  # "IFXS", in the header of the file
 _BEGIN_ANEW = "restore a backup, or remove the file to begin at `start`; messages are then sent again"
 _AGAIN = "nothing is lost: unstored positions only mean that messages are read again"
-_SCHEMA = f"""
-BEGIN;
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE record (id INTEGER PRIMARY KEY, kind TEXT, name TEXT, content TEXT, crc32 INTEGER);
-CREATE TABLE seen (number INTEGER PRIMARY KEY, crc32 INTEGER, digests BLOB);
-COMMIT;
-"""
+_SCHEMA = (
+    f"PRAGMA application_id = {_APPLICATION}",
+    f"PRAGMA user_version = {FORMAT}",
+    "CREATE TABLE record (id INTEGER PRIMARY KEY, kind TEXT, name TEXT, content TEXT, crc32 INTEGER)",
+    "CREATE TABLE seen (number INTEGER PRIMARY KEY, crc32 INTEGER, digests BLOB)",
+)
 
 _PERMISSIONS = f"correct the permissions, and run again: {_AGAIN}"
 FAULTS: dict[int, tuple[str, str]] = {
@@ -211,12 +210,15 @@ class SqliteState:
         """Make the database in a file beside its path, and rename it when it is complete."""
         beside = self.path.with_name(f"{self.path.name}.new")
         make_folder(self.path.parent, 0o700)
-        for left_over in (beside, _journal(beside), _journal(self.path)):
-            left_over.unlink(missing_ok=True)
+        left_over = [path for path in (beside, _journal(beside), _journal(self.path)) if path.exists()]
+        for path in left_over:
+            path.unlink()
+        if left_over or self.path.exists():  # a journal that returned in a crash would be played into the new database
+            sync_folder(self.path.parent)
         os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(connect(beside, self._busy_seconds)) as connection:
-            connection.executescript(_SCHEMA)
-            self._write(connection, content, added, ())
+            connection.execute("PRAGMA journal_mode=OFF")  # it has no reader before its rename
+            self._write(connection, content, added, (), schema=_SCHEMA)
         beside.replace(self.path)
         sync_folder(self.path.parent)
 
@@ -233,10 +235,17 @@ class SqliteState:
                 raise
 
     def _write(
-        self, connection: sqlite3.Connection, content: bytes, added: Mapping[int, IO[bytes]], dropped: Collection[int]
+        self,
+        connection: sqlite3.Connection,
+        content: bytes,
+        added: Mapping[int, IO[bytes]],
+        dropped: Collection[int],
+        schema: Sequence[str] = (),
     ) -> None:
         kind, name = self._kind.encode(), self._name.encode("utf-8", "surrogateescape")
         connection.execute("BEGIN IMMEDIATE")
+        for statement in schema:
+            connection.execute(statement)
         connection.executemany("DELETE FROM seen WHERE number = ?", [(number,) for number in dropped])
         for number, file in added.items():
             _insert(connection, number, file)

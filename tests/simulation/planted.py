@@ -42,8 +42,10 @@ PLANTED = [
     Planted(
         "acknowledge before the letters are kept",
         f"{_RUNNER}.writer_run",
-        "        await self._failures.put(letters, trace)\n        settle()\n        self._may_acknowledge.set()\n",
-        "        settle()\n        self._may_acknowledge.set()\n        await self._failures.put(letters, trace)\n",
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)\n"
+        "        self._ledger.settle(job, self._intervals(job))\n",
+        "        self._ledger.settle(job, self._intervals(job))\n        self._may_acknowledge.set()\n"
+        "        await self._failures.keep(_reasons(job), job.messages.__getitem__, job.trace)\n",
     ),
     Planted(
         "write down a batch before it is settled",
@@ -107,14 +109,8 @@ PLANTED = [
     Planted(
         "take a letter that comes during a sync for kept",
         _LETTERS,
-        "            for put in group:\n",
-        "            group += self._waiting\n            self._waiting.clear()\n            for put in group:\n",
-    ),
-    Planted(
-        "take a letter that waits for its sync for kept",
-        _LETTERS,
-        "        return await put.kept\n",
-        "        return await put.kept if len(self._waiting) == 1 else str(self.path)\n",
+        "        for put in group:\n",
+        "        group += self._waiting\n        self._waiting.clear()\n        for put in group:\n",
     ),
     Planted(
         "never sync the folder of a new file",

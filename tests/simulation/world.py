@@ -42,7 +42,7 @@ from iggyflux.transports.iggy import connection as iggy_connection
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import IggySink
-from iggyflux.transports.local.deadletters import PAUSE_SECONDS, DirectoryDeadLetters
+from iggyflux.transports.local.deadletters import DirectoryDeadLetters
 from tests.fault_rows import PASSING
 from tests.simulation.disk import Disk
 from tests.simulation.documents import Shelf, ShelfDocuments, mapping_of, plan_of
@@ -388,7 +388,7 @@ class World:
             source=source,
             plan=Plan(spec, sink, self.shelf.version),
             sink=sink,
-            dead_letters=DirectoryDeadLetters(self.disk.folder / spec.name, pause_seconds=PAUSE_SECONDS),
+            dead_letters=DirectoryDeadLetters(self.disk.folder / spec.name),
             mapping=mapping.name,
             on_error=mapping.writer.on_error,
             policy=policy_of(settings),

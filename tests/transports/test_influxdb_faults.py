@@ -189,7 +189,7 @@ def test_more_requests_are_under_way_where_a_server_takes_its_time() -> None:
         def render(self, messages: Sequence[Message]) -> Rendered:
             return Rendered([f"m f=1 {message.offset}" for message in messages], range(len(messages)))
 
-    messages = [batch_of([b""] * 2, offset=2 * number) for number in range(400)]
+    messages = [batch_of([b""] * 2, offset=2 * number) for number in range(1600)]
     with SimServer(3, database="plant") as server:
         sink = Counted(settings(server, max_in_flight=None))
         source = ScriptedSource(messages)
@@ -200,7 +200,7 @@ def test_more_requests_are_under_way_where_a_server_takes_its_time() -> None:
         summary = drive(run_routes([route]))
         stored = server.points("plant")
 
-    assert summary.routes[0].acknowledged == len(stored) == 800
+    assert summary.routes[0].acknowledged == len(stored) == 3200
     assert FLAVORS["v3"].in_flight.first < sink.most <= FLAVORS["v3"].in_flight.most
 
 

@@ -68,12 +68,14 @@ def _proved(
 ) -> Proposal:
     """Return the proposal that enters lists and maps as deeply as the samples allow."""
     headers = [_plain_headers(message) for message in messages] if any(each.headers for each in messages) else []
+    deepest: SampleError | None = None
     for most_hops in range(MOST_HOPS, -1, -1):
         try:
             return prove(decide(shape, source, wishes, headers, most_hops), messages, form)
         except SampleError as error:
+            deepest = deepest or error  # a walk that stops earlier fails for other reasons
             if error.code != CANNOT_PROVE or not most_hops:
-                raise
+                raise deepest from None
     raise AssertionError
 
 

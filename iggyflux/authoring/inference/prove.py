@@ -31,10 +31,12 @@ CANNOT_PROVE: Final = "IFX545"
 MOST_STEPS: Final = 40
 """More weaker choices than these are not made: the samples then suit no mapping."""
 MOST_EXAMPLES: Final = 3
+FEW_IN: Final = 2
+"""Texts that distinguish points have at most one value for so many of them: an id of each point stays a field."""
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
 _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
-_ALL_NULL, _COLLISION, _TOO_MANY = "IFX346", "IFX351", "IFX354"
+_ALL_NULL, _COLLISION, _NO_ROOM, _TOO_MANY = "IFX346", "IFX351", "IFX353", "IFX354"
 _NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
 _NULL_TIME: Final = "IFX345"
 
@@ -61,6 +63,9 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
         counts = Counter((failure.location, failure.code) for failure in rendered.failures)
         reasons = {(failure.location, failure.code): failure.reason for failure in rendered.failures}
         for (location, code), count in counts.items():
+            if code == _COLLISION and (told := _told_apart(proposal, messages, form)):
+                proposal = told
+                continue
             proposal = _weaker(proposal, location, code, f"{count:,} failed: {reasons[location, code]}")
     raise SampleError(CANNOT_PROVE, "no mapping renders all samples", 0, "give fewer kinds of messages at a time")
 
@@ -106,6 +111,9 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
         return _weaker_field(proposal, rest[0], reason)
     if part == "tags" and rest[0]:
         return _without_tag(proposal, rest[0], reason)
+    if code == _NO_ROOM and proposal.time.spread == "index":
+        hint = "name the member that tells them apart: --tag NAME"
+        raise SampleError(CANNOT_PROVE, f"too many elements have the same tags and time: {reason}", 0, hint)
     if part == "timestamp":
         time = _weaker_time(proposal, code, reason)
         lost = proposal.time.expression if time.expression is None else None
@@ -121,6 +129,31 @@ def _without(proposal: Proposal, expression: str | None, reason: str) -> Proposa
     """Return the proposal, which names an expression that it does not read any more."""
     left = (Unused("", expression, reason),) if expression is not None else ()
     return replace(proposal, unused=(*proposal.unused, *left))
+
+
+def _told_apart(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal | None:
+    """Return the proposal in which a text with few values is a tag, if no two points of a message are then one.
+
+    Of several such texts it is the one with the fewest values.
+    """
+    found: list[tuple[int, Proposal]] = []
+    for field in proposal.fields:
+        fields = tuple(each for each in proposal.fields if each is not field)
+        if field.type != "string" or not fields:
+            continue
+        tag = Tag(field.key, field.expression, f"it tells points of one time apart; else {field.reason}")
+        told = replace(proposal, tags=(*proposal.tags, tag), fields=fields)
+        try:
+            rendered = _compiled(told, form).plan().render(messages)
+        except MappingError:
+            continue
+        if any(failure.code == _COLLISION for failure in rendered.failures):
+            continue
+        points = [point for line in rendered.lines for point in parse_lines(line)]
+        values = {point.tags.get(tag.key) for point in points}
+        if len(values) * FEW_IN <= len(points):
+            found.append((len(values), told))
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def _apart(proposal: Proposal) -> Proposal:

@@ -18,6 +18,7 @@ from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
+from iggyflux.payloads.format import not_utf8, single_byte_encoding
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON
 
@@ -127,8 +128,18 @@ def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleEr
             words = {"influx": "line protocol", "text": "key=value"}[name]
             line = numbers[suiting.index(False)]
             return SampleError(UNKNOWN, f"others are {words}, but this is not", line, "infer one format at a time")
-    told = explained(DecodeError("IFX404", "no known format"), payloads[0], "")
+    told = explained(_why_unknown(payloads[0]), payloads[0], "")
     return SampleError(UNKNOWN, told.reason, numbers[0], told.hint or hint)
+
+
+def _why_unknown(payload: bytes) -> DecodeError:
+    """Return the failure that says what a payload in no known format looks like: bytes, or text that is not UTF-8."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        if single_byte_encoding(payload, error.start):
+            return not_utf8(error, "the input")
+    return DecodeError("IFX404", "no known format")
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -55,7 +55,7 @@ class _Joiner:
         """Return a type as the result has it, within a namespace."""
         if isinstance(tree, str):
             names = (tree if "." in tree or not space else f"{space}.{tree}", tree)
-            known = next((each for each in names if each in self.defined), None)
+            known = next((each for each in names if each in self.done or each in self.defined), None)
             if tree in PRIMITIVES or known is None:
                 return tree
             if known in self.done:

@@ -25,6 +25,7 @@ from iggyflux.payloads.format import (
 )
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
+from iggyflux.structure import Structure
 
 if TYPE_CHECKING:
     from iggyflux.payloads.protobuf.schema import Schema
@@ -123,6 +124,17 @@ def undeclared_fields(payload: bytes, options: Options) -> dict[str, set[int]]:
     return found
 
 
+def structure(options: Options) -> Structure | None:
+    """Return what expressions see of payloads; None if the schema could not be read."""
+    if COMPILED not in options:
+        return None
+    from iggyflux.payloads.protobuf.structure import structure_of
+
+    schema: Schema = options[COMPILED]
+    found = structure_of(schema.descriptor, json_names=schema.json_names)
+    return Structure(items=found) if options.get("framing") == "delimited" else found
+
+
 def _messages(payload: bytes, options: Options) -> Iterable[bytes]:
     """Return the messages in a payload."""
     framing = options.get("framing", "none")
@@ -214,4 +226,5 @@ FORMAT = Format(
     bind=bind,
     undeclared=undeclared,
     undeclared_fields=undeclared_fields,
+    structure=structure,
 )

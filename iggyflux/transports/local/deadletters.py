@@ -4,38 +4,25 @@ A letter is one line of JSON: when it was kept, the message's envelope, the name
 identity, and the reasons.  A kept letter is on disk, in the file that is at its path now (or confirmed by the topic).
 A letter that cannot be kept stops the run.  Files are rotated by size; several processes may share a directory.  Only
 `letter_removal` changes a file afterwards: a writer holds the folder's lock from the append to the check that the file
-is still at its path.  Letters that come while others are being written, or soon after, share the next sync:
-
-| while letters wait for it             | what becomes of them                                                 |
-|---------------------------------------|----------------------------------------------------------------------|
-| the pause since the last sync is over | they are written together; each put returns after the sync           |
-| they have many bytes                  | they are written at once                                             |
-| the sink is closed                    | they are written at once, before it is closed                        |
-| the append or the sync fails          | each put raises it: none of them counts as kept, and the route stops |
-| the file is removed or replaced       | they are written again, to the file that is then at the path         |
-| who put them is cancelled             | they are written; a message that is read again may have two letters  |
-| the process is killed, or the machine | no put has returned: their messages are read again, whether their    |
-| fails                                 | lines are in the file or not                                         |
-| others write to the folder            | they do not wait: its lock is free, and each writer has its own file |
+is still at its path.  Letters that come while others are being written share the next sync.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import fcntl
 import hashlib
 import logging
-import math
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import msgspec
 
@@ -44,7 +31,7 @@ from iggyflux.errors import NotConnected, Stopped
 from iggyflux.escapes import json_escaped
 from iggyflux.pipeline import Retention
 from iggyflux.records import JSON, DeadLetter, OutgoingMessage, Reason
-from iggyflux.transports.base import MessageSink, Worker, forget_error
+from iggyflux.transports.base import MessageSink, Worker
 from iggyflux.transports.local.append_file import ATTEMPTS, AppendFile, leads_to
 from iggyflux.transports.local.envelopes import EnvelopeError, decode_envelope, envelope_of
 from iggyflux.transports.local.letter_rules import FolderRules
@@ -59,11 +46,6 @@ _KEPT = re.compile(rb'\{(?:"kept_us":([0-9]+),)?(?:"trace_id":"[^"\\]*",)?')
 
 _MOST_JOINED_BYTES = 1_000_000
 """Of the payloads of letters that are written together, where they were put apart: so many need no other sync."""
-
-PAUSE_SECONDS: Final = 0.05
-"""Between the beginnings of two syncs, for who goes on meanwhile: a sync costs as much as some hundred letters."""
-_ENOUGH_BYTES: Final = 250_000
-"""So many bytes of payloads that wait end the pause: a sync costs less than they do."""
 
 log = logging.getLogger("iggyflux.deadletters")
 
@@ -135,10 +117,10 @@ def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
 
 @dataclass(slots=True)
 class _Put:
-    """Letters that are to be kept; `kept` gets the path of their file, or an error."""
+    """Letters that are to be kept, and what became of that: the path of their file, or an error."""
 
     letters: Sequence[DeadLetter]
-    kept: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    end: str | Exception | None = None
 
     @property
     def payload_bytes(self) -> int:
@@ -156,11 +138,10 @@ class DirectoryDeadLetters:
         *,
         max_seconds: float | None = None,
         rules: Retention | None = None,
-        pause_seconds: float = 0.0,
         seconds: Callable[[], float] = time.time,
     ) -> None:
         """A file is full after `max_bytes`, or when its first letter is `max_seconds` old; `rules` are those of the
-        folder; two syncs begin at least `pause_seconds` apart; `seconds` is the time since the epoch."""
+        folder; `seconds` is the time since the epoch."""
         self.path = path
         self._rules = FolderRules(path, rules)
         self._max_bytes = max_bytes
@@ -169,14 +150,7 @@ class DirectoryDeadLetters:
         self._file: AppendFile | None = None
         self._size = 0
         self._begun = 0.0
-        self._pause_seconds = pause_seconds
-        self._not_before = -math.inf
-        """When the next sync may begin, by the clock of the event loop."""
         self._waiting: deque[_Put] = deque()
-        self._waiting_bytes = 0
-        self._is_due = asyncio.Event()
-        """What waits is to be written at once."""
-        self._writing: asyncio.Task[None] | None = None
         self._worker = Worker("dead-letters")
 
     async def connect(self) -> None:
@@ -189,21 +163,15 @@ class DirectoryDeadLetters:
     async def put(self, letters: Sequence[DeadLetter]) -> str:
         """As `DeadLetterSink.put`: synced, and at its path, when it returns.  Raise `Stopped` (IFX715)."""
         put = _Put(letters)
-        put.kept.add_done_callback(forget_error)
         self._waiting.append(put)
-        self._waiting_bytes += put.payload_bytes
-        if self._waiting_bytes >= _ENOUGH_BYTES:
-            self._is_due.set()
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
-        return await put.kept
+        while put.end is None:  # a call keeps the first letters that wait, so one is enough
+            await self._worker.call(self._put_waiting)
+        if isinstance(put.end, Exception):
+            raise put.end
+        return put.end
 
     async def close(self) -> None:
-        """As `DeadLetterSink.close`; what waits is kept before."""
-        self._pause_seconds = 0.0
-        self._is_due.set()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        """As `DeadLetterSink.close`."""
         await self._worker.finish(self._finish)
 
     def _finish(self) -> None:
@@ -215,46 +183,21 @@ class DirectoryDeadLetters:
             if self.path.is_dir():
                 self._rules.claim()
 
-    async def _write(self) -> None:
-        """Keep what waits, and what comes meanwhile, with a sync for each group."""
-        while self._waiting:
-            await self._until_due()
-            group = self._next_group()
-            kept = await self._worker.call(self._put_group, [letter for put in group for letter in put.letters])
-            for put in group:
-                if put.kept.done():  # who put it was cancelled
-                    continue
-                if isinstance(kept, Exception):
-                    put.kept.set_exception(kept)
-                else:
-                    put.kept.set_result(kept)
-
-    async def _until_due(self) -> None:
-        """Return when the next sync may begin."""
-        now = asyncio.get_running_loop().time
-        if now() < self._not_before:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._not_before):
-                    await self._is_due.wait()
-        self._not_before = now() + self._pause_seconds
-
-    def _next_group(self) -> list[_Put]:
-        """Return what shares the next sync: the first letters that wait, but not more than is joined."""
-        group, size = [first := self._waiting.popleft()], first.payload_bytes
-        while self._waiting and size + self._waiting[0].payload_bytes <= _MOST_JOINED_BYTES:
+    def _put_waiting(self) -> None:
+        """Keep what waits, with one sync, but not more than is joined; what comes from now on waits for another one."""
+        group, size = list[_Put](), 0
+        while self._waiting and (not group or size + self._waiting[0].payload_bytes <= _MOST_JOINED_BYTES):
             group.append(self._waiting.popleft())
             size += group[-1].payload_bytes
-        self._waiting_bytes -= size
-        if self._waiting_bytes < _ENOUGH_BYTES:
-            self._is_due.clear()
-        return group
-
-    def _put_group(self, letters: Sequence[DeadLetter]) -> str | Exception:
-        """As `_put`, but return what it raises: each put of the group raises it."""
+        if not group:
+            return
+        end: str | Exception
         try:
-            return self._put(letters)
-        except Exception as error:
-            return error
+            end = self._put(list(chain.from_iterable(put.letters for put in group)))
+        except Exception as error:  # each put raises it
+            end = error
+        for put in group:
+            put.end = end
 
     def _put(self, letters: Sequence[DeadLetter]) -> str:
         """Keep the letters; return the path of their file."""

@@ -247,22 +247,8 @@ class Retaining:
 class RetainingDeadLetters(DirectoryDeadLetters):
     """A `DeadLetterSink` on a directory with a retention, which is applied after each letter, and from time to time."""
 
-    def __init__(
-        self,
-        path: Path,
-        rules: Retention,
-        *,
-        pause_seconds: float = 0.0,
-        seconds: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(
-            path,
-            file_bytes(rules),
-            max_seconds=file_seconds(rules),
-            rules=rules,
-            pause_seconds=pause_seconds,
-            seconds=seconds,
-        )
+    def __init__(self, path: Path, rules: Retention, *, seconds: Callable[[], float] = time.time) -> None:
+        super().__init__(path, file_bytes(rules), max_seconds=file_seconds(rules), rules=rules, seconds=seconds)
         self._retaining = Retaining(path, rules)
         self._looking: asyncio.Task[None] | None = None
         self._pause = min(file_seconds(rules) or _REPORT_SECONDS, _REPORT_SECONDS)
