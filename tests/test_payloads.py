@@ -1067,7 +1067,7 @@ def test_csv_reads_every_cell_that_it_wrote(
 
 
 def test_csv_writes_scalars_as_tags_do() -> None:
-    row = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "x y"}
+    row: dict[str, Any] = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "x y"}
 
     assert FORMATS["csv"].encode(row, {}) == b"a,b,c,d,e\n1,2.5,true,,x y\n"
     assert FORMATS["csv"].encode({"a": None}, {"header": ["a"]}) == b'""\n'
@@ -1136,6 +1136,15 @@ def test_hostile_xml_fails_and_opens_nothing(text: str, code: str, reason: str) 
     assert reason in refused.reason
 
 
+def test_xml_of_a_namespace_that_the_options_do_not_name_is_read_but_not_written() -> None:
+    options: dict[str, Any] = {"namespaces": {"urn:x": "m"}}
+    value = decode("xml", b'<n:a xmlns:n="urn:y"><n:b>1</n:b></n:a>', **options)
+
+    assert value == {"urn:y:a": {"@xmlns": {"n": "urn:y"}, "urn:y:b": "1"}}
+    with pytest.raises(RecordError, match="names of XML"):
+        FORMATS["xml"].encode(value, options)
+
+
 def test_elements_may_be_nested_64_deep() -> None:
     payload = b"<a><a/>" * 63 + b"<a>1</a>" + b"</a>" * 63
 
@@ -1168,7 +1177,7 @@ def test_any_xml_gives_a_plain_value_or_a_decode_error(parts: list[bytes], optio
 _ATTRIBUTES = st.dictionaries(st.sampled_from(["b", "_b", "kind"]), st.sampled_from(["", "1", "&lt;"]), max_size=2)
 
 
-def _xml_element(name: str, attributes: dict[str, str], content: list[str]) -> str:
+def _xml_element(name: str, attributes: Mapping[str, str], content: list[str]) -> str:
     return f"<{name}{''.join(f' {key}={value!r}' for key, value in attributes.items())}>{''.join(content)}</{name}>"
 
 

@@ -89,8 +89,8 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         raise not_encodable("xml", "characters that XML has", value)
     payload = encode_utf8(text, "xml")
     try:
-        decode(payload, {})
-    except DecodeError:  # a name that xmltodict does not check
+        decode(payload, options)
+    except DecodeError:  # a name that xmltodict does not check, or of a namespace that the options do not name
         raise not_encodable("xml", "names of XML", value) from None
     return payload
 
