@@ -165,3 +165,32 @@ def test_a_value_that_keeps_its_type_is_not_cast() -> None:
     assert [(each.code, each.location.pointer) for each in refused.value.problems] == [
         ("IFX181", "/points/fields/*/cast")
     ]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("lists", ["'@[]'", "'@[?fields.n > `0` && time]'", "['@[0:]', '[@]']"])
+def test_an_expression_that_calls_no_function_keeps_unsigned_integers(
+    kind: Literal["compiled", "reference"], lists: str
+) -> None:
+    """A function gives a plain integer."""
+    text = MIRROR.replace("for_each: '@'", f"for_each: {lists}").replace(
+        'fields: {"*"',
+        "fields: {a: {expr: 'fields.no || fields.n', type: payload}, b: {expr: '[fields.n][0]', type: payload},"
+        " c: {expr: 'not_null(fields.n)', type: payload}, \"*\"",
+    )
+    rendered = parse_mapping(text).plan(kind=kind).render([Message(b"m n=3u,w=18446744073709551615u 5")])
+
+    assert list(rendered.lines) == ["m a=3u,b=3u,c=3i,w=18446744073709551615u 5"]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("of", ["string", "boolean"])
+def test_an_unsigned_integer_of_another_type_fails_as_one_message(
+    kind: Literal["compiled", "reference"], of: str
+) -> None:
+    fields = f'fields: {{k: {{expr: fields.k, type: payload}}, "*": {{expr: fields, type: {of}}}}}'
+    text = MIRROR.replace('fields: {"*": {expr: fields, type: payload}}', fields)
+    (failure,) = parse_mapping(text).plan(kind=kind).render([Message(b"m k=1i,n=3u 5")]).failures
+
+    assert failure.code == "IFX340"
+    assert "found number 3" in failure.reason
