@@ -240,7 +240,8 @@ def _has_text(element: Element) -> bool:
 
 
 def _characters(text: str, random: Random | None) -> str:
-    if random is not None and "]]>" not in text and "\r" not in text and is_one_in(6, random):
+    is_verbatim = "]]>" not in text and "\r" not in text and all(each < "\u0100" for each in text)
+    if random is not None and is_verbatim and is_one_in(6, random):
         return f"<![CDATA[{text}]]>"
     if random is not None and is_one_in(6, random):
         return "".join(
