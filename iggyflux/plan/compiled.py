@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from iggyflux.errors import DecodeError, RecordError
+from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.binary import is_plain
-from iggyflux.payloads.compression import EXPANDED_BY
+from iggyflux.payloads.compression import expand_all
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
@@ -223,19 +223,11 @@ class CompiledPlan:
 
     def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
         """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
-        expanded: list[bytes] = []
-        expand = EXPANDED_BY[self._compression]
-        size = 0
-        for index, payload in enumerate(payloads):
-            try:
-                whole = expand(payload)
-            except DecodeError:
-                fallback.add(index)
-                whole = b""
-            size += len(whole)
-            if size > MAX_BYTES_AT_ONCE and len(payloads) > 1:
-                raise MayBeTooMuch
-            expanded.append(whole)
+        found = expand_all(payloads, self._compression, MAX_BYTES_AT_ONCE)
+        if found is None:
+            raise MayBeTooMuch
+        expanded, damaged = found
+        fallback.update(damaged)
         return expanded
 
     def _find_fallback(self, payloads: list[bytes], fallback: set[int]) -> None:
