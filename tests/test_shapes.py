@@ -69,8 +69,8 @@ def test_the_independent_evaluation_finds_a_fault_of_a_decoder(name: str, monkey
     """Both plans decode by it, so that they agree."""
     real = FORMATS[name]
 
-    def prepare(options: Any, reads: Any, strict: bool, non_finite: bool) -> Any:
-        decode = real.bound(options, reads, strict, non_finite=non_finite)
+    def prepare(options: Any, reads: Any, strict: bool, non_finite: bool, typed: bool) -> Any:
+        decode = real.bound(options, reads, strict, non_finite=non_finite, typed=typed)
         return lambda payload: reverse_texts(decode(payload))
 
     monkeypatch.setitem(FORMATS, name, replace(real, prepare=prepare))
