@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from tests.schema_documents import Vocabulary
 
 UNKNOWN = object()
 """The value of a payload of which only a part may be readable: rules that the independent evaluation does not know."""
+
+STRINGS = ["", "7", "-2.50", "true", " x ", 'say "hi"', "a,b=c d", "日本", "e\u0301", "\u2028", "x" * 70, "back\\"]
+DOUBLES = [0.0, -0.0, 1.5, 1e300, 5e-324, -7.0, 2.0**60]
+"""Values of texts and doubles, some of which something may change."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +75,8 @@ def leaves_of(shape: str) -> dict[str, Any]:
         for key, value in tree
         if isinstance(value, str | bool)
     }
+
+
+def as_base64(data: bytes) -> str:
+    """Return bytes in base64."""
+    return base64.b64encode(data).decode()

@@ -19,7 +19,7 @@ import msgspec
 
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.reads import Reads
-from tests import markup_forms, schema_forms
+from tests import avro_forms, markup_forms, protobuf_forms
 from tests.binary_payloads import TREES, WRITERS, evaluate, from_json
 from tests.forms import UNKNOWN, Form, Payload, leaves_of, rows_of, vocabulary_of
 from tests.independent_evaluation import Failed
@@ -299,7 +299,8 @@ _FORMS: dict[str, Callable[[str, Random], Form]] = {
     "text": _text,
     "raw": _raw,
     **markup_forms.FORMS,
-    **schema_forms.FORMS,
+    "avro": avro_forms.avro,
+    "protobuf": protobuf_forms.protobuf,
 }
 FORMATS = [*["json"] * 8, *["msgpack", "cbor"] * 3, *["csv", "influx", "avro", "protobuf"] * 2]
 FORMATS += ["xml", "xml", "text", "raw", "logfmt"]
