@@ -50,7 +50,13 @@ _SINGLE: Final = b"\xc3\x01"
 _Compile = Callable[..., Read]
 
 
-def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: bool) -> ReadPayload:
+def prepare(
+    options: Options,
+    reads: Reads | None,
+    strict: bool,
+    non_finite: bool,
+    typed: bool = False,  # noqa: ARG001  (all integers have a sign)
+) -> ReadPayload:
     """Return what decodes payloads."""
     reader = _text(options.get("reader_schema"))
     logical = options.get("logical_types") is not False

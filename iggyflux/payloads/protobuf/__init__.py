@@ -20,6 +20,7 @@ from iggyflux.payloads.format import (
     OptionError,
     Options,
     ReadFile,
+    ReadPayload,
     check_size,
     not_encodable,
 )
@@ -102,6 +103,21 @@ def decode(
     budget = [MAX_VALUES]
     found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
     return [] if rows is None else found
+
+
+def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: bool, typed: bool) -> ReadPayload:
+    """Return what decodes payloads as `decode` does."""
+    if options.get("framing", "none") != "none":
+        return partial(decode, options=options, reads=reads, strict=strict, non_finite=non_finite, typed=typed)
+    schema: Schema = options[COMPILED]
+    convert = schema.converter(reads, strict, non_finite, typed)
+
+    def decode_message(payload: bytes) -> JSON:
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            check_size(payload)
+        return convert(payload, [MAX_VALUES])
+
+    return decode_message
 
 
 def undeclared(payloads: Sequence[bytes], options: Options) -> list[int]:
@@ -224,6 +240,7 @@ FORMAT = Format(
     decode_typed=partial(decode, typed=True),
     check=check,
     bind=bind,
+    prepare=prepare,
     undeclared=undeclared,
     undeclared_fields=undeclared_fields,
     structure=structure,

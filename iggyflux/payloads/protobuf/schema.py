@@ -58,7 +58,7 @@ class Schema:
 
     def _converter(self, reads: Reads, strict: bool, non_finite: bool, typed: bool) -> Converter:
         step = Converters(*self._options, non_finite, typed).of(self.descriptor, reads)
-        check = self._bounds.check
+        check, safe = self._bounds.check, self._bounds.safe
         parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
         # With NaN, which a declared default may be: it fails payloads without the field, not each payload.
         of_no_bytes = Converters(*self._options, True).of(self.descriptor, reads)(self.message_class(), [width])
@@ -69,7 +69,8 @@ class Schema:
                 budget[0] -= width
                 if budget[0] < 0:
                     spend(budget, 0)
-                check(payload, budget)
+                if len(payload) > safe:
+                    check(payload, budget)
                 message = parse(payload)
                 if strict and self._has_undeclared(message):
                     raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
