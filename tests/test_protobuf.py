@@ -261,6 +261,22 @@ def test_mutated_messages_give_a_plain_value_or_a_decode_error(drawn: tuple[byte
             assert_decodes_or_refuses(payload, chosen, reads, data.draw(st.booleans()))
 
 
+DECLARED = [b"\x08\1", b"\x1a\1a", b"\x23\x08\2\x24"]
+NOT_DECLARED = [tagged(90, 0, b"\1"), tagged(4, 2, b"x")]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(DECLARED + NOT_DECLARED), max_size=3), st.booleans())
+def test_a_message_without_what_proto2_requires_is_one(fields: list[bytes], strict: bool) -> None:
+    """The library refuses to write it, and to say how large it is."""
+    chosen, payload = options(DESCRIPTORS2, "old.Sample"), b"".join(fields)
+    is_undeclared = any(each in fields for each in NOT_DECLARED)
+
+    assert_decodes_or_refuses(payload, chosen, None, strict)
+    assert FORM.undeclared is not None
+    assert FORM.undeclared([payload] * 3, chosen) == ([0, 1, 2] if is_undeclared else [])
+
+
 def nested(number: int, depth: int, innermost: bytes = b"") -> bytes:
     content = innermost
     for _ in range(depth):

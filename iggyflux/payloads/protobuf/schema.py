@@ -14,7 +14,7 @@ from iggyflux.errors import DecodeError, closest
 from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, NOTHING_KNOWN, OptionError, not_utf8, too_deep
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.payloads.protobuf.reading import Converters
-from iggyflux.payloads.protobuf.undeclared import Undeclared
+from iggyflux.payloads.protobuf.undeclared import Undeclared, size_of
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -74,7 +74,7 @@ class Schema:
                 if strict and self._has_undeclared(message):
                     raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
                 value = step(message, budget)
-                if (has_nan or value == of_no_bytes) and not message.ListFields() and message.ByteSize():
+                if (has_nan or value == of_no_bytes) and not message.ListFields() and size_of(message):
                     raise DecodeError(NOTHING_KNOWN, f"no field of the payload is declared in {self.name}")
                 if is_recursive and not _is_shallow(value, MAX_DEPTH):
                     raise too_deep()
