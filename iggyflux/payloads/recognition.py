@@ -17,6 +17,7 @@ from iggyflux.payloads import cbor, json_, msgpack
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
 from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, Options, single_byte_encoding
+from iggyflux.payloads.places import told
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -51,14 +52,14 @@ Look: TypeAlias = tuple[str, str | None]
 
 
 def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
-    """Return the failure to decode `payload` in the format `declared`, with what the payload looks like."""
+    """Return the failure to decode `payload` in the format `declared`, with what the payload looks like, or where."""
     if error.code not in (MALFORMED, NOT_UTF8, NOTHING_KNOWN):
-        return error
+        return told(error)
     found = next(_looks(payload, declared), None)
     if found is None and error.code == NOT_UTF8:
         found = _looks_of_one_byte_a_character(payload)
     if found is None:
-        return error
+        return told(error)
     what, hint = found
     return DecodeError(error.code, f"{error.reason}; {what}", error.location, hint, payload_line=error.payload_line)
 
