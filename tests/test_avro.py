@@ -9,7 +9,6 @@ import json
 import lzma
 import math
 import struct
-import sys
 import tracemalloc
 import uuid
 import zlib
@@ -39,6 +38,7 @@ from iggyflux.payloads.avro.schema import SchemaError, canonical, fingerprint, p
 from iggyflux.payloads.avro.writing import long
 from iggyflux.payloads.places import Place, told
 from iggyflux.reads import Reads
+from tests.binary_payloads import lines_run
 
 AVRO = FORMATS["avro"]
 MANY = 250
@@ -1089,24 +1089,6 @@ def test_a_place_takes_little_more_than_the_payload() -> None:
         error, _ = place_of(payload, None, False, schema=rows)
         steps.append(lines_run(error.find_place))
     assert steps[1] < 4.5 * steps[0]
-
-
-def lines_run(function: Any) -> int:
-    """Return how many lines of Python a call runs."""
-    number = 0
-
-    def count(_frame: Any, _event: str, _argument: Any) -> Any:
-        nonlocal number
-        number += 1
-        return count
-
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
-    return number
 
 
 # --- documents ---

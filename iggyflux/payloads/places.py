@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from iggyflux.errors import DecodeError
+from iggyflux.payloads.format import TOO_LARGE
 
 Step: TypeAlias = str | int
 """A member of an object, or an element of a list."""
@@ -20,18 +21,20 @@ _MOST_SHOWN: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The part of a value at `path`, which begins at byte `byte` of the payload.
+    """The part of a value at `path`, which begins at byte `byte` of the payload (None: that is not known).
 
     In a container, the byte is one of what the block expands to whose number, from 1, is `block`.
     """
 
     path: tuple[Step, ...]
-    byte: int
+    byte: int | None
     block: int | None = None
 
     def __str__(self) -> str:
-        byte = f"byte {self.byte}" + ("" if self.block is None else f" of block {self.block}")
-        return f"{path_text(self.path)}, {byte}" if self.path else byte
+        parts = [path_text(self.path)] if self.path else []
+        if self.byte is not None:
+            parts.append(f"byte {self.byte}" + ("" if self.block is None else f" of block {self.block}"))
+        return ", ".join(parts)
 
 
 Find: TypeAlias = Callable[[], Place | None]
@@ -51,15 +54,21 @@ def within(error: DecodeError, path: tuple[Step, ...], byte: int = 0, block: int
         if inner is None:
             return Place(path, byte, block)
         place = inner()
-        return place and replace(place, path=(*path, *place.path), byte=byte + place.byte, block=block)
+        if place is None:
+            return None
+        at = None if place.byte is None else byte + place.byte
+        return replace(place, path=(*path, *place.path), byte=at, block=block)
 
     return located(error, find)
 
 
 def told(error: DecodeError) -> DecodeError:
-    """Return a failure with its place in the reason; it takes as long as to decode the payload again."""
-    place = error.find_place() if error.find_place is not None else None
-    if place is None:
+    """Return a failure with its place in the reason; it takes as long as to decode the payload again.
+
+    A payload that is too large as a whole has no place.
+    """
+    place = error.find_place() if error.find_place is not None and error.code != TOO_LARGE else None
+    if place is None or not str(place):
         return error
     return DecodeError(
         error.code, f"{error.reason} ({place})", error.location, error.hint, payload_line=error.payload_line

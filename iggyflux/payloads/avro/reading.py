@@ -25,7 +25,6 @@ from iggyflux.payloads.format import (
     MALFORMED,
     MAX_DEPTH,
     MAX_VALUES,
-    TOO_LARGE,
     duplicate_key,
     not_finite,
     not_utf8,
@@ -113,8 +112,6 @@ def _find(
     refused: DecodeError, traced: Callable[[], tuple[_Generated, _Emitter]], payload: bytes, start: int
 ) -> Place | None:
     """Return the place of a failure: read again by functions that keep where the last value began."""
-    if refused.code == TOO_LARGE:
-        return None  # it is of the payload, not of a value
     read, emitter = traced()
     try:
         read(payload, start, len(payload), 0, [MAX_VALUES])
