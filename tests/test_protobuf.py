@@ -396,6 +396,10 @@ BAD_PROBE, PROBE = tagged(1, 2, b"x") + tagged(2, 1, NAN), "mainProbe.reading"
         (tagged(36, 2, tagged(40, 3, b"\7")), 3 + 2, "inner"),
         (b"\x0e", 0, "aInt32"),
         (b"\7", 0, ""),
+        (b"\x88\x80\x80\x80\x80\0\1", 0, ""),
+        (b"\x08" + b"\xff" * 10 + b"\1", 0, "aInt32"),
+        (tagged(25, 2, bytes(9)), 0, "curve"),
+        (tagged(40, 3, b"\x08\1") + tagged(41, 4, b""), 4, ""),
     ],
 )  # fmt: skip
 def test_a_place_is_the_path_of_the_value_and_where_its_field_begins(part: bytes, at: int, place: str) -> None:
