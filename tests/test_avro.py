@@ -1221,3 +1221,29 @@ def test_a_value_that_its_schema_cannot_hold_is_not_written(schema: Any, value: 
 
     assert refused.value.code == "IFX420"
     refused.value.reason.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"a": [{"b": 1.5}, {"b": "x"}]}, "a[1].b: expected double), found string 'x'"),
+        ({"a": [{"b": 1.5}, {"c": 2}]}, "a[1]: record I has no field 'c'), found an object"),
+        ({"a": [{}]}, "a[0]: record I needs the field 'b'), found an object"),
+        ({"a": [], "m": {"k l": {"b": [1]}}}, 'm."k l".b: expected double), found a list'),
+        ({"a": [], "f": "AAAA"}, "f: expected fixed F), found string 'AAAA'"),
+        ([7], "expected record R), found a list"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_and_no_record_is_quoted(value: Any, reason: str) -> None:
+    inner = record(a_field("b", "double"), name="I")
+    fixed = {"type": "fixed", "name": "F", "size": 2}
+    schema = record(
+        a_field("a", {"type": "array", "items": inner}),
+        a_field("m", ["null", {"type": "map", "values": "I"}], default=None),
+        a_field("f", ["null", fixed], default=None),
+    )
+
+    with pytest.raises(RecordError) as refused:
+        AVRO.encode(value, {"schema": schema})
+
+    assert refused.value.reason == f"avro needs a value of its schema ({reason}"

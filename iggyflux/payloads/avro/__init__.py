@@ -36,7 +36,7 @@ from iggyflux.payloads.format import (
     too_many,
 )
 from iggyflux.payloads.format import not_encodable as _not_encodable
-from iggyflux.payloads.places import within
+from iggyflux.payloads.places import path_text, within
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 from iggyflux.structure import Structure
@@ -340,7 +340,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         try:
             return write(parse(text), record, logical=logical)
         except Misfit as error:
-            raise _not_encodable("avro", f"a value of its schema ({str(error)[:150]})", record) from None
+            place = f"{path_text(error.path)}: " if error.path else ""
+            reason = f"a value of its schema ({place}{error.reason[:150]})"
+            raise _not_encodable("avro", reason, error.value) from None
 
     if encoding == "container":
         return write_container(text, [written(each) for each in (value if isinstance(value, list) else [value])])
