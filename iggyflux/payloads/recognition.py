@@ -44,6 +44,8 @@ _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*+<[!?A-Za-z]")
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*+[\[{]")
 _MSGPACK = re.compile(rb"[\x80-\x9f\xdc-\xdf]")
 _CBOR = re.compile(rb"[\x80-\xbf]|\xd9\xd9\xf7")
+_OF_TREES = ("msgpack", "cbor", "protobuf", "avro")
+"""Formats in bytes, for which the examples of a mapping have JSON."""
 _MOST_BYTES = 1_000_000
 """The largest payload that is tried in other formats."""
 
@@ -89,7 +91,9 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         yield "it looks like XML", "declare `payload: xml`"
     for name, (words, is_it) in _FORMATS.items():
         if name != declared and is_it(payload):
-            yield f"it looks like {words}", f"declare `payload: {name}`"
+            is_tree = name == "json" and declared in _OF_TREES
+            instead = "; to try a JSON tree, make it the `message` of an example" if is_tree else ""
+            yield f"it looks like {words}", f"declare `payload: {name}`{instead}"
 
 
 def _looks_of_one_byte_a_character(payload: bytes) -> Look | None:

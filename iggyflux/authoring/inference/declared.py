@@ -23,13 +23,13 @@ _REST: Final = {
 
 
 class Declared:
-    """A format with its options; `file` is the path of the mapping, beside which files of schemas are."""
+    """A format with its options, `payload`; `file` is the path of the mapping, beside which files of schemas are."""
 
     def __init__(self, text: str, file: str) -> None:
         """Raise DocumentError unless `text` is a valid `from.payload`."""
         self._written: JSON = parse_document(text, format="yaml").tree
         self._file = file
-        self._payload = self._read()
+        self.payload = self._read()
 
     def _read(self) -> Payload:
         source = {"stream": "s", "topic": "t", "payload": self._written}
@@ -45,9 +45,9 @@ class Declared:
 
     def file(self, data: bytes, *, whole: bool) -> Recognized:
         """Return the payloads of a file: one if the format is binary.  Raise SampleError."""
-        if whole or FORMATS[self._payload.format].binary:
+        if whole or FORMATS[self.payload.format].binary:
             return self.payloads([data])
-        form = self._payload.format
+        form = self.payload.format
         read = [
             (sample.line, sample.message.payload)
             for sample in read_samples(data.splitlines(True), Coordinates(), form=form)
@@ -56,7 +56,7 @@ class Declared:
 
     def payloads(self, payloads: Sequence[bytes], lines: Sequence[int] = ()) -> Recognized:
         """Return payloads with their values.  Raise SampleError with the first that is not of the format."""
-        form, options = self._payload.format, self._payload.options
+        form, options = self.payload.format, self.payload.options
         numbers = list(lines) or list(range(1, len(payloads) + 1))
         trees = []
         for number, payload in zip(numbers, payloads, strict=True):
