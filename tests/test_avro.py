@@ -36,7 +36,7 @@ from iggyflux.payloads.avro.container import write_container
 from iggyflux.payloads.avro.references import joined
 from iggyflux.payloads.avro.schema import SchemaError, canonical, fingerprint, parse
 from iggyflux.payloads.avro.writing import long
-from iggyflux.payloads.places import Place, told
+from iggyflux.payloads.places import Place, with_place
 from iggyflux.reads import Reads
 from tests.binary_payloads import lines_run
 
@@ -966,7 +966,7 @@ def place_of(payload: bytes, parts: Reads | None, strict: bool, **options: Any) 
         decode(payload, parts, strict, **options)
     error = refused.value
     place = error.find_place() if error.find_place is not None else None
-    assert told(error).reason == error.reason + (f" ({place})" if place else "")
+    assert with_place(error).reason == error.reason + (f" ({place})" if place else "")
     return error, place
 
 
@@ -1078,8 +1078,8 @@ def test_a_place_takes_little_more_than_the_payload() -> None:
     """Of a long path it has the beginning and the end; of a long payload the second pass is one pass."""
     payload = b"\2" * 120
     error, _ = place_of(payload, None, False, schema=LIST)
-    assert told(error).reason.endswith("next.next.next, byte 120)")
-    assert len(told(error).reason) < 250
+    assert with_place(error).reason.endswith("next.next.next, byte 120)")
+    assert len(with_place(error).reason) < 250
 
     rows = {"type": "array", "items": "boolean"}
     sizes = [20_000, 80_000]

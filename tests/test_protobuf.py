@@ -28,7 +28,7 @@ from iggyflux.expressions import compile_expression
 from iggyflux.mapping.members import _Walker
 from iggyflux.payloads import FORMATS, MAX_DEPTH, OptionError, protobuf
 from iggyflux.payloads.binary import is_plain
-from iggyflux.payloads.places import Place, told
+from iggyflux.payloads.places import Place, with_place
 from iggyflux.payloads.protobuf import bounds, wire
 from iggyflux.reads import Reads
 from tests.binary_payloads import lines_run
@@ -287,7 +287,7 @@ def test_a_message_without_what_proto2_requires_is_one(fields: list[bytes], stri
 def place_of(payload: bytes, chosen: dict[str, Any], reads: Reads | None = None, **more: Any) -> Place | None:
     error = refusal(payload, chosen, reads, **more)
     place: Place | None = error.find_place() if error.find_place is not None else None
-    assert told(error).reason == error.reason + (f" ({place})" if place else "")
+    assert with_place(error).reason == error.reason + (f" ({place})" if place else "")
     return place
 
 
@@ -444,7 +444,7 @@ def test_the_look_for_a_place_ends_soon() -> None:
         error = refusal(payload)
         assert error.find_place is not None
         assert lines_run(error.find_place) < 120 * wire.MOST_FIELDS
-        assert told(error).reason == error.reason
+        assert with_place(error).reason == error.reason
 
 
 def nested(number: int, depth: int, innermost: bytes = b"") -> bytes:

@@ -1,7 +1,7 @@
 """Where in a payload its decoding failed: a path by the names of its schema, and a byte.
 
 A decoder that knew it at each value would be slower.  So a failure has a function that finds it by a second pass over
-the payload, which runs only when the failure is told.
+the payload, which runs only when the failure is reported.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def within(error: DecodeError, path: tuple[Step, ...], byte: int = 0, block: int
     return located(error, find)
 
 
-def told(error: DecodeError) -> DecodeError:
+def with_place(error: DecodeError) -> DecodeError:
     """Return a failure with its place in the reason; it takes as long as to decode the payload again.
 
     A payload that is too large as a whole has no place.

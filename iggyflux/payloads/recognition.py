@@ -17,7 +17,7 @@ from iggyflux.payloads import cbor, json_, msgpack
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
 from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, Options, single_byte_encoding
-from iggyflux.payloads.places import told
+from iggyflux.payloads.places import with_place
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -56,12 +56,12 @@ Look: TypeAlias = tuple[str, str | None]
 def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
     """Return the failure to decode `payload` in the format `declared`, with what the payload looks like, or where."""
     if error.code not in (MALFORMED, NOT_UTF8, NOTHING_KNOWN):
-        return told(error)
+        return with_place(error)
     found = next(_looks(payload, declared), None)
     if found is None and error.code == NOT_UTF8:
         found = _looks_of_one_byte_a_character(payload)
     if found is None:
-        return told(error)
+        return with_place(error)
     what, hint = found
     return DecodeError(error.code, f"{error.reason}; {what}", error.location, hint, payload_line=error.payload_line)
 

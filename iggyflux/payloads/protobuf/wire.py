@@ -1,6 +1,6 @@
-"""Where a message failed: a look at the bytes by the schema, since the library only says that they are no message.
+"""Where a message failed: a look at the bytes by the schema, since the library only says that they are not a message.
 
-It is made only when a failure is told, and ends after `MOST_FIELDS` fields: after milliseconds for any payload.
+It is made only when a failure is reported, and ends after `MOST_FIELDS` fields: after milliseconds for any payload.
 What protobuf does with the bytes counts: a field of another wire type than its own is one that is not declared.
 """
 
@@ -197,7 +197,7 @@ class _Walk:
 
 
 def _is_value(kind: Descriptor) -> bool:
-    """Whether what is in a message has no path of its own: in an entry of a map, and in what is no object of fields."""
+    """Whether what is in a message has no path: in an entry of a map, and in what does not become an object."""
     return bool(kind.GetOptions().map_entry) or is_special(kind.full_name) or kind.full_name == ANY
 
 
@@ -218,7 +218,7 @@ def _varint(payload: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _end_of(wire: int, payload: bytes, at: int, end: int) -> int:
-    """Return where the value at `at` ends, which is no group.  Raise IndexError."""
+    """Return where the value at `at` ends, which is not a group.  Raise IndexError."""
     if wire == _VARINT:
         return _varint(payload, at, end)[1]
     if wire == _BYTES:
