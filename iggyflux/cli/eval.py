@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from iggyflux.authoring.declarations import declared_payload
 from iggyflux.authoring.samples import Coordinates, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.eval_session import MOST_SAMPLES, Document, run_session
@@ -28,6 +29,7 @@ from iggyflux.cli.inputs import (
 )
 from iggyflux.cli.output import ExitCode, Styled, json_text, note, result, show_problem, talk
 from iggyflux.cli.sample_files import find_samples
+from iggyflux.documents import parse_document
 from iggyflux.errors import DecodeError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
@@ -135,9 +137,7 @@ def _declared(payload: str) -> tuple[str, Options]:
         if payload in FORMATS:
             FORMATS[payload].check({})
             return payload, {}
-    from iggyflux.authoring.inference import Declared
-
-    declared = Declared(payload, "payload.yaml").payload
+    declared = declared_payload(parse_document(payload, format="yaml").tree, "payload.yaml")
     return declared.format, declared.options
 
 
