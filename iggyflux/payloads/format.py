@@ -17,6 +17,7 @@ from iggyflux.lineprotocol.checks import shorten
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 from iggyflux.structure import Structure
+from iggyflux.values import describe
 
 MAX_PAYLOAD_BYTES = 64_000_000
 MAX_DEPTH = 128
@@ -191,8 +192,8 @@ def duplicate_key(key: str) -> DecodeError:
 
 
 def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
-    """Return the failure for a value that format `name` cannot hold."""
-    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, found {shorten(value)}")
+    """Return the failure for a value that format `name` cannot hold; it does not quote objects and lists."""
+    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, found {describe(value)}")
 
 
 def encode_utf8(text: str, name: str) -> bytes:
