@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from iggyflux.codes import CODES
 from iggyflux.delivery.answers import RULES, Answer, classify, parse_retry_after, plain_words, proxy_hint
 from iggyflux.delivery.backoff import backoff_seconds
 from iggyflux.delivery.limit import ByteLimit
-from iggyflux.delivery.lines import is_ignored, line_bytes, point_key
+from iggyflux.delivery.lines import RequestLines, is_ignored, line_bytes, point_key
 from iggyflux.delivery.machine import TRANSITIONS, Done, Machine, Phase, Probe, Send, Wait
 from iggyflux.delivery.outage import Outage
 from iggyflux.delivery.retry import Policy, Stop
@@ -792,6 +793,35 @@ def test_a_request_that_is_too_large_is_halved_by_bytes() -> None:
 
     assert refused_lines(run(server, lines), lines) == []
     assert server.requests <= 5
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=9), min_size=1))
+def test_lines_are_read_of_the_body_that_was_kept_of_them(texts: list[str]) -> None:
+    lines = RequestLines(texts)
+    assert (lines.kept_bytes, lines.body) == (None, None)
+    body = gzip.compress("\n".join(texts).encode())
+    lines.keep(body)
+
+    assert (len(lines), lines.kept_bytes, lines.body) == (len(texts), len(body), body)
+    assert [*lines] == texts
+    assert (lines[-1], lines[:2], lines.kept_bytes) == (texts[-1], texts[:2], None)
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "語", "🜁"])
+def test_sending_again_reads_no_line_of_the_kept_body(letter: str) -> None:
+    """All requests that wait for a server would be in memory as lines at the moment when it is back."""
+    texts = [f'm s="{letter * 100}" {number}' for number in range(50)]
+    size = len("\n".join(texts).encode())
+    lines = RequestLines(texts)
+    machine = Machine(lines, Policy(max_bytes=size))
+    for _ in range(3):
+        assert machine.next(NOW) == Send(range(50))
+        lines.keep(gzip.compress("\n".join(texts).encode()))
+        machine.receive(Unavailable("away"), NOW, 0.0)
+        machine.probed(None, NOW, 0.0)
+
+    assert isinstance(machine.next(NOW), Send)
+    assert lines.kept_bytes is not None
 
 
 def test_one_line_that_is_too_large_alone_is_refused() -> None:

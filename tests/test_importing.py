@@ -31,7 +31,7 @@ from iggyflux.importing.telegraf.times import time_of
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import load_mapping, parse_mapping
 from iggyflux.pipeline import load_pipeline, parse_pipeline
-from iggyflux.records import Message
+from iggyflux.records import Message, Row
 from iggyflux.runner.open import open_routes
 from iggyflux.timestamps import parse_pattern
 
@@ -315,6 +315,29 @@ def test_each_connector_keeps_its_own_server(word: str) -> None:
     assert tree["iggy"]["batch_size"] == 10
     told = {line.construct: line.verdict for line in made.report.lines if line.number > 14}
     assert told[f"{word}s.streams.batch_length"] is told[f"{word}s.streams.poll_interval"] is Verdict.NOT_TAKEN
+
+
+ROWS_OF_THE_SOURCE = {
+    1_700_000_000_000_000_000: "2023-11-14T22:13:20",
+    1_700_000_000_500_000_000: "2023-11-14T22:13:20.500",
+    1_700_000_001_120_000_000: "2023-11-14T22:13:21.120",
+    1_700_000_001_123_456_000: "2023-11-14T22:13:21.123456",
+    1_700_000_002_123_456_789: "2023-11-14T22:13:22.123456789",
+}
+"""Times, and what Iggy's source had in its messages, of InfluxDB 3.6."""
+
+
+@pytest.mark.parametrize("has_metadata", [True, False])
+def test_messages_of_sql_are_those_of_the_source_but_for_zeros_at_the_end(has_metadata: bool) -> None:
+    text = (CASES / "iggy-source-sql/iggy-influxdb-source.toml").read_text("utf-8")
+    made = convert("iggy-influxdb-source", text + f"include_metadata = {str(has_metadata).lower()}\n")
+    plan = parse_mapping(made.files["orchard-history.yaml"], format="yaml", name="m").plan()
+    for time, shown in ROWS_OF_THE_SOURCE.items():
+        (message,) = plan.render([Row({"time": time, "row": "B 1", "kilos": 2**60 + 1, "note": None})]).messages
+        whole, _, fraction = shown.partition(".")
+        trimmed = f"{whole}.{fraction.rstrip('0')}".rstrip(".")
+        expected = {"time": trimmed} if has_metadata else {}
+        assert json.loads(message.payload) == {**expected, "row": "B 1", "kilos": 2**60 + 1, "note": None}
 
 
 # --- times of Go ---

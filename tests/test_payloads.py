@@ -324,6 +324,9 @@ def test_text_that_is_not_utf8_is_rejected_with_the_byte(name: str, payload: byt
         ("xml", {"a": "1", "b": "2"}),
         ("xml", {"a b": "1"}),
         ("xml", {"a": "\0"}),
+        ("xml", {"a": {"@b": None}}),
+        ("xml", {"a": [{"b": {"@c": ["1"]}}]}),
+        ("xml", {"a": {"@b": {"c": "1"}}}),
         ("xml", {"a": "\ud800"}),
         ("logfmt", "a=1"),
         ("logfmt", {}),
@@ -1064,7 +1067,7 @@ def test_csv_reads_every_cell_that_it_wrote(
 
 
 def test_csv_writes_scalars_as_tags_do() -> None:
-    row = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "x y"}
+    row: dict[str, Any] = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "x y"}
 
     assert FORMATS["csv"].encode(row, {}) == b"a,b,c,d,e\n1,2.5,true,,x y\n"
     assert FORMATS["csv"].encode({"a": None}, {"header": ["a"]}) == b'""\n'
@@ -1133,6 +1136,15 @@ def test_hostile_xml_fails_and_opens_nothing(text: str, code: str, reason: str) 
     assert reason in refused.reason
 
 
+def test_xml_of_a_namespace_that_the_options_do_not_name_is_read_but_not_written() -> None:
+    options: dict[str, Any] = {"namespaces": {"urn:x": "m"}}
+    value = decode("xml", b'<n:a xmlns:n="urn:y"><n:b>1</n:b></n:a>', **options)
+
+    assert value == {"urn:y:a": {"@xmlns": {"n": "urn:y"}, "urn:y:b": "1"}}
+    with pytest.raises(RecordError, match="names of XML"):
+        FORMATS["xml"].encode(value, options)
+
+
 def test_elements_may_be_nested_64_deep() -> None:
     payload = b"<a><a/>" * 63 + b"<a>1</a>" + b"</a>" * 63
 
@@ -1160,6 +1172,34 @@ def test_any_xml_gives_a_plain_value_or_a_decode_error(parts: list[bytes], optio
         _assert_tellable(refused)
     else:
         assert_plain(value)
+
+
+_ATTRIBUTES = st.dictionaries(st.sampled_from(["b", "_b", "kind"]), st.sampled_from(["", "1", "&lt;"]), max_size=2)
+
+
+def _xml_element(name: str, attributes: Mapping[str, str], content: list[str]) -> str:
+    return f"<{name}{''.join(f' {key}={value!r}' for key, value in attributes.items())}>{''.join(content)}</{name}>"
+
+
+_XML_ELEMENTS = st.recursive(
+    st.sampled_from(["1", "é", " ", "&amp;"]),
+    lambda inner: st.builds(_xml_element, st.sampled_from(["b", "_b", "x"]), _ATTRIBUTES, st.lists(inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(_ATTRIBUTES, st.lists(_XML_ELEMENTS, max_size=4), st.sampled_from(["@", "_", "-"]))
+@example({}, ["r", "<_i/>"], "_")
+def test_xml_that_is_written_is_what_was_read(attributes: dict[str, str], content: list[str], prefix: str) -> None:
+    """Where the name of an element begins like that of an attribute, it may be refused, but never changed."""
+    value = decode("xml", _xml_element("r", attributes, content).encode(), attribute_prefix=prefix)
+    try:
+        written = FORMATS["xml"].encode(value, {"attribute_prefix": prefix})
+    except RecordError:
+        assert prefix == "_", value
+    else:
+        assert decode("xml", written, attribute_prefix=prefix) == value
 
 
 @pytest.mark.parametrize(

@@ -962,7 +962,7 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
     for request in requests:
         assert 1 <= len(request.lines) <= max_lines
         assert len(request.lines) == 1 or sum(len(line) + 1 for line in request.lines) <= max_bytes
-        assert [line for each in request.ranges for line in each.share.lines[each.start : each.stop]] == [
+        assert [line for each in request.ranges for line in each.share.job.rendered.lines[each.start : each.stop]] == [
             *request.lines
         ]
 
@@ -995,7 +995,7 @@ def test_the_payloads_of_a_request_are_bounded_too(batches: list[tuple[int, int,
         assert len(request.lines) == 1 or request.payload_bytes <= MOST_PAYLOAD_BYTES
     for before, after in pairwise(requests):  # none was closed that had room
         of_a_line = after.payload_bytes / len(after.lines)
-        most = max(each.share.job.payload_bytes / len(each.share.lines) for each in (*before.ranges, *after.ranges))
+        most = max(each.share.job.payload_bytes / len(each.share.indices) for each in (*before.ranges, *after.ranges))
         assert len(before.lines) == max_lines or before.payload_bytes + max(of_a_line, most) > MOST_PAYLOAD_BYTES - 1
 
 

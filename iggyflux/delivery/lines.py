@@ -1,9 +1,68 @@
-"""Sizes and point keys of lines, read without parsing.
+"""The lines of a request; sizes and point keys of lines, read without parsing.
 
 Enough to decide which lines are sent together; `lineprotocol` parses.
 """
 
 from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final, overload
+
+_GZIP: Final = 31
+"""As `wbits` of zlib."""
+
+
+class RequestLines(Sequence[str]):
+    """The lines of a request, which may be kept as the compressed body that was sent of them, until they are read.
+
+    A server that takes seconds for a request has many of them in flight, and few lines are read again.
+    """
+
+    __slots__ = ("_body", "_count", "_lines")
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines: Sequence[str] | None = lines
+        self._count = len(lines)
+        self._body = b""
+
+    @property
+    def body(self) -> bytes | None:
+        """The body of all lines, as gzip, if it was kept."""
+        return self._body or None
+
+    @property
+    def kept_bytes(self) -> int | None:
+        """The size of the body, if it is all that is in memory."""
+        return len(self._body) if self._lines is None else None
+
+    def keep(self, body: bytes) -> None:
+        """Keep the lines as `body`, the gzip of their text, in which only what is between two is a line feed.
+
+        Any thread may call it.
+        """
+        self._body = body
+        self._lines = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._read()[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def _read(self) -> Sequence[str]:
+        """Return the lines; they stay in memory until they are kept again."""
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = zlib.decompress(self._body, _GZIP).decode().split("\n")
+        return lines
 
 
 def line_bytes(line: str) -> int:

@@ -429,6 +429,8 @@ class Machine:
             size += line_bytes(self._lines[self._todo[count]]) + 1
             if size - 1 > self._limit.bytes:
                 return max(count, 1)
+        if width == len(self._lines):  # so they are not read again: they may be kept as the body by now
+            self._most_bytes = size - 1
         return width
 
     def _bytes(self, width: int) -> int:

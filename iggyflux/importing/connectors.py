@@ -10,7 +10,7 @@ from iggyflux.importing import Documents, Options
 from iggyflux.importing.configuration import Configuration, Part
 from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_count, put_duration, put_text, put_url
-from iggyflux.importing.names import slug
+from iggyflux.importing.names import literal, slug
 from iggyflux.importing.report import Verdict
 
 _SCHEMAS: Final = {"json": "json", "text": "text", "raw": "raw"}
@@ -358,11 +358,7 @@ def _source_messages(settings: Part, *, is_sql: bool) -> Tree:
         name = re.sub(r'[\\"]', "", column)
         return {"payload": f'parse_json("{name}")' if stored == "json" else f'"{name}"'}
     if is_sql:
-        if not has_metadata:
-            settings.approximated("include_metadata", "the payload keeps `time`: write it without")
-        elif "include_metadata" in settings:
-            settings.taken("include_metadata", "the whole row is the payload")
-        return {}
+        return _sql_messages(settings, has_metadata=has_metadata)
     if "include_metadata" in settings:
         settings.approximated("include_metadata", "`row` has all columns")
     settings.approximated(
@@ -378,3 +374,18 @@ def _source_messages(settings: Part, *, is_sql: bool) -> Tree:
             "row": "@",
         }
     }
+
+
+def _sql_messages(settings: Part, *, has_metadata: bool) -> Tree:
+    """Return messages that are rows of SQL, in which the source has times as InfluxDB 3 writes them in JSON."""
+    column = settings.text("cursor_field") or "time"
+    if not has_metadata:
+        settings.taken("include_metadata", f"the row without `{column}`")
+        return {"payload": f"from_items(items(@)[?key != {literal(column)}])"}
+    if "include_metadata" in settings:
+        settings.taken("include_metadata", "the whole row is the payload")
+    if column != "time":
+        settings.approximated(None, "times of a row are integers in nanoseconds; the source has texts in UTC")
+        return {}
+    settings.approximated(None, "`time` is a text in UTC, as there; its fraction has no zeros at the end")
+    return {"payload": "merge(@, {time: replace(format_time(time, 'rfc3339'), 'Z', '')})"}

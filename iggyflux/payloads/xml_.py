@@ -80,6 +80,8 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
     if not isinstance(value, dict) or len(value) != 1 or not prefix:
         raise not_encodable("xml", "an object with one root element", value)
     try:
+        if not _has_texts_as_attributes(value, prefix):
+            raise not_encodable("xml", "texts, numbers and booleans as attributes", value)
         text: str = xmltodict.unparse(value, attr_prefix=prefix)
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise not_encodable("xml", "names of XML, and texts, objects and lists in them", value) from None
@@ -87,10 +89,26 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         raise not_encodable("xml", "characters that XML has", value)
     payload = encode_utf8(text, "xml")
     try:
-        decode(payload, {})
-    except DecodeError:  # a name that xmltodict does not check
+        decode(payload, options)
+    except DecodeError:  # a name that xmltodict does not check, or of a namespace that the options do not name
         raise not_encodable("xml", "names of XML", value) from None
     return payload
+
+
+def _has_texts_as_attributes(value: JSON, prefix: str) -> bool:
+    """Return whether each member whose name begins with `prefix` can be an attribute, which is never null."""
+    if isinstance(value, list):
+        return all(_has_texts_as_attributes(each, prefix) for each in value)
+    if not isinstance(value, dict):
+        return True
+    for name, each in value.items():
+        is_of_namespaces = name == f"{prefix}xmlns" and isinstance(each, dict)
+        if name.startswith(prefix) and not is_of_namespaces:
+            if not isinstance(each, str | int | float):
+                return False
+        elif not is_of_namespaces and not _has_texts_as_attributes(each, prefix):
+            return False
+    return True
 
 
 def check(options: Options) -> None:

@@ -239,7 +239,8 @@ async def _wait(state: SinkState, clock: Clock, stop: asyncio.Event, seconds: fl
 def _selected(lines: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
     if isinstance(indices, range):
         return lines if len(indices) == len(lines) else lines[indices.start : indices.stop]
-    return [lines[index] for index in indices]
+    read = list(lines)
+    return [read[index] for index in indices]
 
 
 async def _probe(sink: LineSink) -> Unavailable | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Final
 
@@ -26,12 +26,18 @@ class Job:
     rendered: Rendered
     unsettled_lines: int
     refusals: list[Refusal] = field(default_factory=list)
+    refused_lines: dict[int, str] = field(default_factory=dict)
+    """The lines of `refusals`, by their index."""
     trace: Trace = NO_TRACE
     payload_bytes: int = field(init=False)
     """Of its messages, which stay in memory until it is settled."""
 
     def __post_init__(self) -> None:
         self.payload_bytes = self.batch.payload_bytes
+
+    def drop_lines(self) -> None:
+        """Let its lines go, when each is in a request, or waits for one."""
+        self.rendered = replace(self.rendered, lines=(), times=None)
 
     def message_of(self, refusal: Refusal) -> int:
         """Return the index of the message that a refused line was made of."""
@@ -51,22 +57,29 @@ class Job:
         return self.batch.messages
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Share:
-    """The lines of a batch that go to one bucket, with their times; `indices` says which of the batch they are."""
+    """The lines of a batch that go to one bucket, with their times; `indices` says which of the batch they are.
+
+    The lines and times are there until they are in requests.
+    """
 
     job: Job
     lines: Sequence[str]
     indices: Sequence[int]
     times: Sequence[int] | None = None
 
-    def answered(self, start: int, stop: int, refusals: Sequence[Refusal]) -> None:
-        """Settle the lines `[start, stop)` of this share; `refusals` count from `start`."""
+    def drop_lines(self) -> None:
+        """Let the lines and times go, when each is in a request, or waits for one."""
+        self.lines, self.times = (), None
+
+    def answered(self, start: int, stop: int, refused: Sequence[tuple[Refusal, str]]) -> None:
+        """Settle the lines `[start, stop)` of this share; those that were refused count from `start`."""
         self.job.unsettled_lines -= stop - start
-        self.job.refusals += (
-            Refusal(self.indices[start + refusal.line], refusal.reason, refusal.status, refusal.code)
-            for refusal in refusals
-        )
+        for refusal, line in refused:
+            index = self.indices[start + refusal.line]
+            self.job.refusals.append(Refusal(index, refusal.reason, refusal.status, refusal.code))
+            self.job.refused_lines[index] = line
 
 
 _FEWEST_JOINED: Final = 1_000

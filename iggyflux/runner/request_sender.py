@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 
 from iggyflux.delivery.held import EndedRequest
 from iggyflux.delivery.pace import Bounds, Pace
@@ -31,7 +30,7 @@ _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, 
 
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
-_MOST_BYTES = 75_000_000
+_MOST_BYTES = 70_000_000
 """The most memory of several requests in flight, as they count it, where their number is not given but adapted."""
 
 log = logging.getLogger("iggyflux.runner")
@@ -59,8 +58,8 @@ class RequestSender:
         self._sink, self._state, self._held = place.sink, place.state, place.held
         self._settle = settle
         self._in_flight: dict[asyncio.Task[None], Footprint] = {}
-        self._memory = 0
-        """Of the requests in flight."""
+        self._requests: dict[asyncio.Task[None], Request] = {}
+        """Those in flight."""
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
@@ -138,17 +137,18 @@ class RequestSender:
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
         self._in_flight[delivery] = footprint
-        self._memory += request.memory
-        delivery.add_done_callback(partial(self._has_ended, request.memory))
+        self._requests[delivery] = request
+        delivery.add_done_callback(self._has_ended)
         await asyncio.sleep(0)
 
     def _is_full(self, request: Request) -> bool:
         """Whether `request` would take too much memory beside those in flight."""
-        return self._route.max_in_flight is None and self._memory + request.memory > _MOST_BYTES
+        if self._route.max_in_flight is not None:
+            return False
+        return sum(each.memory for each in (request, *self._requests.values())) > _MOST_BYTES
 
-    def _has_ended(self, memory: int, delivery: asyncio.Task[None]) -> None:
-        del self._in_flight[delivery]
-        self._memory -= memory
+    def _has_ended(self, delivery: asyncio.Task[None]) -> None:
+        del self._in_flight[delivery], self._requests[delivery]
 
     def _pace(self) -> Pace:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""
@@ -241,7 +241,7 @@ class RequestSender:
             self._status.delivered += accepted
             self._state.delivered += accepted
             self._state.refused += len(each.refusals)
-            for lines, refusals in each.request.refusals_by_range(each.refusals):
-                lines.share.answered(lines.start, lines.stop, refusals)
+            for lines, refused in each.request.refusals_by_range(each.refusals):
+                lines.share.answered(lines.start, lines.stop, refused)
                 if not lines.share.job.unsettled_lines:
                     await self._settle(lines.share.job)

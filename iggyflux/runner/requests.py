@@ -8,12 +8,14 @@ of one batch stay together.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
+from iggyflux.delivery.lines import RequestLines
 from iggyflux.delivery.verdicts import Refusal
 from iggyflux.runner.ledger import Share
 from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
@@ -26,6 +28,9 @@ _ROOM: Final = 50
 
 _OF_A_LINE: Final = 100
 """The bytes that Python takes for a line, its message and its time, beside their texts."""
+
+_OF_A_MESSAGE: Final = 60
+"""The same without the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Request:
     """Lines that are sent together."""
 
     ranges: tuple[LineRange, ...]
-    lines: Sequence[str]
+    lines: RequestLines
     size: int
     """In characters, line feeds included."""
     payload_bytes: int = 0
@@ -54,18 +59,24 @@ class Request:
 
     @property
     def memory(self) -> int:
-        """About how many bytes it takes until it is settled: the lines are there as a body, too."""
-        return 2 * self.size + self.payload_bytes + _OF_A_LINE * len(self.lines)
+        """About how many bytes it takes now: as lines, which become a body, too, or as what is kept of them."""
+        kept, lines = self.lines.kept_bytes, len(self.lines)
+        if kept is None:
+            return 2 * self.size + self.payload_bytes + _OF_A_LINE * lines
+        return kept + self.payload_bytes + _OF_A_MESSAGE * lines
 
-    def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[Refusal]]]:
-        """Yield each range with its refused lines, counted from the first line of the range."""
+    def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[tuple[Refusal, str]]]]:
+        """Yield each range with its refused lines, counted from the first line of the range, and their texts."""
         base = 0
         for lines in self.ranges:
             size = lines.stop - lines.start
             yield (
                 lines,
                 [
-                    Refusal(refusal.line - base, refusal.reason, refusal.status, refusal.code)
+                    (
+                        Refusal(refusal.line - base, refusal.reason, refusal.status, refusal.code),
+                        self.lines[refusal.line],
+                    )
                     for refusal in refusals
                     if base <= refusal.line < base + size
                 ],
@@ -82,6 +93,7 @@ class RequestBuilder:
         self._max_bytes = max_bytes
         self._ranges: list[LineRange] = []
         self._lines: Sequence[str] = ()
+        self._times: array[int] | None = array("q")
         self._size = 0
         self._payload_bytes = 0.0
 
@@ -112,28 +124,26 @@ class RequestBuilder:
                 size = sum(map(len, added)) + len(added)
             self._ranges.append(LineRange(share, start, start + len(added)))
             self._lines = [*self._lines, *added] if self._lines else added
+            self._add_times(share, start, start + len(added))
             self._size += size
             self._payload_bytes += len(added) * of_a_line
             start += len(added)
             is_full = len(self._lines) >= self._enough_lines or self._size >= self._max_bytes
             if is_full or self._payload_bytes >= MOST_PAYLOAD_BYTES:
                 yield self.take()
+        share.drop_lines()
+
+    def _add_times(self, share: Share, start: int, stop: int) -> None:
+        if self._times is not None and share.times is not None:
+            self._times.extend(share.times[start:stop])
+        else:
+            self._times = None
 
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
         traced = requests_of([lines.share.job.trace for lines in self._ranges])
         sizes = self._size, int(self._payload_bytes)
-        request = Request(tuple(self._ranges), self._lines, *sizes, _times(self._ranges), traced)
+        request = Request(tuple(self._ranges), RequestLines(self._lines), *sizes, self._times, traced)
         self._ranges, self._lines, self._size, self._payload_bytes = [], (), 0, 0.0
+        self._times = array("q")
         return request
-
-
-def _times(ranges: Sequence[LineRange]) -> Sequence[int] | None:
-    """Return the times of the lines of all ranges; None if those of one are not known."""
-    found: list[int] = []
-    for each in ranges:
-        times = each.share.times
-        if times is None:
-            return None
-        found += times[each.start : each.stop]
-    return found

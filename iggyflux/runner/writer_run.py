@@ -532,6 +532,7 @@ class _Transfer:
             if not rendered.lines:
                 await self.settle(job)
             await outlet.add(job, tasks)
+            job.drop_lines()
             done += len(part.messages)
             if done < len(batch.messages) and (self._stop.requested.is_set() or self._run.change.is_offered.is_set()):
                 return batch.part(done, len(batch.messages))
@@ -582,7 +583,7 @@ def _reasons(job: Job) -> dict[int, list[Reason]]:
     """Return why messages of a batch could not be delivered whole, by their index."""
     reasons, buckets = reasons_by_record(job.rendered.failures), job.rendered.buckets
     for refusal in job.refusals:
-        line, bucket = job.rendered.lines[refusal.line], None if buckets is None else buckets[refusal.line] or None
+        line, bucket = job.refused_lines[refusal.line], None if buckets is None else buckets[refusal.line] or None
         reason = Reason(refusal.code, refusal.reason, line=line, status=refusal.status, bucket=bucket)
         reasons.setdefault(job.message_of(refusal), []).append(reason)
     return reasons

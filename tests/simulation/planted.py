@@ -65,8 +65,8 @@ PLANTED = [
     Planted(
         "forget the refused lines of a batch",
         f"{_RUNNER}.ledger",
-        "        self.job.refusals += (\n",
-        "        _ = (\n",
+        "            self.job.refusals.append(",
+        "            (",
     ),
     Planted(
         "acknowledge over a gap",

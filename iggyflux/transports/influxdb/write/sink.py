@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
+from iggyflux.delivery.lines import RequestLines
 from iggyflux.delivery.pace import Bounds
 from iggyflux.delivery.retention import Retention
 from iggyflux.delivery.verdicts import (
@@ -170,17 +171,29 @@ class InfluxLineSink(InfluxConnection):
     def _write(self, lines: Sequence[str], ticket: Ticket, sizes: list[int]) -> Verdict:
         """Send a request; append the size of its body to `sizes`."""
         try:
-            body = "\n".join(lines).encode()
+            body, is_compressed = self._body(lines)
         except UnicodeEncodeError:
             return _not_encodable(lines)
-        headers = self._plain_headers
-        if self._settings.gzip == "on" or (self._settings.gzip == "auto" and len(body) >= _GZIP_FROM_BYTES):
-            body, headers = compress(body), self._headers
         if ticket.is_cut:
             return Unavailable("the write waited too long for a connection")
         sizes.append(len(body))
+        headers = self._headers if is_compressed else self._plain_headers
         answer = self._http().exchange("POST", self._target, headers, body, ticket=ticket)
         return self._classified(answer, lines) if isinstance(answer, Answer) else answer
+
+    def _body(self, lines: Sequence[str]) -> tuple[bytes, bool]:
+        """Return the body of a request, and whether it is compressed: then `RequestLines` need not be kept as lines."""
+        known = lines if isinstance(lines, RequestLines) else None
+        if known is not None and known.body is not None:
+            known.keep(known.body)
+            return known.body, True
+        body = "\n".join(lines).encode()
+        if self._settings.gzip == "off" or (self._settings.gzip == "auto" and len(body) < _GZIP_FROM_BYTES):
+            return body, False
+        compressed = compress(body)
+        if known is not None and body.count(b"\n") == len(lines) - 1:  # else a string has a line feed
+            known.keep(compressed)
+        return compressed, True
 
     def _retention(self) -> Retention:
         ticket, dates = Ticket(min(_RETENTION_SECONDS, self._settings.timeout_seconds)), [0.0]
