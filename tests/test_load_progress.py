@@ -116,7 +116,7 @@ def test_what_is_stored_ends_at_the_time_that_a_steady_load_ends(
 
 @contextmanager
 def held(folder: Path, record: dict[str, Any] | None) -> Iterator[Path]:
-    """A state that a load has, with `record`; None is a file that is no database."""
+    """A state that a load has, with `record`; with None, in place of it a file of other content."""
     path = folder / ".iggyflux" / "archives" / "klima" / "running" / "0.sqlite"
     state = SqliteState(path, KIND, "klima", "a load")
     state.take()
