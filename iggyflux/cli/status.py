@@ -37,6 +37,8 @@ _MOST_GAPS = 10
 _MOST_SHARE = 0.99
 """Of a file that is not read to its end: it may have grown, or end with what is settled."""
 _COUNTS = ("messages", "points", "dead_letters", "dropped", "skipped")
+_RARE = "undeclared"
+"""A count that is shown only where it is not 0."""
 
 
 @click.command(name="status")
@@ -179,7 +181,9 @@ def _ledger(found: SettledOffsets, plans: Collection[str]) -> dict[str, Any]:
     for (place, plan), all_of in found.intervals().items():
         places.setdefault(place, []).extend(all_of)
         whose = {**asdict(place), "plan": plan, "is_plan_of_today": plan in plans}
-        intervals += [{**whose, **{key: getattr(each, key) for key in ("first", "last", *_COUNTS)}} for each in all_of]
+        for each in all_of:
+            names = ("first", "last", *_COUNTS, *((_RARE,) if each.undeclared else ()))
+            intervals.append({**whose, **{name: getattr(each, name) for name in names}})
     between = [
         {**asdict(place), "first": first, "last": last}
         for place, all_of in places.items()
@@ -237,7 +241,9 @@ def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
     ledger = tree.get("ledger")
     if ledger is None:
         return
-    rows = [("partition", "offsets", *(key.replace("_", " ") for key in _COUNTS)), *map(_row, ledger["intervals"])]
+    counted = (*_COUNTS, _RARE) if any(_RARE in each for each in ledger["intervals"]) else _COUNTS
+    head = ("partition", "offsets", *(key.replace("_", " ") for key in counted))
+    rows = [head, *(_row(each, counted) for each in ledger["intervals"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for place, *counts in rows:
         yield (f"  {place.ljust(widths[0])}  " + "  ".join(map(str.rjust, counts, widths[1:])),)
@@ -258,9 +264,9 @@ def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
 _KINDS = {"reader": _lines_of_reader, "writer": _lines_of_writer}
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
+def _row(each: dict[str, Any], counted: Sequence[str]) -> tuple[str, ...]:
     mark = "" if each["is_plan_of_today"] else "*"
-    return (_place(each), _span(each) + mark, *(f"{each[key]:,}" for key in _COUNTS))
+    return (_place(each), _span(each) + mark, *(f"{each.get(key, 0):,}" for key in counted))
 
 
 def _place(each: dict[str, Any]) -> str:
