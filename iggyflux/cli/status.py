@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from iggyflux.archives.job import state_folder
+from iggyflux.archives.progress import LoadProgress, running_loads
 from iggyflux.archives.source import archive_positions
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.live_lines import of_input
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, result, result_line, show_stop
 from iggyflux.cursors import cursor_state
 from iggyflux.delivery.settled import Interval, SettledOffsets, gaps
@@ -25,6 +27,7 @@ from iggyflux.runner.factories import dead_letters_folder, make_ledger
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.settled_ledger import read_ledgers
 from iggyflux.runner.setup import WriterSetup
+from iggyflux.runner.status import InputStatus
 from iggyflux.state.copies import read_state
 from iggyflux.state.sqlite import SUFFIX
 from iggyflux.timestamps import format_rfc3339
@@ -46,8 +49,9 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     """Show what the routes of a pipeline have settled, also while none runs.
 
     For each writer the intervals of settled offsets, with their counts and the gaps between them, as the ledger has
-    them, and the files that were loaded; for each reader how far it has read; the number of dead letters. It reads
-    files only. The exit code is 3 if a file cannot be used; the others are shown.
+    them, the loads that run now, with the time at which they end, and the files that were loaded; for each reader how
+    far it has read; the number of dead letters. It reads files only. The exit code is 3 if a file cannot be used; the
+    others are shown.
 
     \b
     Example:
@@ -89,7 +93,9 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
     else:
         made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup), failed)
     if setup.kind == "writer":
-        made["loads"] = [*_loads(archive_positions(state_folder(setup.pipeline), setup.name), failed)]
+        folder = state_folder(setup.pipeline)
+        made["running_loads"] = [*map(_running_load, running_loads(folder, setup.name, failed))]
+        made["loads"] = [*_loads(archive_positions(folder, setup.name), failed)]
     if isinstance(state, TopicAddress):
         return made
     if setup.kind == "reader":
@@ -116,6 +122,15 @@ def _loads(folder: Path, failed: Callable[[Stopped], None]) -> Iterator[dict[str
         sought, size = record["sought"][0], record["size"]
         share = 1.0 if record["is_complete"] else min(sought / size, _MOST_SHARE) if sought and size else None
         yield {"file": record["file"], "records": record["records"], "share": share}
+
+
+def _running_load(found: LoadProgress) -> dict[str, Any]:
+    read = InputStatus(found.bytes, found.bytes_total, found.seconds_left)
+    return {"pid": found.pid, **read.as_dict(), "end": _time(found.end_unix), "measured": _time(found.unix)}
+
+
+def _time(unix: float | None) -> str | None:
+    return None if unix is None else format_rfc3339(round(unix) * 10**9)
 
 
 def _why_nothing(prepared: PreparedRoute) -> str:
@@ -211,7 +226,17 @@ def _lines_of_loads(loads: Sequence[dict[str, Any]]) -> Iterator[Line]:
         yield (f"  … and {plural(more, 'more file')} not loaded to the end",)
 
 
+def _line_of_running(load: dict[str, Any]) -> str:
+    read = of_input(InputStatus(load["bytes"], load["bytes_total"], load["seconds_left"]))
+    parts = list(read) if load["bytes_total"] else ["nothing is read yet"]
+    if load["end"] is not None:
+        parts.append(f"ends about {load['end']}")
+    return f"  load in process {load['pid']}: {', '.join(parts)}"
+
+
 def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
+    for load in tree.get("running_loads", ()):
+        yield (_line_of_running(load),)
     yield from _lines_of_loads(tree.get("loads", ()))
     ledger = tree.get("ledger")
     if ledger is None:
