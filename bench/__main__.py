@@ -6,7 +6,21 @@ import sys
 from importlib import import_module
 
 BENCHMARKS = (
-    *("plan", "shapes", "avro", "protobuf", "read", "state", "start", "run", "workers", "audit", "telemetry", "influx"),
+    *(
+        "plan",
+        "shapes",
+        "compression",
+        "avro",
+        "protobuf",
+        "read",
+        "state",
+        "start",
+        "run",
+        "workers",
+        "audit",
+        "telemetry",
+        "influx",
+    ),
     *("letters", "memory"),
 )
 

@@ -6,7 +6,7 @@ terminals: the code that finds a problem creates it, and the command line prints
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -257,7 +257,9 @@ class EvaluationError(RecordError):
 
 
 class DecodeError(RecordError):
-    """A payload that is not in its declared format."""
+    """A payload that is not in its declared format; `find_place` finds where (iggyflux/payloads/places.py)."""
+
+    find_place: Callable[[], Any] | None = None
 
 
 class PartlyDecoded(DecodeError):

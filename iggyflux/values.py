@@ -135,7 +135,10 @@ def convert(value: JSON, kind: FieldType, cast: Cast, on_bad_value: OnBadValue |
 
     Raise RecordError for a wrong type, a number out of range, or one that the type cannot hold exactly; its hint names
     what the field would have to declare.  `on_bad_value` is what the field declares; None if it must have a value.
+    An unsigned integer of a payload is unsigned for `payload` alone.
     """
+    if type(value) is Unsigned and kind is not FieldType.PAYLOAD:
+        value = int(value)
     try:
         return _CONVERSIONS[kind](value, cast)
     except RecordError as error:

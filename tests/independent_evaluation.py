@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-from iggyflux.lineprotocol import MAX_NS, MIN_NS
+from iggyflux.lineprotocol import MAX_NS, MIN_NS, Unsigned
 
 Point: TypeAlias = tuple[str, tuple[tuple[str, str], ...], tuple[tuple[str, object], ...], int]
 UNITS = {"unix_s": 10**9, "unix_ms": 10**6, "unix_us": 10**3, "unix_ns": 1}
@@ -27,6 +28,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([Zz])|([-+])([01]\d|2[0-3]):([0-5]\d))", re.ASCII
 )
+_SWAPPED = str.maketrans(",.", ".,")
 RANGES = {"integer": (-(2**63), 2**63 - 1), "unsigned": (0, 2**64 - 1)}
 
 
@@ -47,11 +49,21 @@ def records(document: Mapping[str, Any], message: Any) -> list[Point | None | Fa
     except Failed as error:
         return [error]
     lists = [each for holder in (document, document["points"]) for each in _listed(holder.get("for_each", []))]
-    omits = document["from"].get("on_bad_value") == "omit"
+    payload = document["from"].get("payload")
+    comma = isinstance(payload, dict) and payload.get("decimal") == ","
+    rules = _Rules(document["from"].get("on_bad_value") == "omit", comma)
     return [
-        element if isinstance(element, Failed) else _record(document["points"], element, omits)
+        element if isinstance(element, Failed) else _record(document["points"], element, rules)
         for element in _elements(lists, message)
     ]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What a document says of all fields: whether a bad value is left out, and whether numbers have a decimal comma."""
+
+    omits: bool
+    comma: bool
 
 
 def _listed(value: str | list[str]) -> list[str]:
@@ -93,15 +105,15 @@ def settled(
     return points, failures
 
 
-def _record(point: Mapping[str, Any], element: object, omits: bool) -> Point | None | Failed:
+def _record(point: Mapping[str, Any], element: object, rules: _Rules) -> Point | None | Failed:
     try:
         if "where" in point and not is_true(evaluate(point["where"], element)):
             return None
         tags = {key: _tag(item, element) for key, item in point.get("tags", {}).items()}
-        fields = {key: _field(item, element, omits) for key, item in point["fields"].items() if key != "*"}
+        fields = {key: _field(item, element, rules) for key, item in point["fields"].items() if key != "*"}
         fields = {key: value for key, value in fields.items() if value is not None}
         if "*" in point["fields"]:
-            fields |= dict(_star(point, element, omits))
+            fields |= dict(_star(point, element, rules))
         if fields.keys() & {key for key, value in tags.items() if value}:
             raise Failed("a tag and a field")
         if not fields:
@@ -145,18 +157,20 @@ def _text(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, Decimal | float):
         return repr(_float(value))
-    return str(value)
+    return str(int(value) if isinstance(value, Unsigned) else value)
 
 
-def _field(item: str | Mapping[str, Any], element: object, omits: bool) -> object:
+def _field(item: str | Mapping[str, Any], element: object, rules: _Rules) -> object:
     item = {"expr": item} if isinstance(item, str) else item
     kind, cast = item.get("type", "float"), item.get("cast", False)
     try:
         value = evaluate(item["expr"], element)
+        if type(value) is Unsigned and re.search(r"\w\(", re.sub(r'"(\\.|[^"\\])*"', "", item["expr"])):
+            value = int(value)  # a function gave it
         if value is not None:
-            return _typed(value, kind, cast)
+            return _typed(value, kind, cast, rules.comma)
     except Failed:
-        if not _omits(item, omits) or item.get("required"):
+        if not _omits(item, rules) or item.get("required"):
             raise
     if item.get("required"):
         raise Failed("required")
@@ -164,14 +178,20 @@ def _field(item: str | Mapping[str, Any], element: object, omits: bool) -> objec
     return None if default is None else _typed(default, kind, cast)
 
 
-def _omits(item: Mapping[str, Any], omits: bool) -> bool:
-    """Return whether a bad value is left out; `omits` is what the document says of all fields."""
-    return item["on_bad_value"] == "omit" if "on_bad_value" in item else omits
+def _omits(item: Mapping[str, Any], rules: _Rules) -> bool:
+    """Return whether a bad value is left out."""
+    return item["on_bad_value"] == "omit" if "on_bad_value" in item else rules.omits
 
 
-def _typed(value: Any, kind: str, cast: bool | str) -> tuple[str, object]:
+def _typed(value: Any, kind: str, cast: bool | str, comma: bool = False) -> tuple[str, object]:
     if cast and not (cast == "numbers" and value in ("true", "false")):
-        value = _cast(value, kind)
+        value = _cast(value, kind, comma)
+    if kind == "payload":
+        if type(value) is Unsigned:
+            return "unsigned", value
+        kind = {bool: "boolean", str: "string", int: "integer"}.get(type(value), "float")
+    elif type(value) is Unsigned:
+        value = int(value)
     if kind == "auto":
         kind = {bool: "boolean", str: "string"}.get(type(value), "float")
     if kind in RANGES:
@@ -188,15 +208,16 @@ def _typed(value: Any, kind: str, cast: bool | str) -> tuple[str, object]:
     return kind, value
 
 
-def _cast(value: Any, kind: str) -> Any:
+def _cast(value: Any, kind: str, comma: bool) -> Any:
     """Return a value as near to a type as it can be without loss."""
     if isinstance(value, str) and kind != "string":
         if value in ("true", "false") and kind in ("boolean", "auto"):
             return value == "true"
-        if _NUMBER.fullmatch(value) and kind != "boolean":
-            number = Decimal(value)
+        text = value.translate(_SWAPPED) if comma else value
+        if _NUMBER.fullmatch(text) and kind != "boolean":
+            number = Decimal(text)
             is_whole = number == number.to_integral_value()
-            return int(number) if is_whole and (kind in RANGES or re.fullmatch("-?[0-9]+", value)) else number
+            return int(number) if is_whole and (kind in RANGES or re.fullmatch("-?[0-9]+", text)) else number
         return value
     if isinstance(value, Decimal | float) and kind in (*RANGES, "string"):
         double = _float(value)
@@ -209,7 +230,7 @@ def _cast(value: Any, kind: str) -> Any:
     return value
 
 
-def _star(point: Mapping[str, Any], element: object, omits: bool) -> Iterator[tuple[str, object]]:
+def _star(point: Mapping[str, Any], element: object, rules: _Rules) -> Iterator[tuple[str, object]]:
     """Yield the fields of `"*"`; all expressions of the point are paths of names and indices."""
     star = point["fields"]["*"]
     flatten = star.get("flatten")
@@ -237,9 +258,9 @@ def _star(point: Mapping[str, Any], element: object, omits: bool) -> Iterator[tu
         if value is None or is_used or name in point["fields"] or not is_taken:
             continue
         try:
-            typed = _typed(value, star.get("type", "auto"), star.get("cast", False))
+            typed = _typed(value, star.get("type", "auto"), star.get("cast", False), rules.comma)
         except Failed:
-            if _omits(star, omits):
+            if _omits(star, rules):
                 continue
             raise
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\\]", name) or name in ("", "time") or name in names:

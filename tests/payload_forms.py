@@ -10,7 +10,6 @@ import base64
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -18,63 +17,19 @@ from typing import Any
 import cbor2
 import msgspec
 
+from iggyflux.lineprotocol import Unsigned
 from iggyflux.reads import Reads
+from tests import avro_forms, markup_forms, protobuf_forms
 from tests.binary_payloads import TREES, WRITERS, evaluate, from_json
+from tests.forms import UNKNOWN, Form, Payload, leaves_of, rows_of, vocabulary_of
 from tests.independent_evaluation import Failed
-from tests.payload_shapes import SHAPES, Members, Token, containers, mutated, parse, paths
+from tests.payload_shapes import SHAPES, Token, mutated, parse
 from tests.schema_documents import Vocabulary, is_one_in
-
-UNKNOWN = object()
-"""The value of a payload of which only a part may be readable: rules that the independent evaluation does not know."""
-
-
-@dataclass(frozen=True)
-class Payload:
-    """The bytes of a payload and its value, `Failed` if it cannot be decoded; `bad_lines` of it fail by themselves."""
-
-    data: bytes
-    value: Any
-    bad_lines: int = 0
-
-
-@dataclass(frozen=True)
-class Form:
-    """Payloads of a format and a shape.
-
-    `payload` is what `from` says of them, `vocabulary` what expressions can name, `for_each` goes over their rows.
-    """
-
-    payload: Any
-    vocabulary: Vocabulary
-    for_each: str | None
-    ordinary: Callable[[Random], Payload]
-    mutated: Callable[[Random], Payload]
 
 
 def form_of(name: str, shape: str, random: Random) -> Form:
     """Return payloads of the format `name`, whose options are drawn."""
     return _FORMS[name](shape, random)
-
-
-def vocabulary_of(shape: str) -> Vocabulary:
-    """Return the paths and members of a shape."""
-    found = list(paths(parse(SHAPES[shape])))
-    leaves = [path for path in found if not any(other.startswith((f"{path}.", f"{path}[")) for other in found)]
-    return Vocabulary(
-        [*leaves, *leaves, *leaves, *found],
-        sorted({path.rpartition(".")[2].strip('"') for path in found if '"' in path}),
-    )
-
-
-def _leaves(shape: str) -> dict[str, Any]:
-    """Return the scalars of a shape by the name of their member; the last of a name counts."""
-    return {
-        key: value
-        for tree in containers(parse(SHAPES[shape]))
-        if isinstance(tree, Members)
-        for key, value in tree
-        if isinstance(value, str | bool)
-    }
 
 
 # --- json, msgpack, cbor ---
@@ -84,7 +39,7 @@ def _json(shape: str, _random: Random) -> Form:
     def draw(random: Random) -> Payload:
         return _json_payload(mutated(shape, random))
 
-    return Form("json", vocabulary_of(shape), None, lambda _: _json_payload(SHAPES[shape]), draw)
+    return Form("json", vocabulary_of(parse(SHAPES[shape])), None, lambda _: _json_payload(SHAPES[shape]), draw)
 
 
 def _json_payload(text: str) -> Payload:
@@ -110,7 +65,7 @@ def _binary(name: str) -> Callable[[str, Random], Form]:
             except ValueError:
                 return Payload(data, UNKNOWN)
 
-        return Form(name, vocabulary_of(shape), None, lambda _: usual, draw)
+        return Form(name, vocabulary_of(parse(SHAPES[shape])), None, lambda _: usual, draw)
 
     return form
 
@@ -135,69 +90,97 @@ _CELLS = [
 _TORN_ROWS = ['"open', 'x"y', '"a"b']
 
 
-def _csv(shape: str, random: Random) -> Form:
-    leaves = _leaves(shape)
-    names = random.sample(sorted(leaves), min(len(leaves), random.randint(2, 6)))
+_SKIPPED = ["Kiln log, plant 7", 'an "open quote', "", "#;,"]
+_COMMENTS = ["# the door was opened", '#"', "#a,b;c"]
+
+
+def _csv_options(names: Sequence[str], cells: Sequence[str], random: Random) -> dict[str, Any]:
+    """Return options of csv for rows with these names, in which `cells` are usual."""
     delimiter, quote = random.choice([",", ",", ";", "\t"]), random.choice(['"', '"', "'"])
-    options = {"format": "csv", "delimiter": delimiter, "quote": quote}
-    has_header = is_one_in(2, random)
-    if has_header:
+    options: dict[str, Any] = {"format": "csv", "delimiter": delimiter, "quote": quote}
+    if is_one_in(2, random):
         options["header"] = names
+    drawn = {"skip": random.randint(1, 2), "units_row": True, "trim": True, "decimal": ",", "comment": "#"}
+    if any(text.startswith("#") for text in (*names, *cells)):
+        del drawn["comment"]
+    return options | {key: value for key, value in drawn.items() if is_one_in(4, random)}
 
-    def written(rows: Sequence[Sequence[str]], end: str, torn: str | None = None) -> bytes:
-        lines = [
-            delimiter.join(quote + cell.replace(quote, quote * 2) + quote for cell in row)
-            if any(quote in cell or delimiter in cell or "\n" in cell or cell == "" for cell in row)
-            else delimiter.join(row)
-            for row in ([] if has_header else [names]) + [list(row) for row in rows]
-        ]
-        return (end.join(lines if torn is None else [*lines, torn]) + end).encode()
 
-    def payload(rows: list[list[str]], end: str) -> Payload:
-        return Payload(written(rows, end), [dict(zip(names, row, strict=True)) for row in rows])
-
+def _csv(shape: str, random: Random) -> Form:
+    leaves = leaves_of(shape)
+    names = random.sample(sorted(leaves), min(len(leaves), random.randint(2, 6)))
     usual = [str(leaves[name]) for name in names]
+    options = _csv_options(names, usual, random)
+    if "decimal" in options:
+        numbers = [type(leaves[name]) is Token for name in names]
+        usual = [cell.replace(".", ",") if is_one else cell for cell, is_one in zip(usual, numbers, strict=True)]
+    delimiter, quote = options["delimiter"], options["quote"]
+    blanks = " \t".replace(delimiter, "") if "trim" in options else ""
+
+    def line(cells: Sequence[str], random: Random, *, exact: bool = False) -> str:
+        """Return a row; if `exact`, no blanks are lost of its cells."""
+        is_quoted = any(quote in cell or delimiter in cell or "\n" in cell or cell == "" for cell in cells)
+        is_quoted |= exact and any(cell.strip(" \t") != cell for cell in cells)
+        written = [quote + cell.replace(quote, quote * 2) + quote if is_quoted else cell for cell in cells]
+        around = [random.choice(["", "", blanks]) for _ in cells] if blanks else [""] * len(cells)
+        return delimiter.join(f"{blank}{cell}{blank}" for blank, cell in zip(around, written, strict=True))
+
+    def payload(rows: Sequence[list[str]], random: Random, torn: str | None = None) -> Payload:
+        end = random.choice(["\n", "\r\n"])
+        table = [line(row, random, exact=True) for row in rows]
+        if "comment" in options:
+            table.insert(random.randint(0, len(table)), random.choice(_COMMENTS))
+        lines = [random.choice(_SKIPPED) for _ in range(options.get("skip", 0))]
+        if "header" not in options:
+            lines.append(line(names, random, exact=True))
+        if "units_row" in options:
+            lines.append(line(["°C"] * random.randint(1, 3), random))
+        lines += [*table, *([] if torn is None else [torn])]
+        return Payload((end.join(lines) + end).encode(), [dict(zip(names, row, strict=True)) for row in rows])
 
     def draw(random: Random) -> Payload:
         rows = [
             [random.choice(_CELLS) if is_one_in(3, random) else cell for cell in usual]
             for _ in range(random.randint(0, 4))
         ]
-        end = random.choice(["\n", "\r\n"])
         if is_one_in(6, random):
             torn = random.choice([*_TORN_ROWS, delimiter * len(names)]).replace('"', quote)
-            return Payload(written(rows, end, torn), payload(rows, end).value, 1)
-        if is_one_in(12, random):
-            return Payload(written(rows, end) + b"\xff\n", Failed())
-        return payload(rows, end)
+            made = payload(rows, random, torn)
+            return Payload(made.data, made.value, 1)
+        made = payload(rows, random)
+        return Payload(made.data + b"\xff\n", Failed()) if is_one_in(12, random) else made
 
-    return Form(options, _rows_of(names, ""), "@", lambda _: payload([usual, usual], "\n"), draw)
-
-
-def _rows_of(names: Sequence[str], prefix: str, others: Sequence[str] = ()) -> Vocabulary:
-    """Return the vocabulary of rows: mostly paths in a row, some in the list of rows."""
-    found = [f"{prefix}{json.dumps(name, ensure_ascii=False)}" for name in names] + list(others)
-    return Vocabulary([*found * 4, *(f"[0].{path}" for path in found), "@", "[]"], list(names))
+    return Form(options, rows_of(names, ""), "@", lambda _: payload([usual, usual], Random(0)), draw)
 
 
 # --- influx ---
 
 _BAD_LINES = ["m", "m f=", "m f=NaN 6", "m f=1 x", "m,=x f=1", "m f=1 99999999999999999999", "m f=12k", 'm f="open']
 _FIELDS = [
-    ("7i", 7), ("-9223372036854775808i", -(2**63)), ("18446744073709551615u", 2**64 - 1), ("7", 7.0), ("-0.0", -0.0),
+    ("7i", 7), ("-9223372036854775808i", -(2**63)), ("18446744073709551615u", Unsigned(2**64 - 1)), ("0u", Unsigned(0)),
+    ("7", 7.0), ("7.", 7.0), ("-0.0", -0.0),
     ("1e300", 1e300), ("5e-324", 5e-324), ("T", True), ("false", False), ('"say \\"hi\\""', 'say "hi"'), ('""', ""),
     ('"back\\\\slash"', "back\\slash"), ('"two\nlines, # = x"', "two\nlines, # = x"), ('"日本"', "日本"),
 ]  # fmt: skip
 
 
+_REFUSED = {"": "(?!)", "v1": r"\d+u", "v2": "(?!)", "v3": r"\d+\."}
+"""The values that a dialect does not have; without an option it is v2."""
+_FOLDER = "C:\\dir"
+
+
 def _influx(shape: str, random: Random) -> Form:
-    leaves = {name: value for name, value in _leaves(shape).items() if name.isprintable() and "\\" not in name and name}
+    leaves = {
+        name: value for name, value in leaves_of(shape).items() if name.isprintable() and "\\" not in name and name
+    }
     names = random.sample(sorted(leaves), min(len(leaves), random.randint(2, 6)))
-    precision = random.choice(["ns", "us", "ms", "s"])
+    precision, dialect = random.choice(["ns", "us", "ms", "s"]), random.choice(["", "", "v1", "v2", "v3"])
     unit = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}[precision]
     is_tag = {name: type(leaves[name]) is str and bool(_tag_text(leaves[name])) for name in names[1:]}
-    tag_names = [name for name, is_one in is_tag.items() if is_one and name != "time"]
+    tag_names = [name for name, is_one in is_tag.items() if is_one and name not in ("time", "folder")]
     field_names = [name for name in names if name not in tag_names and name != "time"] or ["value"]
+
+    backslash = "\\"
 
     def row(fields: Sequence[tuple[str, Any]], time: int | None) -> tuple[str, dict[str, Any]]:
         tags = {name: _tag_text(leaves[name]) for name in tag_names}
@@ -205,13 +188,14 @@ def _influx(shape: str, random: Random) -> Form:
             [
                 "m\\,\\ m",
                 *(f",{_escaped(name)}={_escaped(text)}" for name, text in tags.items()),
+                f",folder={_FOLDER.replace(backslash, backslash * 2) if dialect == 'v3' else _FOLDER}",
                 " " + ",".join(f"{_escaped(name)}={text}" for name, (text, _) in zip(field_names, fields, strict=True)),
                 "" if time is None else f" {time}",
             ]
         )
         return line, {
             "measurement": "m, m",
-            "tags": tags,
+            "tags": {**tags, "folder": _FOLDER},
             "fields": {name: value for name, (_, value) in zip(field_names, fields, strict=True)},
             "time": None if time is None else time * unit,
         }
@@ -234,15 +218,19 @@ def _influx(shape: str, random: Random) -> Form:
             fields = [random.choice(_FIELDS) if is_one_in(2, random) else each for each in usual]
             line, value = row(fields, random.choice([None, 0, -1, 1_700_000_000, random.randrange(2**31)]))
             lines.append(line)
-            values.append(value)
+            if any(re.fullmatch(_REFUSED[dialect], text) for text, _ in fields):
+                bad += 1
+            else:
+                values.append(value)
         text = random.choice(["\n", "\r\n"]).join(lines)
         if is_one_in(12, random):
             return Payload(text.encode() + b"\xff", Failed())
         return Payload((random.choice(["", "\ufeff"]) + text).encode(), values, bad)
 
-    others = ["time", "measurement", "tags", "fields"]
-    vocabulary = _rows_of(field_names, "fields.", [*(f"tags.{json.dumps(name)}" for name in tag_names), *others])
-    return Form({"format": "influx", "precision": precision}, vocabulary, "@", ordinary, draw)
+    others = ["time", "measurement", "tags", "fields", "tags.folder"]
+    vocabulary = rows_of(field_names, "fields.", [*(f"tags.{json.dumps(name)}" for name in tag_names), *others])
+    options = {"format": "influx", "precision": precision, **({"dialect": dialect} if dialect else {})}
+    return Form(options, vocabulary, "@", ordinary, draw)
 
 
 def _tag_text(value: Any) -> str:
@@ -272,7 +260,7 @@ _PATTERNS = [
 
 
 def _text(shape: str, random: Random) -> Form:
-    usual = ";".join(str(value) for value in _leaves(shape).values())
+    usual = ";".join(str(value) for value in leaves_of(shape).values())
     pattern = random.choice([None, *_PATTERNS])
 
     def payload(text: str) -> Payload:
@@ -310,6 +298,10 @@ _FORMS: dict[str, Callable[[str, Random], Form]] = {
     "influx": _influx,
     "text": _text,
     "raw": _raw,
+    **markup_forms.FORMS,
+    "avro": avro_forms.avro,
+    "protobuf": protobuf_forms.protobuf,
 }
-FORMATS = [*["json"] * 8, *["msgpack", "cbor"] * 3, *["csv", "influx"] * 2, "text", "raw"]
+FORMATS = [*["json"] * 8, *["msgpack", "cbor"] * 3, *["csv", "influx", "avro", "protobuf"] * 2]
+FORMATS += ["xml", "xml", "text", "raw", "logfmt"]
 """The names of formats, by how often they are drawn."""

@@ -23,8 +23,9 @@ from iggyflux.documents.nodes import Document, Node
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.mapping import compile_document
 from iggyflux.records import Rendered, Row
+from tests.forms import UNKNOWN, Form, Payload, vocabulary_of
 from tests.independent_evaluation import UNITS, records, settled
-from tests.payload_forms import FORMATS, UNKNOWN, Form, Payload, form_of, vocabulary_of
+from tests.payload_forms import FORMATS, form_of
 from tests.payload_shapes import SHAPES, Members, Token, containers, parse
 from tests.schema_documents import document_of, is_one_in
 from tests.test_law import outcome
@@ -33,14 +34,15 @@ from tests.test_reader_law import outcome as reader_outcome
 Tally = Counter[str]
 
 
-def parsed(document: dict[str, Any], tally: Tally) -> Mapping | None:
-    """Return a mapping; None for a document that is refused.
+def parsed(document: dict[str, Any], tally: Tally, files: dict[str, bytes] | None = None) -> Mapping | None:
+    """Return a mapping, which has the content of `files` by their names; None for a document that is refused.
 
     The tree is compiled as it is: reading YAML would take half of the time.
     """
     text = json.dumps(document)
     try:
-        mapping = compile_document(Document(document, text, None, "yaml", Node(document, 0, len(text))))
+        root = Node(document, 0, len(text))
+        mapping = compile_document(Document(document, text, None, "yaml", root, files=files or {}))
     except MappingError:
         tally["refused"] += 1
         return None
@@ -90,7 +92,7 @@ def rendered_by(plan: Any, batch: Sequence[Message], tally: Tally) -> Rendered:
 def check_plans(random: Random, tally: Tally, most: int = 5) -> None:
     """Both plans make the same of a batch."""
     form = form_of(random.choice(FORMATS), random.choice(sorted(SHAPES)), random)
-    mapping = parsed(document_of("writer", form.vocabulary, random, form.payload, form.for_each), tally)
+    mapping = parsed(document_of("writer", form.vocabulary, random, form.payload, form.for_each), tally, form.files)
     if mapping is None:
         return
     dialect, precision = random.choice(["v1", "v2", "v3"]), random.choice(["ns", "us", "ms", "s"])
@@ -118,7 +120,16 @@ _STARS: list[dict[str, Any]] = [
     {"include": ["*e*"]}, {"flatten": "_", "exclude": ["*_*", "[a-m]*"]}, {"exclude": ["*a*", "*l*"]},
 ]  # fmt: skip
 _TAGS, _FIELDS = ["über", "Drehzahl [1/min]", "class", "a,b"], ["lambda", "日本", "a=b", "x y", "_"]
-_DEFAULTS = {"float": 1.5, "integer": -7, "unsigned": 2**64 - 1, "string": 'say "hi"', "boolean": True, "auto": 2.5}
+_ANY_TYPE = ["auto", "payload"]
+_DEFAULTS = {
+    "float": 1.5,
+    "integer": -7,
+    "unsigned": 2**64 - 1,
+    "string": 'say "hi"',
+    "boolean": True,
+    "auto": 2.5,
+    "payload": 7,
+}
 
 
 def plain_document(form: Form, random: Random) -> dict[str, Any]:
@@ -149,12 +160,13 @@ def plain_document(form: Form, random: Random) -> dict[str, Any]:
     for key in random.sample(_FIELDS, random.randint(1, 4)):
         expr = expression()
         has_any_type = expr in paths and not is_sound
-        point["fields"][key] = {"expr": expr, **_options(list(_DEFAULTS) if has_any_type else ["auto"], random)}
+        point["fields"][key] = {"expr": expr, **_options(list(_DEFAULTS) if has_any_type else _ANY_TYPE, random)}
     if has_star:
         wholes = [path for path in steady if any(other.startswith(f"{path}.") for other in paths)]
         point["fields"]["*"] = {"expr": random.choice(["@", "@", "@", *wholes]), **random.choice(_STARS)}
         if is_one_in(2, random):
-            point["fields"]["*"] |= {"cast": True, "type": random.choice(["auto", *_DEFAULTS])}
+            kind = random.choice(["auto", *_DEFAULTS, "payload"])
+            point["fields"]["*"] |= {"type": kind, **({} if kind == "payload" else {"cast": True})}
         if is_one_in(4, random):
             point["fields"]["*"] |= {"on_bad_value": "omit"}
     point["timestamp"] = _time(paths, is_sound and not is_one_in(4, random), random)
@@ -183,7 +195,7 @@ def _options(kinds: Sequence[str], random: Random) -> dict[str, Any]:
     """Return what a field says of its values."""
     kind = random.choice(kinds)
     options = {"type": kind, **random.choice([{}, {"required": True}, {"default": _DEFAULTS[kind]}, {}])}
-    if is_one_in(3, random):
+    if is_one_in(3, random) and kind != "payload":
         options["cast"] = random.choice([True, True, "numbers"]) if kind == "auto" else True
     if is_one_in(5, random):
         options["on_bad_value"] = random.choice(["omit", "fail"])
@@ -219,7 +231,7 @@ def check_values(random: Random, tally: Tally, most: int = 3) -> None:
         document = plain_document(form, random)
         if any(isinstance(record, tuple) for record in records(document, ordinary.value)):
             break
-    mapping = parsed(document, tally)
+    mapping = parsed(document, tally, form.files)
     if mapping is None:
         return
     payloads = batch_of(form, random, most)
@@ -257,7 +269,7 @@ def rows_of(shape: str, random: Random, most: int) -> list[Row]:
 def check_readers(random: Random, tally: Tally, most: int = 4) -> None:
     """Both plans of a reader make the same of rows."""
     shape = random.choice(sorted(SHAPES))
-    mapping = parsed(document_of("reader", vocabulary_of(shape), random), tally)
+    mapping = parsed(document_of("reader", vocabulary_of(parse(SHAPES[shape])), random), tally)
     if mapping is None:
         return
     batch = rows_of(shape, random, most)

@@ -36,7 +36,9 @@ from iggyflux.payloads.avro.container import write_container
 from iggyflux.payloads.avro.references import joined
 from iggyflux.payloads.avro.schema import SchemaError, canonical, fingerprint, parse
 from iggyflux.payloads.avro.writing import long
+from iggyflux.payloads.places import Place, with_place
 from iggyflux.reads import Reads
+from tests.binary_payloads import lines_run
 
 AVRO = FORMATS["avro"]
 MANY = 250
@@ -902,6 +904,193 @@ def test_an_encoding_without_its_schemas_is_an_error_of_the_document(options: An
     assert refused.value.option == option
 
 
+# --- where it failed ---
+
+Path_ = tuple[str | int, ...]
+
+
+def segments(schema: Any, known: Mapping[str, Any], payload: bytes, at: int, path: Path_) -> Iterator[tuple[Any, ...]]:
+    """Yield what is read in turn of a sound payload: its path, where it begins and ends, how many bytes must be there.
+
+    The value is where the next one begins.
+    """
+
+    def number() -> int:
+        nonlocal at
+        start, at = at, next(end for end in range(at, len(payload)) if payload[end] < 128) + 1
+        value = sum((byte & 127) << 7 * place for place, byte in enumerate(payload[start:at]))
+        return (value >> 1) ^ -(value & 1)
+
+    start = at
+    if isinstance(schema, list):
+        branch = schema[number()]
+        yield path, start, at, at
+        return (yield from segments(branch, known, payload, at, path))
+    schema = known.get(schema, schema) if isinstance(schema, str) else schema
+    kind = schema if isinstance(schema, str) else schema["type"]
+    if kind == "record":
+        for field in schema["fields"]:
+            at = yield from segments(field["type"], known, payload, at, (*path, field["name"]))
+        return at
+    if kind in ("array", "map"):
+        first = 0
+        while True:
+            start, total = at, number()
+            yield path, start, at, at + total
+            if not total:
+                return at
+            for index in range(first, first + total):
+                step: str | int = index
+                if kind == "map":
+                    start, size = at, number()
+                    at += size
+                    yield path, start, at, at
+                    step = payload[at - size : at].decode()
+                at = yield from segments(
+                    schema["items" if kind == "array" else "values"], known, payload, at, (*path, step)
+                )
+            first += total
+    if kind in ("bytes", "string"):
+        size = number()
+        at += size
+    elif kind in ("int", "long", "enum"):
+        number()
+    else:
+        at += {"null": 0, "boolean": 1, "float": 4, "double": 8}.get(kind) or schema["size"] if kind != "null" else 0
+    yield path, start, at, at
+    return at
+
+
+def place_of(payload: bytes, parts: Reads | None, strict: bool, **options: Any) -> tuple[DecodeError, Place | None]:
+    with pytest.raises(DecodeError) as refused:
+        decode(payload, parts, strict, **options)
+    error = refused.value
+    place = error.find_place() if error.find_place is not None else None
+    assert with_place(error).reason == error.reason + (f" ({place})" if place else "")
+    return error, place
+
+
+@settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
+@given(written(), st.data(), reads)
+def test_a_payload_that_ends_too_early_is_told_with_the_value_that_is_not_whole(
+    case: tuple[Any, Any, bytes], data: st.DataObject, wanted: Reads
+) -> None:
+    """Read or not, in any part of it."""
+    schema, _, payload = case
+    if not payload:
+        return
+    found = list(segments(schema, known_types(schema, {}), payload, 0, ()))
+    assert found[-1][2] == len(payload)
+    size = data.draw(st.integers(0, len(payload) - 1))
+    path, start = next((path, start) for path, start, _, least in found if least > size)
+
+    for parts in (None, wanted):
+        _, place = place_of(payload[:size], parts, False, schema=schema)
+        assert place == Place(path, start)
+
+
+def is_path(schemas: list[Any], known: Mapping[str, Any], path: Path_) -> bool:
+    """Return whether a value of one of the schemas may have a part with a path."""
+    alternatives = [
+        known.get(branch, branch) if isinstance(branch, str) else branch
+        for each in schemas
+        for branch in (each if isinstance(each, list) else [each])
+    ]
+    if not path:
+        return True
+    inner = []
+    for each in alternatives:
+        kind = each if isinstance(each, str) else each["type"]
+        if kind in ("array", "map") and isinstance(path[0], int) is (kind == "array"):
+            inner.append(each["items" if kind == "array" else "values"])
+        if kind == "record":
+            inner += [field["type"] for field in each["fields"] if field["name"] == path[0]]
+    return bool(inner) and is_path(inner, known, path[1:])
+
+
+@settings(max_examples=2 * MANY, deadline=None, suppress_health_check=list(HealthCheck))
+@given(written(), st.data(), reads, st.booleans())
+def test_a_failure_has_a_place_of_the_schema_and_of_the_payload(
+    case: tuple[Any, Any, bytes], data: st.DataObject, wanted: Reads, strict: bool
+) -> None:
+    schema, _, payload = case
+    at = data.draw(st.integers(0, len(payload)))
+    new = data.draw(st.binary(max_size=2) | st.sampled_from([b"\xff" * 9, long(2**60), long(-(2**63)), long(-1)]))
+    payload = payload[:at] + new + payload[at + data.draw(st.integers(0, 2)) :]
+    for parts in (None, wanted):
+        with suppress(DecodeError):
+            decode(payload, parts, strict, schema=schema)
+            continue
+        error, place = place_of(payload, parts, strict, schema=schema)
+        event(error.code)
+        assert place is not None
+        assert 0 <= place.byte <= len(payload)
+        assert is_path([schema], known_types(schema, {}), place.path)
+        assert decodes_until(payload[: place.byte], schema, parts)
+
+
+def decodes_until(payload: bytes, schema: Any, parts: Reads | None) -> bool:
+    """Return whether nothing is wrong with the beginning of a payload but that it ends."""
+    try:
+        decode(payload, parts, schema=schema)
+    except DecodeError as error:
+        # The last is of a block that is longer than it says: its place is where it ends.
+        return any(words in error.reason for words in ("ends in the middle", "bytes are left", "a block is not as"))
+    return True
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "place"),
+    [
+        (record(a_field("a", "int"), a_field("b", {"type": "array", "items": record(a_field("c d", "boolean"), name="I")})), b"\2\4\1\2\0", 'b[1]."c d", byte 3'),
+        (record(a_field("a", {"type": "map", "values": "boolean"})), b"\2\4x.\2\0", 'a."x.", byte 4'),
+        (record(a_field("a", {"type": "map", "values": "boolean"})), b"\2\4\xff.\1\0", "a, byte 1"),
+        (record(a_field("a", ["null", "string"])), b"\2\4\xff.", "a, byte 1"),
+        (record(a_field("a", logical("int", "date"))), long(2**31 - 1), "a, byte 0"),
+        ({"type": "array", "items": "boolean"}, long(-1) + long(2) + b"\1\0\0", "byte 3"),
+        (record(a_field("a", {"type": "array", "items": "long"})), long(-2) + long(2) + b"\2\2" + b"\2" + b"\xff" * 11, "a[2], byte 5"),
+        ({"type": "long"}, b"\2\2\2", "byte 1"),
+    ],
+)  # fmt: skip
+def test_a_place_is_written_as_an_expression_has_it(schema: Any, payload: bytes, place: str) -> None:
+    assert str(place_of(payload, None, True, schema=schema)[1]) == place
+
+
+def test_a_place_is_of_the_whole_payload_in_each_encoding() -> None:
+    """In a container, of the block and the record; a record is an element of the list."""
+    short = by_fastavro(READING, ONE)[:-1]
+    single = b"\xc3\1" + fingerprint(json.dumps(READING)) + short
+    payload = container("deflate", ROWS[:3])
+    sync = payload[-16:]
+    data = b"".join(by_fastavro(READING, row) for row in ROWS[:2]) + short
+    broken = zlib.compress(data)[2:-4]
+
+    assert str(place_of(single, None, False, encoding="single_object", schema=READING)[1]) == "celsius, byte 13"
+    assert str(place_of(b"\0\0\0\0\7" + short, None, False, schemas={"7": READING})[1]) == "celsius, byte 8"
+    for parts in (None, Reads.BARE):
+        block = payload + long(3) + long(len(broken)) + broken + sync
+        assert str(place_of(block, parts, False)[1]) == f"[5].celsius, byte {len(data) - 7} of block 2"
+    assert str(place_of(payload + long(3) + long(1), None, False)[1]) == f"byte {len(payload)}"
+    assert str(place_of(payload[:30], None, False)[1]).startswith("byte ")
+
+
+def test_a_place_takes_little_more_than_the_payload() -> None:
+    """Of a long path it has the beginning and the end; of a long payload the second pass is one pass."""
+    payload = b"\2" * 120
+    error, _ = place_of(payload, None, False, schema=LIST)
+    assert with_place(error).reason.endswith("next.next.next, byte 120)")
+    assert len(with_place(error).reason) < 250
+
+    rows = {"type": "array", "items": "boolean"}
+    sizes = [20_000, 80_000]
+    steps = []
+    for size in sizes:
+        payload = long(size) + b"\1" * (size - 1) + b"\2\0"
+        error, _ = place_of(payload, None, False, schema=rows)
+        steps.append(lines_run(error.find_place))
+    assert steps[1] < 4.5 * steps[0]
+
+
 # --- documents ---
 
 DOCUMENT = """
@@ -1032,3 +1221,29 @@ def test_a_value_that_its_schema_cannot_hold_is_not_written(schema: Any, value: 
 
     assert refused.value.code == "IFX420"
     refused.value.reason.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"a": [{"b": 1.5}, {"b": "x"}]}, "a[1].b: expected double), found string 'x'"),
+        ({"a": [{"b": 1.5}, {"c": 2}]}, "a[1]: record I has no field 'c'), found an object"),
+        ({"a": [{}]}, "a[0]: record I needs the field 'b'), found an object"),
+        ({"a": [], "m": {"k l": {"b": [1]}}}, 'm."k l".b: expected double), found a list'),
+        ({"a": [], "f": "AAAA"}, "f: expected fixed F), found string 'AAAA'"),
+        ([7], "expected record R), found a list"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_and_no_record_is_quoted(value: Any, reason: str) -> None:
+    inner = record(a_field("b", "double"), name="I")
+    fixed = {"type": "fixed", "name": "F", "size": 2}
+    schema = record(
+        a_field("a", {"type": "array", "items": inner}),
+        a_field("m", ["null", {"type": "map", "values": "I"}], default=None),
+        a_field("f", ["null", fixed], default=None),
+    )
+
+    with pytest.raises(RecordError) as refused:
+        AVRO.encode(value, {"schema": schema})
+
+    assert refused.value.reason == f"avro needs a value of its schema ({reason}"

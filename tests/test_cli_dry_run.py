@@ -328,6 +328,47 @@ def test_eval_goes_on_after_a_document_that_fails() -> None:
     assert outcome.err.startswith("<stdin>:2: error[IFX300]: ")
 
 
+AVRO = "{format: avro, schema: kiln.avsc}"
+KILN = {"type": "record", "name": "Kiln", "fields": [{"name": "if", "type": "long"}]}
+
+
+def test_eval_takes_a_format_with_its_schema_as_infer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema is a file of the folder; what is not valid is an error of the option."""
+    monkeypatch.chdir(tmp_path)
+    Path("kiln.avsc").write_text(json.dumps(KILN))
+    Path("one").write_bytes(b"\x0e")
+
+    assert iggyflux("eval", '"if"', "one", "--whole", "--payload", AVRO).out == "7\n"
+    for payload, words in (
+        ("protobuf", "a format with a schema is an object: {format: protobuf, descriptor: FILE, message: TYPE}"),
+        ("jsno", "did you mean `json`?"),
+        ("{format: avro, schema: none.avsc}", "cannot read 'none.avsc'"),
+    ):
+        outcome = iggyflux("eval", "@", "one", "--whole", "--payload", payload)
+        assert (outcome.code, words in outcome.err, outcome.out) == (1, True, ""), outcome.err
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("name", ["eval", "dry-run"])
+def test_json_for_a_format_in_bytes_is_told_where_json_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, whole: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tree.json").write_text('{"if": 7}\n')
+    Path("kiln.avsc").write_text(json.dumps(KILN))
+    Path("kiln.yaml").write_text(
+        f"{{iggyflux: 1, kind: writer, from: {{stream: s, topic: t, payload: {AVRO}}}, points: {{measurement: "
+        """{const: m}, fields: {f: '"if"'}}, examples: [{message: {if: 7}, points: ["m f=7.0 946684800000000000"]}]}"""
+    )
+    arguments = {"eval": ["@", "tree.json", "--mapping", "kiln.yaml"], "dry-run": ["kiln.yaml", "tree.json"]}[name]
+
+    outcome = iggyflux(name, *arguments, *(["--whole"] if whole else []))
+
+    assert outcome.code != 0
+    assert "the `message` of an example" in outcome.err
+    assert iggyflux("test", "kiln.yaml").code == 0  # it is one there
+
+
 # --- explain ---
 
 

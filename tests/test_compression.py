@@ -23,7 +23,7 @@ from iggyflux.authoring.generate import generate_messages
 from iggyflux.errors import DecodeError, MappingError
 from iggyflux.mapping import WriterMapping, parse_mapping
 from iggyflux.payloads import compression
-from iggyflux.payloads.compression import COMPRESSIONS, compress, expand, recognized
+from iggyflux.payloads.compression import COMPRESSIONS, compress, expand, expand_all, recognized
 from iggyflux.plan import compiled
 from iggyflux.records import Message
 from iggyflux.spec import Compression
@@ -159,6 +159,76 @@ def test_the_bound_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert refusal(compress(bytes(5001), way), way).code == "IFX401"
 
 
+@pytest.mark.parametrize("way", ["gzip", "zlib", "zstd", "lz4", "snappy", "block"])
+def test_no_byte_becomes_more_than_is_reckoned(way: str) -> None:
+    """Nothing is smaller than one byte again and again; short payloads are expanded without a buffer."""
+    pack = BOMBS[way]
+    way = "snappy" if way == "block" else way
+    for size in (1, 1000, 2**17, 2**17 + 1, 10**6, 10**7):
+        packed = pack(size)
+
+        assert len(expand(packed, way)) <= len(packed) * compression._MOST_OF_A_BYTE[way]
+
+
+def parts_of(way: str, draw: Callable[[st.SearchStrategy[bytes]], bytes]) -> bytes:
+    """Return a payload as it should be, damaged, of another kind, or of several frames."""
+    good = draw(st.binary(max_size=200) | st.binary(max_size=9).map(lambda part: part * 500))
+    packed = bytes(cramjam.snappy.compress_raw(good)) if draw(BLOCK) else compress(good, way)
+    at = draw(st.integers(0, len(packed)))
+    return draw(
+        st.sampled_from([packed, packed, packed, packed * 2, packed[:at], packed + b"\0", b"", good])
+        | st.binary(max_size=4).map(lambda noise: packed[:at] + noise + packed[at + len(noise) :])
+    )
+
+
+BLOCK = st.sampled_from([False, False, False, True])
+
+
+@given(st.sampled_from([*COMPRESSIONS, "auto"]), st.data(), st.sampled_from([2_000, 9_000, 64_000_000]))
+@settings(max_examples=300, deadline=None)
+def test_many_expand_as_each_of_them(way: str, data: st.DataObject, most: int) -> None:
+    """Also where they nearly have, or have, more than they may together, and where few are taken at once."""
+    count = data.draw(st.integers(1, 8))
+    payloads = [parts_of("gzip" if way == "auto" else way, data.draw) for _ in range(count)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "MAX_PAYLOAD_BYTES", data.draw(st.sampled_from([3000, 300_000, 64_000_000])))
+        expected = [refused_or_expanded(payload, way) for payload in payloads]
+        found = expand_all(payloads, way, most)
+
+    size = sum(len(each) for each in expected if each is not None)
+    if found is None:
+        assert size > most
+        assert count > 1
+    else:
+        assert found == (
+            [each or b"" for each in expected],
+            [index for index, each in enumerate(expected) if each is None],
+        )
+        assert size <= most or count == 1
+
+
+@every_way
+def test_among_many_an_empty_payload_and_other_kinds_are_what_they_are_alone(way: str) -> None:
+    """The library takes no frame of snappy at all for an empty text."""
+    packed, block = compress(WORDS, way), bytes(cramjam.snappy.compress_raw(WORDS))
+    payloads = [packed, b"", block, packed * 2, WORDS, packed]
+    expected = [refused_or_expanded(payload, way) for payload in payloads]
+
+    for many in (payloads, payloads[::-1], [block, *payloads]):
+        found = expand_all(many, way, 10_000)
+        assert found is not None
+        assert [None if index in found[1] else whole for index, whole in enumerate(found[0])] == [
+            expected[payloads.index(payload)] for payload in many
+        ]
+
+
+def refused_or_expanded(payload: bytes, way: str) -> bytes | None:
+    try:
+        return expand(payload, way)
+    except DecodeError:
+        return None
+
+
 def test_another_compression_than_the_declared_one_is_named() -> None:
     assert refusal(compress(WORDS, "zstd"), "gzip").reason == "not gzip: it looks like zstd"
     assert refusal(WORDS, "lz4").reason == "not lz4: the payload does not begin as lz4 does"
@@ -215,14 +285,14 @@ def test_what_is_missing_without_the_package_is_said(way: str, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "cramjam", None)
     monkeypatch.setattr(compression, "find_spec", lambda name: None)
     compression._cramjam.cache_clear()
-    compression._into.cache_clear()
+    compression._function.cache_clear()
     try:
         failure = writer("auto").plan().render([Message(packed)]).failures[0]
         with pytest.raises(MappingError) as refused:
             writer(way)
     finally:
         compression._cramjam.cache_clear()
-        compression._into.cache_clear()
+        compression._function.cache_clear()
 
     assert (failure.code, failure.hint) == ("IFX451", "pip install 'iggyflux[compression]'")
     assert [(each.code, each.location.pointer) for each in refused.value.problems][:1] == [

@@ -237,7 +237,9 @@ def test_letters_that_are_written_while_the_route_is_cut_off_are_counted(is_kept
         return write(letters)
 
     sink._put = wait_and_write  # type: ignore[method-assign]
-    route: Any = SimpleNamespace(name="lambda", mapping="m", pipeline="", plan_identity="0123", on_error=OnError.DEAD_LETTER)
+    route: Any = SimpleNamespace(
+        name="lambda", mapping="m", pipeline="", plan_identity="0123", on_error=OnError.DEAD_LETTER
+    )
     status = RouteStatus("lambda")
     failing = FailureHandler(route, status, sink.put, record="row")
     reasons = reasons_by_record([Failure(index, None, None, "IFX340", "", "no") for index in (3, 5)])

@@ -883,8 +883,22 @@ def test_a_file_of_another_tool_is_a_problem(tmp_path: Path) -> None:
 
     assert outcome.code == 1
     assert "IFX190" in outcome.err
+    assert "`[[inputs.NAME]]`" in outcome.err
     assert "package.name" in outcome.out
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["x.toml"]'
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("content", "code"), [(b" \n", "IFX190"), (b"\xc3(", "IFX103")])
+def test_a_file_with_nothing_to_read_is_named(form: str, content: bytes, code: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.conf"
+    file.write_bytes(content)
+    outcome = iggyflux("import", form, file, "-o", tmp_path / "out")
+
+    assert outcome.code == 1
+    assert code in outcome.err
+    assert "x.conf" in outcome.err
+    assert "iggyflux init" not in outcome.err
 
 
 def test_the_page_names_every_construct() -> None:

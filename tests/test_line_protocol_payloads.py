@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shell import iggyflux
 
 from iggyflux import MappingError, Message, Point, Unsigned, parse_mapping
+from iggyflux.plan.compiled import CompiledPlan
 
 DOCUMENT = """
 iggyflux: 1
@@ -165,3 +168,80 @@ def test_a_value_that_keeps_its_type_is_not_cast() -> None:
     assert [(each.code, each.location.pointer) for each in refused.value.problems] == [
         ("IFX181", "/points/fields/*/cast")
     ]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("lists", ["'@[]'", "'@[?fields.n > `0` && time]'", "['@[0:]', '[@]']"])
+def test_an_expression_that_calls_no_function_keeps_unsigned_integers(
+    kind: Literal["compiled", "reference"], lists: str
+) -> None:
+    """A function gives a plain integer."""
+    text = MIRROR.replace("for_each: '@'", f"for_each: {lists}").replace(
+        'fields: {"*"',
+        "fields: {a: {expr: 'fields.no || fields.n', type: payload}, b: {expr: '[fields.n][0]', type: payload},"
+        " c: {expr: 'not_null(fields.n)', type: payload}, \"*\"",
+    )
+    rendered = parse_mapping(text).plan(kind=kind).render([Message(b"m n=3u,w=18446744073709551615u 5")])
+
+    assert list(rendered.lines) == ["m a=3u,b=3u,c=3i,w=18446744073709551615u 5"]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "reference"])
+@pytest.mark.parametrize("of", ["string", "boolean"])
+def test_an_unsigned_integer_of_another_type_fails_as_one_message(
+    kind: Literal["compiled", "reference"], of: str
+) -> None:
+    fields = f'fields: {{k: {{expr: fields.k, type: payload}}, "*": {{expr: fields, type: {of}}}}}'
+    text = MIRROR.replace('fields: {"*": {expr: fields, type: payload}}', fields)
+    (failure,) = parse_mapping(text).plan(kind=kind).render([Message(b"m k=1i,n=3u 5")]).failures
+
+    assert failure.code == "IFX340"
+    assert "found number 3" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ('{"*": {expr: fields, type: payload}}', "m n=3u,w=5u 7"),
+        (
+            "{n: {expr: fields.n, type: payload}, x: 'add(fields.n, `1`)', i: {expr: fields.w, type: integer}}",
+            "m i=5i,n=3u,x=4.0 7",
+        ),
+        (
+            "{n: {expr: '[fields][0].n', type: payload}, s: {expr: 'to_string(fields)', type: string}}",
+            r'm n=3u,s="{\"n\":3,\"w\":5}" 7',
+        ),
+        (
+            "{n: {expr: fields.n, type: payload, default: 2}, a: {expr: fields.a, type: payload, default: 2}}",
+            "m a=2i,n=3u 7",
+        ),
+    ],
+)
+def test_generated_code_renders_unsigned_integers(fields: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference plan takes twenty times as long."""
+    plan = parse_mapping(MIRROR.replace('fields: {"*": {expr: fields, type: payload}}', f"fields: {fields}")).plan()
+    assert isinstance(plan, CompiledPlan)
+    assert not plan.refuses_unsigned
+    monkeypatch.setattr(plan.reference, "render_message", lambda *_: pytest.fail("the reference plan is asked"))
+
+    assert plan.render([Message(b"m n=3u,w=5u 7")] * 2).lines == [line] * 2
+
+
+def test_generated_code_takes_an_unsigned_integer_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = parse_mapping(MIRROR.replace("expr: time, format: unix_ns", "expr: fields.at, format: unix_ms")).plan()
+    assert isinstance(plan, CompiledPlan)
+    monkeypatch.setattr(plan.reference, "render_message", lambda *_: pytest.fail("the reference plan is asked"))
+
+    assert plan.render([Message(b"m n=3u,at=5u")] * 2).lines == ["m n=3u 5000000"] * 2
+    assert plan.render([Message(b"m n=3u,at=5u\nm n=3i,at=6i")]).lines == ["m n=3u 5000000", "m n=3i 6000000"]
+
+
+def test_what_only_the_reference_plan_does_with_unsigned_integers_is_named(tmp_path: Path) -> None:
+    text = MIRROR.replace("fields: {", "fields: {x: 'sum(root()[*].fields.n)', ")
+    plan = parse_mapping(text).plan()
+    assert isinstance(plan, CompiledPlan)
+    (tmp_path / "mirror.yaml").write_text(text)
+
+    assert plan.render([Message(b"m n=3u 7")]).lines == ["m n=3u,x=3.0 7"]
+    assert "all of a message with an unsigned integer" in iggyflux("explain", tmp_path / "mirror.yaml").out
+    assert "unsigned" not in iggyflux("explain", tmp_path / "mirror.yaml", "--dialect", "v1").out

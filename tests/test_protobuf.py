@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from iggyflux import MappingError, Message, load_mapping, parse_mapping
@@ -26,8 +28,10 @@ from iggyflux.expressions import compile_expression
 from iggyflux.mapping.members import _Walker
 from iggyflux.payloads import FORMATS, MAX_DEPTH, OptionError, protobuf
 from iggyflux.payloads.binary import is_plain
-from iggyflux.payloads.protobuf import bounds
+from iggyflux.payloads.places import Place, with_place
+from iggyflux.payloads.protobuf import bounds, wire
 from iggyflux.reads import Reads
+from tests.binary_payloads import lines_run
 from tests.protobuf_payloads import (
     DESCRIPTORS,
     DESCRIPTORS2,
@@ -259,6 +263,188 @@ def test_mutated_messages_give_a_plain_value_or_a_decode_error(drawn: tuple[byte
     for payload in (lead + mutated, mutated):
         for reads in (None, data.draw(wanted_parts)):
             assert_decodes_or_refuses(payload, chosen, reads, data.draw(st.booleans()))
+
+
+DECLARED = [b"\x08\1", b"\x1a\1a", b"\x23\x08\2\x24"]
+NOT_DECLARED = [tagged(90, 0, b"\1"), tagged(4, 2, b"x")]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.sampled_from(DECLARED + NOT_DECLARED), max_size=3), st.booleans())
+def test_a_message_without_what_proto2_requires_is_one(fields: list[bytes], strict: bool) -> None:
+    """The library refuses to write it, and to say how large it is."""
+    chosen, payload = options(DESCRIPTORS2, "old.Sample"), b"".join(fields)
+    is_undeclared = any(each in fields for each in NOT_DECLARED)
+
+    assert_decodes_or_refuses(payload, chosen, None, strict)
+    assert FORM.undeclared is not None
+    assert FORM.undeclared([payload] * 3, chosen) == ([0, 1, 2] if is_undeclared else [])
+
+
+# --- where it failed ---
+
+
+def place_of(payload: bytes, chosen: dict[str, Any], reads: Reads | None = None, **more: Any) -> Place | None:
+    error = refusal(payload, chosen, reads, **more)
+    place: Place | None = error.find_place() if error.find_place is not None else None
+    assert with_place(error).reason == error.reason + (f" ({place})" if place else "")
+    return place
+
+
+def is_path(path: tuple[str | int, ...], kind: Any) -> bool:
+    """Return whether a message of a type may have a value at a path."""
+    if not path or kind is None or kind.full_name.startswith("google."):
+        return True
+    field = next((each for each in kind.fields if each.json_name == path[0]), None)
+    if field is None:
+        return False
+    inner, path = field.message_type, path[1:]
+    if field.is_repeated and path:
+        is_map = inner is not None and inner.GetOptions().map_entry
+        if isinstance(path[0], int) is is_map:
+            return False
+        inner, path = (inner.fields_by_name["value"].message_type if is_map else inner), path[1:]
+    return not path or (inner is not None and is_path(path, inner))
+
+
+def boundaries(payload: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield number, beginning and end of each field of a message without groups."""
+    end = 0
+    while (begin := end) < len(payload):
+        tag, end = number_at(payload, begin)
+        if tag & 7 in (0, 2):
+            size, end = number_at(payload, end)
+        end += {0: 0, 1: 8, 2: size if tag & 7 == 2 else 0, 5: 4}[tag & 7]
+        yield tag >> 3, begin, end
+
+
+def number_at(payload: bytes, at: int) -> tuple[int, int]:
+    end = next(end for end in range(at, len(payload)) if payload[end] < 128) + 1
+    return sum((byte & 127) << 7 * place for place, byte in enumerate(payload[at:end])), end
+
+
+@settings(max_examples=250)
+@given(firings(), st.data())
+def test_a_payload_that_ends_too_early_is_told_with_the_field_that_is_not_whole(
+    drawn: tuple[bytes, Any], data: st.DataObject
+) -> None:
+    payload = drawn[0]
+    size = data.draw(st.integers(0, len(payload)))
+    number, begin, _ = next((each for each in boundaries(payload) if each[1] < size < each[2]), (None, 0, 0))
+    if number is not None:
+        place = place_of(payload[:size], OPTIONS)
+
+        assert place is not None
+        assert place.byte == begin
+        known = OPTIONS["compiled"].descriptor.fields_by_number.get(number)
+        assert place.path in ((), () if known is None else (known.json_name,))  # perhaps its tag is not whole
+
+
+@settings(max_examples=400)
+@given(firings(), st.data())
+def test_a_failure_has_a_place_of_the_schema_and_of_the_payload(drawn: tuple[bytes, Any], data: st.DataObject) -> None:
+    payload = drawn[0]
+    at, removed = data.draw(st.integers(0, len(payload))), data.draw(st.integers(0, 3))
+    nan = tagged(2, 1, struct.pack("<d", math.nan))
+    new = data.draw(
+        st.binary(max_size=3) | st.sampled_from([b"\xff" * 11, tagged(23, 2, nan), nan, tagged(36, 2, nan)])
+    )
+    mutated = payload[:at] + new + payload[at + removed :]
+    framing = data.draw(st.sampled_from(["none", "delimited", "confluent"]))
+    before = varint(len(payload)) + payload
+    lead = {"none": b"", "delimited": before + varint(len(mutated)), "confluent": b"\0\0\0\0\7\2\0"}[framing]
+    chosen, strict = options(framing=framing), data.draw(st.booleans())
+    for reads in (None, data.draw(wanted_parts)):
+        with suppress(DecodeError):
+            decode(lead + mutated, chosen, reads, strict=strict)
+            continue
+        event(refusal(lead + mutated, chosen, reads, strict=strict).code)
+        if (place := place_of(lead + mutated, chosen, reads, strict=strict)) is None:
+            assert refusal(lead + mutated, chosen, reads, strict=strict).code in ("IFX403", "IFX441", "IFX442")
+            continue
+        path = place.path
+        if framing == "delimited":
+            assert path[0] in (0, 1)
+            path = path[1:]
+        assert place.byte is None or 0 <= place.byte <= len(lead + mutated)
+        assert is_path(path, chosen["compiled"].descriptor)
+
+
+NAN = struct.pack("<d", math.nan)
+BAD_PROBE, PROBE = tagged(1, 2, b"x") + tagged(2, 1, NAN), "mainProbe.reading"
+
+
+@pytest.mark.parametrize(
+    ("part", "at", "place"),
+    [
+        (tagged(12, 1, NAN), 0, "aDouble"),
+        (tagged(14, 2, b"\xff"), 0, "HasField"),
+        (tagged(22, 2, BAD_PROBE), 3 + 3, PROBE),
+        (tagged(23, 2, b"") * 3 + tagged(23, 2, BAD_PROBE), 9 + 6, "probes[3].reading"),
+        (tagged(23, 2, b"") + tagged(23, 2, tagged(1, 2, b"\xff")), 3 + 3, "probes[1].label"),
+        (tagged(25, 2, bytes(16) + NAN), 3 + 16, "curve[2]"),
+        (tagged(25, 1, bytes(8)) + tagged(25, 1, NAN), 10, "curve[1]"),
+        (tagged(24, 2, b"\2\2\xff"), 0, "counts"),
+        (tagged(28, 2, tagged(1, 2, b"a.b") + tagged(2, 1, NAN)), 0, 'byName."a.b"'),
+        (tagged(29, 2, tagged(2, 2, BAD_PROBE) + tagged(1, 0, varint(-7))), 3 + 2 + 3, 'byNumber."-7".reading'),
+        (tagged(29, 2, tagged(2, 2, tagged(1, 2, b"\xff")) + tagged(1, 0, b"\7")), 3 + 2, 'byNumber."7".label'),
+        (tagged(31, 2, tagged(1, 0, varint(2**60))), 0, "at"),
+        (tagged(34, 2, tagged(1, 1, NAN)), 0, "wrapped"),
+        (tagged(33, 2, struct_fields({"a": math.nan})), 0, "extra"),
+        (tagged(36, 2, tagged(36, 2, tagged(16, 0, b"\1") + tagged(22, 2, BAD_PROBE))), 15, f"inner.inner.{PROBE}"),
+        (tagged(35, 2, tagged(1, 2, b"t/works.kiln.Probe") + tagged(2, 2, tagged(2, 1, NAN))), 0, "other.reading"),
+        (tagged(36, 2, tagged(40, 3, b"\7")), 3 + 2, "inner"),
+        (b"\x0e", 0, "aInt32"),
+        (b"\7", 0, ""),
+        (b"\x88\x80\x80\x80\x80\0\1", 0, ""),
+        (b"\x08" + b"\xff" * 10 + b"\1", 0, "aInt32"),
+        (tagged(25, 2, bytes(9)), 0, "curve"),
+        (tagged(40, 3, b"\x08\1") + tagged(41, 4, b""), 4, ""),
+    ],
+)  # fmt: skip
+def test_a_place_is_the_path_of_the_value_and_where_its_field_begins(part: bytes, at: int, place: str) -> None:
+    """In each framing; what follows, and what a later field replaces, does not count."""
+    lead = tagged(1, 0, b"\7") + tagged(12, 1, bytes(8))
+    delimited = varint(len(lead)) + lead + varint(len(lead + part)) + lead + part
+    header = b"\0\0\0\0\7\2\0"
+
+    def said(begin: int, path: str = place) -> str:
+        return f"{path}, byte {begin + len(lead) + at}" if path else f"byte {begin + len(lead) + at}"
+
+    assert str(place_of(lead + part, OPTIONS)) == said(0)
+    assert str(place_of(header + lead + part, options(framing="confluent"))) == said(len(header))
+    start = len(delimited) - len(lead + part)
+    assert str(place_of(delimited, options(framing="delimited"))) == said(start, f"[1].{place}".removesuffix("."))
+
+
+def test_a_field_that_is_not_declared_has_its_place_under_strict() -> None:
+    payload = tagged(1, 0, b"\7") + tagged(22, 2, tagged(1, 2, b"a") + tagged(9, 0, b"\1"))
+
+    assert str(place_of(payload, OPTIONS, strict=True)) == "mainProbe, byte 8"
+    assert str(place_of(payload[:2] + tagged(90, 0, b"\1"), OPTIONS, strict=True)) == "byte 2"
+
+
+def test_a_frame_that_is_not_whole_is_named() -> None:
+    chosen = options(framing="delimited")
+
+    assert str(place_of(b"\2\x08\1\5\x08", chosen)) == "[1], byte 4"
+    assert str(place_of(b"\2\x08\1\xff", chosen)) == "[1], byte 4"
+
+
+def test_the_look_for_a_place_ends_soon() -> None:
+    """However large the payload is, and however deep."""
+    hostile = [
+        tagged(1, 0, b"\1") * 2_000_000 + b"\x0e",
+        tagged(24, 2, b"\1" * 5_000_000) + b"\x0e",
+        tagged(23, 2, b"") * 1_000_000 + b"\x0e",
+        tagged(40, 3, b"") * 90 + tagged(41, 0, b"\1") * 1_000_000,
+        nested(36, 90, tagged(1, 0, b"\1") * 1_000_000 + b"\x0e"),
+    ]
+    for payload in hostile:
+        error = refusal(payload)
+        assert error.find_place is not None
+        assert lines_run(error.find_place) < 120 * wire.MOST_FIELDS
+        assert with_place(error).reason == error.reason
 
 
 def nested(number: int, depth: int, innermost: bytes = b"") -> bytes:

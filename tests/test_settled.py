@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import json
 import sqlite3
+import struct
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import example, given
@@ -25,9 +26,13 @@ from iggyflux.records import Message, Partition, Position
 from iggyflux.runner import Status, Stop, run_pipeline
 from iggyflux.runner.settled_ledger import ledger_state
 from iggyflux.transports.local.log import Log
+from tests.protobuf_payloads import tagged
 from tests.shell import iggyflux
 
 HERE = Partition("coast", "gauges", 3)
+
+
+Fact: TypeAlias = tuple[int, bool, bool, bool, bool]
 
 
 def arrived(offset: int) -> int:
@@ -36,21 +41,21 @@ def arrived(offset: int) -> int:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A settled batch: of each offset the accepted lines, and whether it is a dead letter, dropped or skipped."""
+    """A settled batch: of each offset the accepted lines, and what else it is: a dead letter, dropped, skipped, …"""
 
     plan: str
-    facts: dict[int, tuple[int, bool, bool, bool]]
+    facts: dict[int, Fact]
 
     def batch(self) -> SettledBatch:
         messages = [Message(b"", "coast", "gauges", 3, offset, arrived(offset)) for offset in self.facts]
         accepted = [at for at, fact in enumerate(self.facts.values()) for _ in range(fact[0])]
         kinds: list[Sequence[int]] = [
-            [at for at, fact in enumerate(self.facts.values()) if fact[kind]] for kind in (1, 2, 3)
+            [at for at, fact in enumerate(self.facts.values()) if fact[kind]] for kind in (1, 2, 3, 4)
         ]
         return SettledBatch(messages, accepted, *kinds)
 
 
-FACTS = st.tuples(st.integers(0, 3), st.booleans(), st.booleans(), st.booleans())
+FACTS = st.tuples(st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(), st.booleans())
 BATCHES = st.lists(
     st.builds(
         Drawn,
@@ -65,9 +70,9 @@ BATCHES = st.lists(
 
 
 @given(BATCHES, st.integers(0, 30), st.integers(0, 30))
-@example([Drawn("new", {4: (0, True, False, False), 7: (1, False, False, True)})], 0, 9)
+@example([Drawn("new", {4: (0, True, False, False, False), 7: (1, False, False, True, False)})], 0, 9)
 def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn], first: int, last: int) -> None:
-    offsets, model = SettledOffsets(), dict[str, dict[int, tuple[int, bool, bool, bool]]]()
+    offsets, model = SettledOffsets(), dict[str, dict[int, Fact]]()
     for each in drawn:
         for interval in offsets.new(HERE, each.plan, each.batch()):
             offsets.add(HERE, each.plan, interval)
@@ -81,8 +86,8 @@ def test_intervals_are_the_settled_offsets_each_counted_once(drawn: list[Drawn],
         assert all(a.last + 1 < b.first for a, b in itertools.pairwise(intervals))
         for each in intervals:
             within = [facts[at] for at in range(each.first, each.last + 1)]
-            sums = tuple(sum(fact[kind] for fact in within) for kind in range(4))
-            assert (each.points, each.dead_letters, each.dropped, each.skipped) == sums
+            sums = tuple(sum(fact[kind] for fact in within) for kind in range(5))
+            assert (each.points, each.dead_letters, each.dropped, each.skipped, each.undeclared) == sums
             assert each.messages == len(within)
             assert each.last_us == arrived(each.last)
     everything = {at for facts in model.values() for at in facts}
@@ -137,10 +142,10 @@ def test_what_is_cut_is_not_claimed_and_the_rest_is(drawn: list[Drawn], offset: 
         assert intervals
         for each in intervals:
             (whole,) = (one for one in before.intervals()[place] if one.first == each.first)
-            counts = (whole.points, whole.dead_letters, whole.dropped, whole.skipped)
-            share = (count * each.messages // whole.messages for count in counts)
+            counts = (whole.points, whole.dead_letters, whole.dropped, whole.skipped, whole.undeclared)
+            *share, undeclared = (count * each.messages // whole.messages for count in counts)
             at = arrived(each.last) if each.last == whole.last else 0
-            assert each == Interval(each.first, each.last, *share, at)
+            assert each == Interval(each.first, each.last, *share, at, undeclared)
     for each in drawn:  # what is settled again is counted anew
         for interval in offsets.new(HERE, each.plan, each.batch()):
             offsets.add(HERE, each.plan, interval)
@@ -211,6 +216,30 @@ def test_a_run_writes_down_what_it_settled(
     (tmp_path / "tides.yaml").write_text(MAPPING.replace("ON_ERROR", on_error).replace("height", "depth"))
     assert "0–4*" in iggyflux("status", "pipeline.yaml").out
     assert "settled by another plan" in iggyflux("status", "pipeline.yaml").out
+
+
+def test_messages_with_fields_of_no_declaration_are_shown_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    (tmp_path / "tide.proto").write_text('syntax = "proto3"; package coast; message Tide { double h = 1; }')
+    payload = "{format: protobuf, proto: tide.proto, message: coast.Tide}"
+    (tmp_path / "tides.yaml").write_text(
+        f"{{iggyflux: 1, kind: writer, name: tides, from: {{stream: coast, topic: levels, payload: {payload}}}, "
+        "points: {measurement: {const: surge}, fields: {height: h}, timestamp: {spread: offset}}}"
+    )
+    declared = tagged(1, 1, struct.pack("<d", 1.5))
+    more = declared + tagged(2, 0, b"\7")
+    for payloads, count, words in (([declared], 0, "skipped"), ([more, declared, more], 2, "skipped  undeclared")):
+        with closing(Log.open(tmp_path / "data")) as log:
+            log.append("coast", "levels", [Message(payload) for payload in payloads])
+        assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
+        (interval,) = (ledger() or {})["intervals"]
+        head, row = iggyflux("status", "pipeline.yaml").out.splitlines()[1:3]
+        assert interval.get("undeclared") == (count or None)
+        assert head.endswith(words)
+        assert row.endswith(f" {count}")
 
 
 def test_intervals_are_in_the_order_of_offsets_whatever_plan_settled_them(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from iggyflux.payloads import FORMATS
 from iggyflux.plan import compiled
 from iggyflux.records import JSON
 from tests import payload_forms, shapes
+from tests.forms import Form
 from tests.schema_documents import SCHEMA, Vocabulary, node_of
 from tests.shapes import Tally, check_plans, check_readers, check_values
 
@@ -66,8 +68,78 @@ def reverse_texts(value: JSON) -> JSON:
 def test_the_independent_evaluation_finds_a_fault_of_a_decoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both plans decode by it, so that they agree."""
     real = FORMATS[name]
-    monkeypatch.setitem(FORMATS, name, replace(real, decode=lambda *given: reverse_texts(real.decode(*given))))
+
+    def prepare(options: Any, reads: Any, strict: bool, non_finite: bool, typed: bool) -> Any:
+        decode = real.bound(options, reads, strict, non_finite=non_finite, typed=typed)
+        return lambda payload: reverse_texts(decode(payload))
+
+    monkeypatch.setitem(FORMATS, name, replace(real, prepare=prepare))
     monkeypatch.setattr(shapes, "FORMATS", [name])
+
+    with pytest.raises(AssertionError):
+        check_seeds(check_values, range(200))
+
+
+def test_every_format_is_drawn() -> None:
+    assert set(payload_forms.FORMATS) == set(FORMATS)
+
+
+SCHEMAS = {"message", "descriptor", "proto", "import_paths", "schema", "schemas", "schema_registry"}
+"""Options that say where a schema is: without it nothing is decoded, wherever it is the values are the same."""
+OPTIONS = [
+    (node["properties"]["format"]["const"], option)
+    for name, node in sorted(SCHEMA["$defs"].items())
+    if name.startswith("payload_") and "const" in node.get("properties", {}).get("format", {})
+    for option in sorted(node["properties"].keys() - {"format"} - SCHEMAS)
+]
+
+
+def change_documents(change: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the plans have documents that are changed after the independent evaluation got them."""
+    real = shapes.parsed
+
+    def parsed(document: dict[str, Any], *given: Any) -> Any:
+        document = deepcopy(document)
+        change(document)
+        return real(document, *given)
+
+    monkeypatch.setattr(shapes, "parsed", parsed)
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_the_independent_evaluation_finds_that_an_option_of_a_format_does_nothing(
+    name: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So each option is drawn, with payloads for which it matters."""
+
+    def lose(document: dict[str, Any]) -> None:
+        payload = document["from"]["payload"]
+        document["from"]["payload"] = {key: value for key, value in payload.items() if key != option}
+
+    monkeypatch.setattr(shapes, "FORMATS", [name])
+    monkeypatch.setattr(shapes, "form_of", lambda *given: as_object(payload_forms.form_of(*given)))
+    change_documents(lose, monkeypatch)
+
+    with pytest.raises(AssertionError):
+        check_seeds(check_values, range(400))
+
+
+def as_object(form: Form) -> Form:
+    """Return a form whose payload is written with `format`."""
+    return form if isinstance(form.payload, dict) else replace(form, payload={"format": form.payload})
+
+
+@pytest.mark.parametrize("name", ["json", "influx", "protobuf"])
+def test_the_independent_evaluation_finds_that_the_type_of_a_payload_is_not_kept(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(document: dict[str, Any]) -> None:
+        for field in document["points"]["fields"].values():
+            if field.get("type") == "payload":
+                field["type"] = "integer" if name == "protobuf" else "auto"
+
+    monkeypatch.setattr(shapes, "FORMATS", [name])
+    change_documents(lose, monkeypatch)
 
     with pytest.raises(AssertionError):
         check_seeds(check_values, range(200))

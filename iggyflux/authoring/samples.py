@@ -39,6 +39,7 @@ NOT_A_ROW = "IFX502"
 TOO_LONG = "IFX503"
 
 _NOT_LINES = 'use --whole if the file is one payload, or --envelope with lines such as {"payload_base64": "…"}'
+_NOT_JSON = f"{_NOT_LINES}; a JSON tree can be the `message` of an example"
 _BOM = b"\xef\xbb\xbf"
 Lines: TypeAlias = Iterable[bytes]
 
@@ -189,7 +190,7 @@ def check_lines_can_hold(form: str, options: Options, compression: str = "none")
     is_compressed = compression not in ("none", "auto")
     if FORMATS[form].binary or is_compressed or is_wide(options):
         what = compression if is_compressed else form if FORMATS[form].binary else text_encoding(options)
-        raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary and cannot be written as lines", 0, _NOT_LINES)
+        raise SampleError(NEEDS_ENVELOPE, f"{what} payloads are binary and cannot be written as lines", 0, _NOT_JSON)
 
 
 def _numbered(lines: Lines) -> Iterator[tuple[int, bytes]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from iggyflux.authoring.declarations import declared_payload
 from iggyflux.authoring.samples import Coordinates, read_samples, whole_sample
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.eval_session import MOST_SAMPLES, Document, run_session
@@ -27,10 +29,11 @@ from iggyflux.cli.inputs import (
 )
 from iggyflux.cli.output import ExitCode, Styled, json_text, note, result, show_problem, talk
 from iggyflux.cli.sample_files import find_samples
-from iggyflux.errors import DecodeError, ExpressionError, RecordError, closest
+from iggyflux.documents import parse_document
+from iggyflux.errors import DecodeError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
-from iggyflux.payloads import FORMATS, is_wide
+from iggyflux.payloads import FORMATS, OptionError, Options, is_wide
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON, Message
 
@@ -42,7 +45,11 @@ from iggyflux.records import JSON, Message
 @click.option("--whole", is_flag=True, help="FILE is one payload, for example a csv file with its header.")
 @click.option("--compact", is_flag=True, help="Print one line per result, also on a terminal.")
 @click.option("--raw", is_flag=True, help="Print strings without quotes.")
-@click.option("--payload", "form", metavar="FORMAT", help="The payload format of FILE (default json).")
+@click.option(
+    "--payload",
+    metavar="FORMAT",
+    help="The payload format of FILE, as `from.payload` of a mapping (default json); schemas are files of this folder.",
+)
 @click.option("--mapping", "mapping_file", type=MAPPING_FILE, help="Take tables and payload format from a mapping.")
 def command(
     expression: str | None,
@@ -51,7 +58,7 @@ def command(
     whole: bool,
     compact: bool,
     raw: bool,
-    form: str | None,
+    payload: str | None,
     mapping_file: Path | None,
 ) -> int:
     """Evaluate one expression on JSON documents.
@@ -69,16 +76,15 @@ def command(
     """
     check_whole(envelope, whole)
     tables: Tables | None = None
-    options: Mapping[str, Any] = {}
+    form, options = ("json", {}) if payload is None else _declared(payload)
     beside: Path | None = None
     if mapping_file is not None:
         mapping = open_mapping(mapping_file)
         beside = find_samples(mapping_file, mapping.document.text)
         if mapping.kind == "writer":
             tables, source = mapping.writer.tables, mapping.writer.source.payload
-            if form is None:
+            if payload is None:
                 form, options = source.format, source.options
-    form = _known_format(form or "json")
     read = partial(_documents, form=form, options=options, envelope=envelope, whole=whole)
     pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
 
@@ -125,19 +131,21 @@ _LONGEST_NAME = 200
 _FAILED = object()
 
 
-def _known_format(form: str) -> str:
-    if form in FORMATS:
-        return form
-    near = closest(form, list(FORMATS))
-    hint = f"did you mean {near!r}?" if near else f"one of {', '.join(FORMATS)}"
-    raise click.BadParameter(f"{form!r} is not a payload format ({hint})", param_hint="--payload")
+def _declared(payload: str) -> tuple[str, Options]:
+    """Return the format that a text declares, with its options.  Raise DocumentError if it is not valid."""
+    with suppress(OptionError):
+        if payload in FORMATS:
+            FORMATS[payload].check({})
+            return payload, {}
+    declared = declared_payload(parse_document(payload, format="yaml").tree, "payload.yaml")
+    return declared.format, declared.options
 
 
 _Documents: TypeAlias = Iterator[tuple[str, Message | None, bool]]
 """Documents with their places, and whether they have coordinates; None if there is no input."""
 
 
-def _values(expression: Expression, documents: _Documents, form: str, options: Mapping[str, Any]) -> Iterator[Any]:
+def _values(expression: Expression, documents: _Documents, form: str, options: Options) -> Iterator[Any]:
     """Yield the result for each document, or `_FAILED` after reporting a failure."""
     is_constant = expression.reads.is_bare and expression.root_reads.is_bare
     for place, message, has_coordinates in documents:
@@ -150,7 +158,7 @@ def _values(expression: Expression, documents: _Documents, form: str, options: M
             yield _FAILED
 
 
-def _decoded(message: Message | None, form: str, options: Mapping[str, Any]) -> JSON:
+def _decoded(message: Message | None, form: str, options: Options) -> JSON:
     """Return the document in a message; null if there is none.  Raise DecodeError."""
     if message is None:
         return None
@@ -170,7 +178,7 @@ def _session_documents(
     file: Path | None,
     read: Callable[[Path], _Documents],
     form: str,
-    options: Mapping[str, Any],
+    options: Options,
     tables: Tables | None,
     written: Callable[[Any], str],
 ) -> Iterator[Document]:
@@ -206,7 +214,7 @@ def _answer(
     return None
 
 
-def _documents(file: Path | None, form: str, options: Mapping[str, Any], envelope: Envelope, whole: bool) -> _Documents:
+def _documents(file: Path | None, form: str, options: Options, envelope: Envelope, whole: bool) -> _Documents:
     """Yield the documents of a file, of stdin without one; null if that is empty too."""
     if file is None and stdin_is_terminal():
         yield "", None, False

@@ -262,6 +262,9 @@ def _interpreted_lines(mapping: WriterMapping, plan: CompiledPlan) -> Iterator[s
         )
         for source, of in plan.interpreted
     )
+    if plan.refuses_unsigned and plan.dialect.has_unsigned:
+        why = "a function is given what root() or parent() gives"
+        yield f"  all of a message with an unsigned integer, at twenty times the cost: {why}"
 
 
 def _cost_lines(mapping: WriterMapping, plan: CompiledPlan) -> Iterator[str | Line]:

@@ -79,7 +79,7 @@ def command(
     for line in made.report.text(input_name(file)):
         result_line(line)
     if not made.files:
-        hint = "the report says why; `iggyflux infer SAMPLES` writes a mapping from messages"
+        hint = f"a mapping is made of {FORMATS[format].reads}; `iggyflux infer SAMPLES` writes one of messages"
         raise DocumentError(
             [Problem("IFX190", "nothing of it can be converted", Location(input_name(file)), hint=hint)]
         )

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,9 @@ import click
 
 from iggyflux.archives.avro import is_avro
 from iggyflux.archives.files import Archive, NoFsspec, NotFound, find_archives
-from iggyflux.archives.job import load_route
+from iggyflux.archives.job import load_route, state_folder
 from iggyflux.archives.parquet import is_parquet
+from iggyflux.archives.progress import storing_progress
 from iggyflux.archives.source import ArchiveSource, Reading, RecordFile
 from iggyflux.authoring.sample_bytes import SampleError
 from iggyflux.authoring.samples import Sample, check_lines_can_hold
@@ -26,7 +27,7 @@ from iggyflux.cli.dry_run import SampleRun
 from iggyflux.cli.envelopes import check_whole
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
-from iggyflux.cli.load_spread import WorkersLoad, load_with_ray, note_loaded
+from iggyflux.cli.load_spread import WorkersLoad, input_of, load_with_ray, note_loaded
 from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, talk
 from iggyflux.cli.progress import show_run, summary_lines, telling
 from iggyflux.cli.run import Count, OneOf
@@ -167,9 +168,7 @@ def _load_here(
     route = dataclasses.replace(route, dead_letters=_Reported(route.dead_letters, failed))
     source = route.source
     keep_freed_memory()
-    loading = _load(
-        route, pipeline.shutdown_timeout_seconds, log_format if share is None else "json", share, quiet=quiet
-    )
+    loading = _load(route, pipeline, log_format if share is None else "json", share, quiet=quiet)
     summary, was_stopped = asyncio.run(loading)
     if share is None:
         if not quiet or summary.exit_code or failed.count:
@@ -371,17 +370,21 @@ class _Reported(DeadLetterSink):
 
 
 async def _load(
-    route: Route, shutdown_timeout_seconds: float, log_format: str | None, share: Share | None, *, quiet: bool
+    route: Route, pipeline: Pipeline, log_format: str | None, share: Share | None, *, quiet: bool
 ) -> tuple[Summary, bool]:
     """Return the summary, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
     progress = show_run(status, log_format, quiet=quiet, without="record.failed")
     stopping = stopping_on_signals if share is None else stopping_as_worker
     with progress, stopping(stop):
-        told = nullcontext() if share is None else reporting(lambda: encoded(status), stop.request)
+        told = (
+            storing_progress(state_folder(pipeline), route.name, lambda: input_of(status))
+            if share is None
+            else reporting(lambda: encoded(status), stop.request)
+        )
         async with telling(lambda: _tell(status), _PROGRESS_SECONDS), told:
             summary = await run_routes(
-                [route], stop=stop, status=status, shutdown_timeout_seconds=shutdown_timeout_seconds
+                [route], stop=stop, status=status, shutdown_timeout_seconds=pipeline.shutdown_timeout_seconds
             )
     return summary, stop.requested.is_set()
 

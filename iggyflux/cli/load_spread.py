@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from iggyflux.archives.files import Archive
 from iggyflux.archives.job import load_route, state_folder
+from iggyflux.archives.progress import storing_progress
 from iggyflux.archives.source import Reading, Stored, identity_of, position_state, stored_position
 from iggyflux.cli.output import ExitCode, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_run, summary_lines
@@ -25,6 +26,7 @@ from iggyflux.records import DeadLetter
 from iggyflux.runner import RouteStatus, Status, Stop, Summary, stopping_on_signals
 from iggyflux.runner.merging import Part, after_end, merged_route
 from iggyflux.runner.run import about_route
+from iggyflux.runner.status import InputStatus
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
 from iggyflux.transports.base import DeadLetterSink
 from iggyflux.transports.local.deadletters import decode_letter
@@ -49,6 +51,11 @@ def shares_of(archives: Sequence[Archive], workers: int, left: Mapping[str, int]
 def note_loaded(count: int) -> None:
     """Say how many of the files were loaded before."""
     note(f"{plural(count, 'file was', 'files were')} loaded before (--restart loads them again)")
+
+
+def input_of(status: Status) -> InputStatus | None:
+    """Return how much the one route of a load has read; None before it begins."""
+    return next((route.input for route in status.routes), None)
 
 
 @dataclass(slots=True)
@@ -76,10 +83,13 @@ class WorkersLoad:
             left[archive.name] = 0 if is_complete else archive.weight - (0 if stored is None else stored.sought[0])
             complete += is_complete
         self.workers = max(min(self.workers, len(self.archives) - complete), 1)
-        self.parts = [Part(number, RouteStatus(route.name, about_route(route))) for number in range(self.workers)]
+        weights, self.parts = {each.name: each.weight for each in self.archives}, []
         with TemporaryDirectory(prefix="iggyflux-") as folder:
             for number, names in enumerate(shares_of(self.archives, self.workers, left)):
                 (Path(folder) / str(number)).write_text(json.dumps(names))
+                total = sum(weights[name] for name in names)
+                read = InputStatus(total - sum(left[name] for name in names), total)
+                self.parts.append(Part(number, RouteStatus(route.name, about_route(route), input=read)))
             summary = asyncio.run(self._supervise(Path(folder), log_format, quiet=quiet))
         (status,) = summary.routes
         if not quiet or summary.exit_code or status.dead_letters:
@@ -99,8 +109,11 @@ class WorkersLoad:
 
         def reported(worker: WorkerProcess, report: bytes) -> int:
             found: Status = pickle.loads(report)  # noqa: S301  # of a process that this one started
+            part = self.parts[worker.number]
             for route in found.routes:
-                self.parts[worker.number] = replace(self.parts[worker.number], now=route)
+                if route.input is None or not route.input.total:  # it has not found its files yet
+                    route.input = part.now.input
+                self.parts[worker.number] = replace(part, now=route)
             status.routes[:] = [merged_route(self.parts)]
             return sum(route.acknowledged for route in found.routes)
 
@@ -128,8 +141,11 @@ class WorkersLoad:
             shutdown_seconds=self.pipeline.shutdown_timeout_seconds,
         )
         progress = show_run(status, log_format, quiet=quiet, without="record.failed")
+        name = status.routes[0].name
+        storing = storing_progress(state_folder(self.pipeline), name, lambda: input_of(status))
         with progress, stopping_on_signals(stop):
-            await supervisor.run()
+            async with storing:
+                await supervisor.run()
         unfinished = any(each.failed for each in supervisor.workers)
         interrupted = unfinished or any(each.state == "interrupted" for each in status.routes)
         return Summary(tuple(status.routes), time.monotonic() - begin, interrupted=interrupted)

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from iggyflux.archives.job import state_folder
+from iggyflux.archives.progress import LoadProgress, running_loads
 from iggyflux.archives.source import archive_positions
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
+from iggyflux.cli.live_lines import of_input
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, plural, result, result_line, show_stop
 from iggyflux.cursors import cursor_state
 from iggyflux.delivery.settled import Interval, SettledOffsets, gaps
@@ -25,6 +27,7 @@ from iggyflux.runner.factories import dead_letters_folder, make_ledger
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.settled_ledger import read_ledgers
 from iggyflux.runner.setup import WriterSetup
+from iggyflux.runner.status import InputStatus
 from iggyflux.state.copies import read_state
 from iggyflux.state.sqlite import SUFFIX
 from iggyflux.timestamps import format_rfc3339
@@ -34,6 +37,8 @@ _MOST_GAPS = 10
 _MOST_SHARE = 0.99
 """Of a file that is not read to its end: it may have grown, or end with what is settled."""
 _COUNTS = ("messages", "points", "dead_letters", "dropped", "skipped")
+_RARE = "undeclared"
+"""A count that is shown only where it is not 0."""
 
 
 @click.command(name="status")
@@ -44,8 +49,9 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
     """Show what the routes of a pipeline have settled, also while none runs.
 
     For each writer the intervals of settled offsets, with their counts and the gaps between them, as the ledger has
-    them, and the files that were loaded; for each reader how far it has read; the number of dead letters. It reads
-    files only. The exit code is 3 if a file cannot be used; the others are shown.
+    them, the loads that run now, with the time at which they end, and the files that were loaded; for each reader how
+    far it has read; the number of dead letters. It reads files only. The exit code is 3 if a file cannot be used; the
+    others are shown.
 
     \b
     Example:
@@ -87,7 +93,9 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
     else:
         made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup), failed)
     if setup.kind == "writer":
-        made["loads"] = [*_loads(archive_positions(state_folder(setup.pipeline), setup.name), failed)]
+        folder = state_folder(setup.pipeline)
+        made["running_loads"] = [*map(_running_load, running_loads(folder, setup.name, failed))]
+        made["loads"] = [*_loads(archive_positions(folder, setup.name), failed)]
     if isinstance(state, TopicAddress):
         return made
     if setup.kind == "reader":
@@ -114,6 +122,15 @@ def _loads(folder: Path, failed: Callable[[Stopped], None]) -> Iterator[dict[str
         sought, size = record["sought"][0], record["size"]
         share = 1.0 if record["is_complete"] else min(sought / size, _MOST_SHARE) if sought and size else None
         yield {"file": record["file"], "records": record["records"], "share": share}
+
+
+def _running_load(found: LoadProgress) -> dict[str, Any]:
+    read = InputStatus(found.bytes, found.bytes_total, found.seconds_left)
+    return {"pid": found.pid, **read.as_dict(), "end": _time(found.end_unix), "measured": _time(found.unix)}
+
+
+def _time(unix: float | None) -> str | None:
+    return None if unix is None else format_rfc3339(round(unix) * 10**9)
 
 
 def _why_nothing(prepared: PreparedRoute) -> str:
@@ -164,7 +181,9 @@ def _ledger(found: SettledOffsets, plans: Collection[str]) -> dict[str, Any]:
     for (place, plan), all_of in found.intervals().items():
         places.setdefault(place, []).extend(all_of)
         whose = {**asdict(place), "plan": plan, "is_plan_of_today": plan in plans}
-        intervals += [{**whose, **{key: getattr(each, key) for key in ("first", "last", *_COUNTS)}} for each in all_of]
+        for each in all_of:
+            names = ("first", "last", *_COUNTS, *((_RARE,) if each.undeclared else ()))
+            intervals.append({**whose, **{name: getattr(each, name) for name in names}})
     between = [
         {**asdict(place), "first": first, "last": last}
         for place, all_of in places.items()
@@ -207,12 +226,24 @@ def _lines_of_loads(loads: Sequence[dict[str, Any]]) -> Iterator[Line]:
         yield (f"  … and {plural(more, 'more file')} not loaded to the end",)
 
 
+def _line_of_running(load: dict[str, Any]) -> str:
+    read = of_input(InputStatus(load["bytes"], load["bytes_total"], load["seconds_left"]))
+    parts = list(read) if load["bytes_total"] else ["nothing is read yet"]
+    if load["end"] is not None:
+        parts.append(f"ends about {load['end']}")
+    return f"  load in process {load['pid']}: {', '.join(parts)}"
+
+
 def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
+    for load in tree.get("running_loads", ()):
+        yield (_line_of_running(load),)
     yield from _lines_of_loads(tree.get("loads", ()))
     ledger = tree.get("ledger")
     if ledger is None:
         return
-    rows = [("partition", "offsets", *(key.replace("_", " ") for key in _COUNTS)), *map(_row, ledger["intervals"])]
+    counted = (*_COUNTS, _RARE) if any(_RARE in each for each in ledger["intervals"]) else _COUNTS
+    head = ("partition", "offsets", *(key.replace("_", " ") for key in counted))
+    rows = [head, *(_row(each, counted) for each in ledger["intervals"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for place, *counts in rows:
         yield (f"  {place.ljust(widths[0])}  " + "  ".join(map(str.rjust, counts, widths[1:])),)
@@ -233,9 +264,9 @@ def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
 _KINDS = {"reader": _lines_of_reader, "writer": _lines_of_writer}
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
+def _row(each: dict[str, Any], counted: Sequence[str]) -> tuple[str, ...]:
     mark = "" if each["is_plan_of_today"] else "*"
-    return (_place(each), _span(each) + mark, *(f"{each[key]:,}" for key in _COUNTS))
+    return (_place(each), _span(each) + mark, *(f"{each.get(key, 0):,}" for key in counted))
 
 
 def _place(each: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -32,7 +32,8 @@ class Interval:
     """Settled messages with the offsets `first` to `last`, without a gap.
 
     `points` were accepted.  `skipped` messages made no record.  A message can count as a dead letter and have points.
-    `last_us` is when the message `last` arrived, in microseconds since the epoch; 0 if that is not known.
+    `last_us` is when the message `last` arrived, in microseconds since the epoch; 0 if that is not known.  `undeclared`
+    messages have fields that their schema does not declare.
     """
 
     first: int
@@ -42,6 +43,7 @@ class Interval:
     dropped: int = 0
     skipped: int = 0
     last_us: int = 0
+    undeclared: int = 0
 
     @property
     def messages(self) -> int:
@@ -58,26 +60,28 @@ class Interval:
             self.dropped + after.dropped,
             self.skipped + after.skipped,
             after.last_us,
+            self.undeclared + after.undeclared,
         )
 
     def before(self, offset: int) -> Interval:
         """Return the part before `offset`, which is in this interval but not its first."""
-        return Interval(self.first, offset - 1, *self._share(offset - self.first))
+        return Interval(self.first, offset - 1, **self._share(offset - self.first))
 
     def since(self, offset: int) -> Interval:
         """Return the part from `offset` on, which is in this interval."""
-        return replace(Interval(offset, self.last, *self._share(self.last - offset + 1)), last_us=self.last_us)
+        return Interval(offset, self.last, last_us=self.last_us, **self._share(self.last - offset + 1))
 
-    def _share(self, messages: int) -> Iterator[int]:
-        counts = self.points, self.dead_letters, self.dropped, self.skipped
-        return (count * messages // self.messages for count in counts)
+    def _share(self, messages: int) -> dict[str, int]:
+        return {name: getattr(self, name) * messages // self.messages for name in _COUNTS}
 
 
 PlanInterval: TypeAlias = tuple[str, Interval]
 """An interval, and the identity of the plan that rendered its messages."""
 
 
+_COUNTS: Final = ("points", "dead_letters", "dropped", "skipped", "undeclared")
 _NUMBERS: Final = attrgetter("first", "last", "points", "dead_letters", "dropped", "skipped", "last_us")
+"""What is stored of each interval; after it `undeclared`, if that is not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +93,27 @@ class SettledBatch:
     dead_letters: Collection[int] = ()
     dropped: Collection[int] = ()
     skipped: Sequence[int] = ()
+    undeclared: Sequence[int] = ()
 
     def intervals(self) -> Iterator[Interval]:
         """Yield the batch as one interval, or as several where offsets are missing between its messages."""
         first, last = self.messages[0].offset, self.messages[-1]
         if last.offset - first + 1 == len(self.messages):
             counts = len(self.accepted), len(self.dead_letters), len(self.dropped), len(self.skipped)
-            yield Interval(first, last.offset, *counts, last.timestamp_us)
+            yield Interval(first, last.offset, *counts, last.timestamp_us, len(self.undeclared))
             return
         yield from self.intervals_of(range(len(self.messages)))
 
     def intervals_of(self, indexes: Iterable[int]) -> Iterator[Interval]:
         """Yield the messages with these ascending indexes as intervals."""
-        points, skipped = Counter(self.accepted), frozenset(self.skipped)
+        points, skipped, undeclared = Counter(self.accepted), frozenset(self.skipped), frozenset(self.undeclared)
         before: Interval | None = None
         for index in indexes:
             message = self.messages[index]
             offset = message.offset
             dead_letters, dropped = int(index in self.dead_letters), int(index in self.dropped)
             counts = points[index], dead_letters, dropped, int(index in skipped)
-            here = Interval(offset, offset, *counts, message.timestamp_us)
+            here = Interval(offset, offset, *counts, message.timestamp_us, int(index in undeclared))
             if before is not None and before.last + 1 != offset:
                 yield before
                 before = None
@@ -212,7 +217,7 @@ class SettledOffsets:
                     "topic": place.topic,
                     "partition": place.partition,
                     "plan": plan,
-                    "settled": list(map(_NUMBERS, found)),
+                    "settled": list(map(_stored, found)),
                 }
                 for place, plans in self._places.items()
                 for plan, found in plans.items()
@@ -228,6 +233,11 @@ class SettledOffsets:
             made._places.setdefault(place, {})[each["plan"]] = [Interval(*numbers) for numbers in each["settled"]]
         made.forgotten = 0 if record is None else record["forgotten"]
         return made
+
+
+def _stored(interval: Interval) -> tuple[int, ...]:
+    numbers: tuple[int, ...] = _NUMBERS(interval)
+    return (*numbers, interval.undeclared) if interval.undeclared else numbers
 
 
 def gaps(intervals: Iterable[Interval]) -> list[tuple[int, int]]:

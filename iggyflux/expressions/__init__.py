@@ -51,8 +51,9 @@ class Expression:
 
     `text` is as written, `location` the JSON pointer of its place in a document, `tables` and `kind` as they were
     given.  `reads` is what it can read of `@`, `root_reads` of `root()`, `parent_reads` of `parent()` by its
-    level.  `uses` names which of meta, header, index, root, parent and lookup it calls.  `spends` says whether it needs
-    a budget.  `types` are the JMESPath types that its value can have.  `warnings` are its doubtful parts, in the form
+    level.  `uses` names which of meta, header, index, root, parent and lookup it calls, and `selects` says that it
+    calls none at all: it gives parts of its document, truth values and literals.  `spends` says whether it needs a
+    budget.  `types` are the JMESPath types that its value can have.  `warnings` are its doubtful parts, in the form
     of errors.  `node` is jmespath's tree.  It pickles as the arguments it was made of.
     """
 
@@ -66,6 +67,7 @@ class Expression:
         "parent_reads",
         "reads",
         "root_reads",
+        "selects",
         "spends",
         "tables",
         "text",
@@ -92,7 +94,9 @@ class Expression:
         self.types: Kinds = checker.check(node)
         self.warnings: tuple[ExpressionError, ...] = tuple(checker.warnings)
         self.node: Node = node
-        self.uses = frozenset(_calls(node)) & _SCOPE
+        calls = _calls(node)
+        self.uses = frozenset(calls) & _SCOPE
+        self.selects = not calls
         self.reads, self.root_reads, self.parent_reads = find_reads(node, Reads.WHOLE)
         self._run: Run = build(node)
         self.spends = spends(node)

@@ -23,6 +23,7 @@ from iggyflux.functions.table import (
     make_checks,
     type_of,
 )
+from iggyflux.lineprotocol import Unsigned
 from iggyflux.records import JSON, Message, Row
 
 Run: TypeAlias = Callable[[Any, Any], Any]
@@ -52,9 +53,13 @@ class Evaluation:
         self.parents = parents
 
 
+_NUMBERS: Final = (int, float, Unsigned)
+"""An unsigned integer is what an expression that calls no function may meet."""
+
+
 def truth(value: object) -> bool:
     """Return whether `value` is true in JMESPath: null, false and empty strings, lists and objects are not; 0 is."""
-    return bool(value) or type(value) in (int, float)
+    return bool(value) or type(value) in _NUMBERS
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -277,7 +282,7 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "gt": operator.gt,
     "gte": operator.ge,
 }
-_ORDERED: Final = (int, float, str)
+_ORDERED: Final = (*_NUMBERS, str)
 
 
 def _comparator(node: Node) -> Run:

@@ -7,10 +7,11 @@ Each format is one module with a function that reads a configuration and returns
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Final
 
+from iggyflux.errors import DocumentError
 from iggyflux.importing.configuration import Configuration
 from iggyflux.importing.draft import Draft, Tree, prove, prove_pipeline
 from iggyflux.importing.influxdb import lacking, with_address
@@ -50,19 +51,25 @@ class Format:
     form: str
     """yaml, toml, or text that the module reads itself."""
     what: str
+    reads: str
+    """What each mapping is made of."""
     function: str = "convert"
     expands: bool = False
     """Whether the tool replaces `$NAME` in its file by variables."""
 
 
 FORMATS: Final[dict[str, Format]] = {
-    "iggy-influxdb-sink": Format("connectors", "toml", "the connector influxdb_sink of Apache Iggy", "convert_sink"),
-    "iggy-influxdb-source": Format(
-        "connectors", "toml", "the connector influxdb_source of Apache Iggy", "convert_source"
+    "iggy-influxdb-sink": Format(
+        "connectors", "toml", "the connector influxdb_sink of Apache Iggy", "`[[streams]]`", "convert_sink"
     ),
-    "telegraf": Format("telegraf", "toml", "Telegraf", expands=True),
-    "mqtt2influxdb": Format("mqtt2influxdb", "yaml", "mqtt2influxdb"),
-    "kcql": Format("kcql", "text", "statements of Lenses' connectors, or the connector's configuration"),
+    "iggy-influxdb-source": Format(
+        "connectors", "toml", "the connector influxdb_source of Apache Iggy", "`[[streams]]`", "convert_source"
+    ),
+    "telegraf": Format("telegraf", "toml", "Telegraf", "`[[inputs.NAME]]` with a `data_format`", expands=True),
+    "mqtt2influxdb": Format("mqtt2influxdb", "yaml", "mqtt2influxdb", "`points`"),
+    "kcql": Format(
+        "kcql", "text", "statements of Lenses' connectors, or the connector's configuration", "`INSERT INTO … SELECT …`"
+    ),
 }
 
 
@@ -81,10 +88,16 @@ def convert(form: str, text: str | bytes, *, file: str | None = None, options: O
     """
     chosen = FORMATS[form]
     function: Callable[..., Documents] = getattr(import_module(f"iggyflux.importing.{chosen.module}"), chosen.function)
+    if not text.strip():
+        return Imported({}, Report())
     source: Any = text
     if chosen.form in ("toml", "yaml"):
         source = Configuration(text, file=file, form=chosen.form, expands=chosen.expands)
-    documents = function(source, options or Options())
+    try:
+        documents = function(source, options or Options())
+    except DocumentError as error:
+        named = [replace(each, location=replace(each.location, file=file)) for each in error.problems]
+        raise DocumentError(named) from error
     if isinstance(source, Configuration):
         source.close()
     return _written(documents, f"by iggyflux import {form}")

@@ -2,15 +2,18 @@
 
 zlib reads gzip and zlib, in a third of cramjam's time for small payloads, and it tells what follows a stream.  cramjam
 (the extra `compression`) reads zstd, lz4 and snappy.  Nothing is expanded beyond the bound: zlib is given what is left
-of it, cramjam a buffer.  A payload that is cut, damaged, or followed by anything that is not of its kind fails.
+of it, cramjam a buffer, unless a payload is so short that its format cannot make so much of it.  A payload that is cut,
+damaged, or followed by anything that is not of its kind fails.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, Final, TypeAlias
 from zlib import decompressobj
 
@@ -30,8 +33,12 @@ _FIRST_BUFFER: Final = 1024
 _GROWTH: Final = 8
 _IS_FULL: Final = "failed to write whole buffer"
 """What cramjam says when a buffer is too small."""
-_MOST_OF_SNAPPY: Final = 32
-"""A byte of a snappy block becomes at most 22 bytes."""
+_MOST_OF_A_BYTE: Final = {"gzip": 1032, "zlib": 1032, "zstd": 1 << 15, "lz4": 256, "snappy": 32, "auto": 1 << 15}
+"""What a byte becomes at most.
+
+Two bits of deflate are a copy of 258 bytes, 4 bytes of zstd a block of 128 KiB, 3 bytes of snappy a copy of 64, and a
+byte of lz4 makes a copy longer by 255.
+"""
 _SNAPPY_FRAMES: Final = b"\xff\x06\x00\x00sNaPpY"
 
 
@@ -41,6 +48,54 @@ def expand(payload: bytes, compression: str) -> bytes:
     Raise DecodeError if it is damaged, or larger than a payload can be.
     """
     return EXPANDED_BY[compression](payload)
+
+
+def expand_all(payloads: Sequence[bytes], compression: str, most: int) -> tuple[list[bytes], list[int]] | None:
+    """Return what each of `payloads` expands to, nothing for one that is damaged, and the indices of these.
+
+    Return None for several that are more than `most` bytes together, and of which there may be one of the largest size
+    more for a while.  It is quicker than `expand` of each.
+    """
+    expanded: list[bytes] = []
+    damaged: list[int] = []
+    making, largest = _making(payloads, compression, most)
+    step, size = MAX_PAYLOAD_BYTES // largest, 0
+    while len(expanded) < len(payloads):
+        done = len(expanded)
+        try:
+            expanded.extend(
+                islice(making, step)
+            )  # what comes before a failure is added, and what comes after it follows
+        except DecodeError:
+            damaged.append(len(expanded))
+            expanded.append(b"")
+        except _cramjam(compression).DecompressionError:
+            try:
+                expanded.append(expand(payloads[len(expanded)], compression))
+            except DecodeError:
+                damaged.append(len(expanded))
+                expanded.append(b"")
+        size += sum(map(len, islice(expanded, done, None)))
+        if size > most and len(payloads) > 1:
+            return None
+    return expanded, damaged
+
+
+def _making(payloads: Sequence[bytes], compression: str, most: int) -> tuple[Iterator[bytes], int]:
+    """Return what expands payloads one by one, and the size of the largest at most.
+
+    Where none can be too large, it is the library alone: it may fail where `expand` does not, never the other way.
+    """
+    lengths = list(map(len, payloads))
+    largest = min(MAX_PAYLOAD_BYTES, 1 + max(lengths) * _MOST_OF_A_BYTE[compression])
+    if compression in _NEED_CRAMJAM and largest < MAX_PAYLOAD_BYTES and min(lengths) and _is_there(compression):
+        if compression != "snappy" or payloads[0].startswith(_SNAPPY_FRAMES):
+            return map(bytes, map(_function(compression, "decompress"), payloads)), largest
+        with suppress(_cramjam(compression).DecompressionError):
+            sizes = list(map(_function("snappy", "decompress_raw_len"), payloads))  # as much memory is asked for
+            if sum(sizes) <= most:
+                return map(bytes, map(_function("snappy", "decompress_raw"), payloads)), largest
+    return map(EXPANDED_BY[compression], payloads), largest
 
 
 def compress(payload: bytes, compression: str) -> bytes:
@@ -114,7 +169,7 @@ def _inflated(payload: bytes) -> bytes:
 
 def _buffered(name: str, payload: bytes) -> bytes:
     """Return what cramjam makes of frames, in a buffer that grows up to the bound."""
-    into = _into(name)
+    into = _function(name, "decompress_into")
     size = _FIRST_BUFFER + _GROWTH * len(payload)
     if size > MAX_PAYLOAD_BYTES:
         size = MAX_PAYLOAD_BYTES
@@ -129,26 +184,42 @@ def _buffered(name: str, payload: bytes) -> bytes:
                 raise _too_large() from None
             size = min(MAX_PAYLOAD_BYTES, _GROWTH * size)
         else:
-            return bytes(buffer[:count])
+            return bytes(memoryview(buffer)[:count])
+
+
+def _frames(name: str) -> Conversion:
+    """Return what expands frames of a format of cramjam."""
+    most = _MOST_OF_A_BYTE[name]
+
+    def expanded(payload: bytes) -> bytes:
+        if len(payload) * most > MAX_PAYLOAD_BYTES:
+            return _buffered(name, payload)
+        decompress = _function(name, "decompress")
+        try:
+            return bytes(decompress(payload))
+        except _cramjam(name).DecompressionError as error:
+            raise DecodeError(DAMAGED, _reason(name, payload, str(error))) from None
+
+    return expanded
+
+
+_unsnapped_frames: Final = _frames("snappy")
 
 
 def _unsnapped(payload: bytes) -> bytes:
     """Return what frames of snappy expand to, or without their mark one block, which begins with its size."""
     if payload.startswith(_SNAPPY_FRAMES):
-        return _buffered("snappy", payload)
-    cramjam = _cramjam("snappy")
-    snappy = cramjam.snappy
+        return _unsnapped_frames(payload)
+    size_of, decompress = _function("snappy", "decompress_raw_len"), _function("snappy", "decompress_raw")
     try:
-        size = snappy.decompress_raw_len(payload)
-        if size > _MOST_OF_SNAPPY * len(payload):
+        size = size_of(payload)
+        if size > _MOST_OF_A_BYTE["snappy"] * len(payload):
             raise DecodeError(DAMAGED, "damaged snappy: the size in front of it cannot be true")
         if size > MAX_PAYLOAD_BYTES:
             raise _too_large()
-        buffer = bytearray(size)
-        snappy.decompress_raw_into(payload, buffer)
-    except cramjam.DecompressionError as error:
+        return bytes(decompress(payload))
+    except _cramjam("snappy").DecompressionError as error:
         raise DecodeError(DAMAGED, _reason("snappy", payload, str(error))) from None
-    return bytes(buffer)
 
 
 @cache
@@ -161,10 +232,18 @@ def _cramjam(name: str) -> Any:
     return cramjam
 
 
+def _is_there(name: str) -> bool:
+    """Return whether the package is installed; quickly if it is."""
+    try:
+        return _cramjam(name) is not None
+    except DecodeError:
+        return False
+
+
 @cache
-def _into(name: str) -> Callable[[bytes, bytearray], int]:
-    into: Callable[[bytes, bytearray], int] = getattr(_cramjam(name), name).decompress_into
-    return into
+def _function(name: str, function: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(getattr(_cramjam(name), name), function)
+    return found
 
 
 def _reason(name: str, payload: bytes, words: str) -> str:
@@ -209,8 +288,8 @@ EXPANDED_BY: Final[dict[str, Conversion]] = {
     "auto": _unpacked,
     "gzip": _ungzipped,
     "zlib": _inflated,
-    "zstd": partial(_buffered, "zstd"),
-    "lz4": partial(_buffered, "lz4"),
+    "zstd": _frames("zstd"),
+    "lz4": _frames("lz4"),
     "snappy": _unsnapped,
 }
 """What expands a payload, as `expand`, by what `from.compression` can be."""

@@ -17,6 +17,7 @@ from iggyflux.lineprotocol.checks import shorten
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 from iggyflux.structure import Structure
+from iggyflux.values import describe
 
 MAX_PAYLOAD_BYTES = 64_000_000
 MAX_DEPTH = 128
@@ -74,9 +75,9 @@ class Format:
     `non_finite=True`.  `encode(value, options)` raises `RecordError` for a value that the format cannot hold.  `binary`
     says that a payload is not text for people.  `check(options)` is called when a document is compiled and raises
     `OptionError`; then `bind(options, read)` returns the options with what it made of files that they name, or raises
-    it, too.  `decode` and `encode` rely on both.  `prepare(options, reads, strict, non_finite)` returns what decodes
-    many payloads, where a format has something to prepare.  Of payloads that can be decoded, `undeclared(payloads,
-    options)` returns the indices of those with fields that their schema does not declare, and
+    it, too.  `decode` and `encode` rely on both.  `prepare(options, reads, strict, non_finite, typed)` returns what
+    decodes many payloads, where a format has something to prepare.  Of payloads that can be decoded,
+    `undeclared(payloads, options)` returns the indices of those with fields that their schema does not declare, and
     `undeclared_fields(payload, options)` the numbers of these fields by type; None for a format in which there are
     none.  `structure(options)` returns what the schema says of the values, None if there is no schema.
     `row_lines(payload, options)` returns the line of the payload at which each row begins that `decode` returns,
@@ -90,7 +91,7 @@ class Format:
     decode_typed: Decode | None = None
     check: Callable[[Options], None] = lambda options: None  # noqa: ARG005  (nothing to check)
     bind: Callable[[Options, ReadFile], Options] = lambda options, read: options  # noqa: ARG005  (no file)
-    prepare: Callable[[Options, Reads | None, bool, bool], ReadPayload] | None = None
+    prepare: Callable[[Options, Reads | None, bool, bool, bool], ReadPayload] | None = None
     undeclared: Callable[[Sequence[bytes], Options], Sequence[int]] | None = None
     undeclared_fields: Callable[[bytes, Options], Mapping[str, Collection[int]]] | None = None
     structure: Callable[[Options], Structure | None] = lambda options: None  # noqa: ARG005  (no schema)
@@ -101,7 +102,7 @@ class Format:
     ) -> ReadPayload:
         """Return the decoder for these arguments: `decode_non_finite` or `decode_typed` if it is wanted and there."""
         if self.prepare is not None:
-            return self.prepare(options, reads, strict, non_finite)
+            return self.prepare(options, reads, strict, non_finite, typed)
         decode: Callable[..., JSON] = self.decode
         if non_finite and self.decode_non_finite is not None:
             decode = self.decode_non_finite
@@ -251,8 +252,8 @@ def duplicate_key(key: str) -> DecodeError:
 
 
 def not_encodable(name: str, expected: str, value: JSON) -> RecordError:
-    """Return the failure for a value that format `name` cannot hold."""
-    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, found {shorten(value)}")
+    """Return the failure for a value that format `name` cannot hold; it does not quote objects and lists."""
+    return RecordError(NOT_ENCODABLE, f"{name} needs {expected}, found {describe(value)}")
 
 
 def encode_utf8(text: str, name: str) -> bytes:

@@ -46,8 +46,10 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         raise not_encodable("logfmt", "an object with a value", value)
     pairs = []
     for key, each in value.items():
-        if isinstance(each, dict | list) or not _BARE.fullmatch(key) or "=" in key:
-            raise not_encodable("logfmt", "keys without blanks, quotes and equals signs, and scalars", {key: each})
+        if not _BARE.fullmatch(key) or "=" in key:
+            raise not_encodable("logfmt", "keys without blanks, quotes and equals signs", key)
+        if isinstance(each, dict | list):
+            raise not_encodable("logfmt", f"scalars as values ({shorten(key)})", each)
         if each is not None:
             pairs.append(key if each is True else f"{key}={_value(each)}")
     return encode_text(" ".join(pairs), "logfmt", options or {})

@@ -17,6 +17,7 @@ from iggyflux.payloads import cbor, json_, msgpack
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
 from iggyflux.payloads.format import MALFORMED, NOT_UTF8, NOTHING_KNOWN, ONE_BYTE, Options, single_byte_encoding
+from iggyflux.payloads.places import with_place
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -43,6 +44,8 @@ _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*+<[!?A-Za-z]")
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*+[\[{]")
 _MSGPACK = re.compile(rb"[\x80-\x9f\xdc-\xdf]")
 _CBOR = re.compile(rb"[\x80-\xbf]|\xd9\xd9\xf7")
+_OF_TREES = ("msgpack", "cbor", "protobuf", "avro")
+"""Formats in bytes, for which the examples of a mapping have JSON."""
 _MOST_BYTES = 1_000_000
 """The largest payload that is tried in other formats."""
 
@@ -51,14 +54,14 @@ Look: TypeAlias = tuple[str, str | None]
 
 
 def explained(error: DecodeError, payload: bytes, declared: str) -> DecodeError:
-    """Return the failure to decode `payload` in the format `declared`, with what the payload looks like."""
+    """Return the failure to decode `payload` in the format `declared`, with what the payload looks like, or where."""
     if error.code not in (MALFORMED, NOT_UTF8, NOTHING_KNOWN) or (error.code == NOT_UTF8 and error.hint):
-        return error  # with a hint it is about the encoding that is declared
+        return with_place(error)  # with a hint it is about the encoding that is declared
     found = next(_looks(payload, declared), None)
     if found is None and error.code == NOT_UTF8:
         found = _looks_of_one_byte_a_character(payload, declared)
     if found is None:
-        return error
+        return with_place(error)
     what, hint = found
     return DecodeError(error.code, f"{error.reason}; {what}", error.location, hint, payload_line=error.payload_line)
 
@@ -91,7 +94,9 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         yield "it looks like XML", "declare `payload: xml`"
     for name, (words, is_it) in _FORMATS.items():
         if name != declared and is_it(payload):
-            yield f"it looks like {words}", f"declare `payload: {name}`"
+            is_tree = name == "json" and declared in _OF_TREES
+            instead = "; to try a JSON tree, make it the `message` of an example" if is_tree else ""
+            yield f"it looks like {words}", f"declare `payload: {name}`{instead}"
 
 
 _UTF_8 = "let the producer send UTF-8"

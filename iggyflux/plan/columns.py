@@ -26,6 +26,7 @@ from iggyflux.lineprotocol import (
     MAX_UNSIGNED,
     MIN_INTEGER,
     MIN_NS,
+    Unsigned,
     escape_string,
 )
 from iggyflux.plan.bounds import MAX_LINE_CHARACTERS, MayBeTooMuch, check_characters
@@ -45,6 +46,7 @@ Column = list[str] | Texts
 _encode = msgspec.json.encode
 _STRING_LIMIT = 16_000
 """The most characters of a string that needs no measuring: 65,535 bytes at four bytes a character."""
+_WHOLE = {int, Unsigned}
 _SAFE_MIN_NS = MIN_NS + 1_000_000_000
 """Times above it may be rounded down to any precision without leaving the range."""
 _MEMO_LIMIT = 100_000
@@ -190,6 +192,8 @@ def payload_texts(column: Sequence[JSON], fallback: Fallback) -> Column:
     if kinds == {int}:
         whole = any_integer_texts(column, fallback)
         return _texts([None if text is None else f"{text}i" for text in whole])
+    if kinds == {Unsigned}:
+        return _texts([None if value is None else f"{int(value)}u" for value in column])  # type: ignore[arg-type]
     return converted_texts(column, fallback, FieldType.PAYLOAD, False)
 
 
@@ -237,7 +241,10 @@ def scalar_text(value: Scalar, kind: FieldType) -> str | None:
         return f'"{escape_string(value)}"' if len(value) < _STRING_LIMIT and _encodable(value) else None
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else None
-    return f"{int.__repr__(value)}i" if kind is FieldType.PAYLOAD else int.__repr__(value)
+    text = int.__repr__(value)
+    if kind is not FieldType.PAYLOAD:
+        return text
+    return f"{text}u" if type(value) is Unsigned else f"{text}i"
 
 
 def _encodable(text: str) -> bool:
@@ -377,14 +384,14 @@ def scale_times(
     column: Sequence[JSON], ns_per_unit: int, scale: Callable[[Any, int], int], fallback: Fallback
 ) -> list[int]:
     """Return numbers (or numeric strings) of a unit as nanoseconds; `scale` converts what is not an integer."""
-    if set(map(type, column)) == {int}:
+    if set(map(type, column)) <= _WHOLE:
         return [value * ns_per_unit for value in column]  # type: ignore[operator,misc]
     return [_scaled(index, value, ns_per_unit, scale, fallback) for index, value in enumerate(column)]
 
 
 def _scaled(index: int, value: JSON, ns_per_unit: int, scale: Callable[[Any, int], int], fallback: Fallback) -> int:
-    if type(value) is int:
-        return value * ns_per_unit
+    if type(value) in _WHOLE:
+        return value * ns_per_unit  # type: ignore[operator,return-value]
     if type(value) in (float, str):
         try:
             return scale(value, ns_per_unit)

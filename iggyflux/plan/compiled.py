@@ -15,20 +15,20 @@ from typing import Any
 
 import msgspec
 
-from iggyflux.errors import DecodeError, RecordError
+from iggyflux.errors import RecordError
 from iggyflux.expressions import Expression
 from iggyflux.expressions.lowering import Interpreted
 from iggyflux.lineprotocol import Dialect, Precision
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.binary import is_plain
-from iggyflux.payloads.compression import EXPANDED_BY
+from iggyflux.payloads.compression import expand_all
 from iggyflux.payloads.format import MAX_DEPTH, MAX_PAYLOAD_BYTES
 from iggyflux.payloads.json_ import may_be_deep, may_repeat_a_key
 from iggyflux.plan.bounds import MAX_BYTES_AT_ONCE, MAX_LINE_CHARACTERS, MayBeTooMuch, Work, check_characters
 from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
-from iggyflux.plan.reference import NO_TAGS, ReferencePlan, joined
+from iggyflux.plan.reference import NO_TAGS, ReferencePlan, finite, joined
 from iggyflux.records import JSON, Failure, LazyMessages, Message, Rendered, payload_bytes
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
@@ -70,6 +70,8 @@ class CompiledPlan:
         self._is_bounded_by_size = False
         self.interpreted: tuple[tuple[Expression, Interpreted], ...] = ()
         """The expressions that generated code evaluates for each record."""
+        self.refuses_unsigned = False
+        """Whether the reference plan renders each message with an unsigned integer."""
         self._repeats = writer.may_repeat
         self._may_round = _casts_numbers(writer) and not FORMATS[writer.source.payload.format].binary
         try:
@@ -90,7 +92,10 @@ class CompiledPlan:
             form = FORMATS[writer.source.payload.format]
             typed = writer.keeps_types and form.decode_typed is not None
             decode = form.bound(writer.source.payload.options, reads, writer.source.strict, typed=typed)
-            self._decode = (lambda payload: _plain(decode(payload))) if typed else decode
+            self.refuses_unsigned = typed and not _knows_unsigned(generated, self.dialect)
+            self._decode = (lambda payload: _plain(decode(payload))) if self.refuses_unsigned else decode
+            if typed:
+                _give_plain_integers(namespace, generated)
         elif generated.is_static:
             self._decode = msgspec.json.Decoder(namespace["Payload"]).decode
         else:
@@ -223,19 +228,11 @@ class CompiledPlan:
 
     def _expand(self, payloads: list[bytes], fallback: set[int]) -> list[bytes]:
         """Return what `payloads` expand to, nothing for one that is damaged: the reference plan says how."""
-        expanded: list[bytes] = []
-        expand = EXPANDED_BY[self._compression]
-        size = 0
-        for index, payload in enumerate(payloads):
-            try:
-                whole = expand(payload)
-            except DecodeError:
-                fallback.add(index)
-                whole = b""
-            size += len(whole)
-            if size > MAX_BYTES_AT_ONCE and len(payloads) > 1:
-                raise MayBeTooMuch
-            expanded.append(whole)
+        found = expand_all(payloads, self._compression, MAX_BYTES_AT_ONCE)
+        if found is None:
+            raise MayBeTooMuch
+        expanded, damaged = found
+        fallback.update(damaged)
         return expanded
 
     def _find_fallback(self, payloads: list[bytes], fallback: set[int]) -> None:
@@ -396,6 +393,33 @@ class _Merged:
         self.indices += indices[start:stop]
         self.times += times[start:stop]
         self.buckets += buckets[start:stop] if buckets else ()
+
+
+def _knows_unsigned(generated: Generated, dialect: Dialect) -> bool:
+    """Return whether generated code has all that is done with unsigned integers, which no function may see."""
+    whole = {"root", "parent"}
+    return dialect.has_unsigned and all(each.selects or not of.uses & whole for each, of in generated.interpreted)
+
+
+def _give_plain_integers(namespace: dict[str, Any], generated: Generated) -> None:
+    """Let the functions in expressions have plain integers for unsigned ones."""
+    calling = {id(of) for each, of in generated.interpreted if not each.selects}
+
+    def plainly(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        def call(of: Interpreted, inputs: Sequence[Sequence[JSON]], *given: Any, **named: Any) -> Any:
+            if id(of) in calling:
+                inputs = [
+                    column if _SCALARS.issuperset(map(type, column)) else [*map(finite, column)] for column in inputs
+                ]
+            return evaluate(of, inputs, *given, **named)
+
+        return call
+
+    if calling:
+        namespace.update({name: plainly(namespace[name]) for name in ("evaluate", "evaluate_deeply")})
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def _plain(tree: JSON) -> JSON:

@@ -46,7 +46,8 @@ def after_end(part: Part, *, again: bool, failed: bool) -> Part:
     """Return the part of a worker whose process has ended: it is started `again`, or has `failed`."""
     now = part.now
     if again:
-        return Part(part.worker, RouteStatus(now.name, now.about), past_of(now, part.past))
+        read = None if now.input is None else InputStatus(now.input.done, now.input.total)
+        return Part(part.worker, RouteStatus(now.name, now.about, input=read), past_of(now, part.past))
     if failed:
         return replace(part, now=replace(now, state="interrupted"))
     return replace(part, now=replace(now, state="done")) if now.state == "starting" else part
@@ -82,8 +83,10 @@ def merged_input(found: Sequence[InputStatus]) -> InputStatus | None:
     """Return how much of their inputs several workers have read; the last one decides when all is read."""
     if not found:
         return None
-    left = [each.seconds_left for each in found if each.seconds_left is not None]
-    return InputStatus(sum(each.done for each in found), sum(each.total for each in found), max(left) if left else None)
+    left = [each.seconds_left for each in found if each.done < each.total or each.seconds_left is not None]
+    known = [each for each in left if each is not None]
+    last = max(known) if known and len(known) == len(left) else None
+    return InputStatus(sum(each.done for each in found), sum(each.total for each in found), last)
 
 
 def past_of(now: RouteStatus, before: RouteStatus | None) -> RouteStatus:

@@ -245,4 +245,5 @@ def _settled_batch(job: Job, *, drops: bool) -> SettledBatch:
         refused = {refusal.line for refusal in job.refusals}
         origins = [origin for line, origin in enumerate(origins) if line not in refused]
     skipped = [*rendered.skipped, *rendered.empty]
-    return SettledBatch(job.messages, origins, () if drops else failed, failed if drops else (), skipped)
+    letters, dropped = ((), failed) if drops else (failed, ())
+    return SettledBatch(job.messages, origins, letters, dropped, skipped, rendered.undeclared)

@@ -103,6 +103,8 @@ class InputStatus:
     def measure(self, progress: Progress, seconds: float) -> None:
         """Update it; `seconds` is the time of the clock."""
         self.done, self.total = progress.done, progress.total
+        if not self.total:  # what was read before this run is not known yet
+            return
         self._began = self._began or (seconds, self.done)
         since, before = self._began
         if self.done > before and seconds > since:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
 
+from iggyflux.authoring.declarations import declared_payload
 from iggyflux.authoring.inference.recognition import UNKNOWN, Recognized
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.documents import parse_document
-from iggyflux.errors import DecodeError, DocumentError, Location, MappingError
-from iggyflux.mapping import WriterMapping, parse_mapping
+from iggyflux.errors import DecodeError
 from iggyflux.payloads import FORMATS, is_wide
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON
-from iggyflux.spec import Payload
-
-_REST: Final = {
-    "points": {"measurement": {"const": "m"}, "fields": {"x": {"const": 1}}, "timestamp": {"spread": "offset"}}
-}
 
 
 class Declared:
@@ -29,19 +21,7 @@ class Declared:
         """Raise DocumentError unless `text` is a valid `from.payload`."""
         self._written: JSON = parse_document(text, format="yaml").tree
         self._file = file
-        self._payload = self._read()
-
-    def _read(self) -> Payload:
-        source = {"stream": "s", "topic": "t", "payload": self._written}
-        document = {"iggyflux": 1, "kind": "writer", "name": "declared", "from": source, **_REST}
-        try:
-            mapping = parse_mapping(json.dumps(document), format="yaml", file=self._file)
-        except MappingError as error:
-            place = Location("--payload")
-            wrong = [each for each in error.problems if each.severity == "error"]
-            raise DocumentError([replace(each, location=place) for each in wrong]) from None
-        assert isinstance(mapping, WriterMapping)  # noqa: S101  (its kind is written)
-        return mapping.writer.source.payload
+        self._payload = declared_payload(self._written, file)
 
     def file(self, data: bytes, *, whole: bool) -> Recognized:
         """Return the payloads of a file: one if the format is binary.  Raise SampleError."""

@@ -36,6 +36,7 @@ from iggyflux.payloads.format import (
     too_many,
 )
 from iggyflux.payloads.format import not_encodable as _not_encodable
+from iggyflux.payloads.places import path_text, within
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 from iggyflux.structure import Structure
@@ -50,7 +51,13 @@ _SINGLE: Final = b"\xc3\x01"
 _Compile = Callable[..., Read]
 
 
-def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: bool) -> ReadPayload:
+def prepare(
+    options: Options,
+    reads: Reads | None,
+    strict: bool,
+    non_finite: bool,
+    typed: bool = False,  # noqa: ARG001  (all integers have a sign)
+) -> ReadPayload:
     """Return what decodes payloads."""
     reader = _text(options.get("reader_schema"))
     logical = options.get("logical_types") is not False
@@ -111,7 +118,8 @@ def _whole_value(payload: bytes, read: Read, start: int) -> JSON:
     value, end = read(payload, start, [MAX_VALUES])
     if end != len(payload):
         left = len(payload) - end
-        raise DecodeError(MALFORMED, f"not Avro of this schema: {left:,} bytes are left after the value")
+        error = DecodeError(MALFORMED, f"not Avro of this schema: {left:,} bytes are left after the value")
+        raise within(error, (), end)
     return value
 
 
@@ -182,17 +190,23 @@ def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> Re
         header, read, codec, sync = last
         rows: list[JSON] = []
         budget = [MAX_VALUES]
-        for count, data in blocks(payload, codec, sync, len(header)):
-            at = 0
+        first = 0
+        for block, (count, data) in enumerate(blocks(payload, codec, sync, len(header)), 1):
+            at = index = 0
             budget[0] -= count
             if budget[0] < 0:
                 raise too_many()
-            for _ in range(count):
-                row, at = read(data, at, budget)
-                if are_read:
-                    rows.append(row)
+            try:
+                for index in range(count):  # noqa: B007  (the failure names it)
+                    row, at = read(data, at, budget)
+                    if are_read:
+                        rows.append(row)
+            except DecodeError as error:
+                raise within(error, (first + index,), block=block) from None
+            first += count
             if at != len(data):
-                raise DecodeError(MALFORMED, "a block of the container is longer than its records")
+                reason = "a block of the container is longer than its records"
+                raise within(DecodeError(MALFORMED, reason), (), at, block)
         return rows
 
     return decode_container
@@ -332,7 +346,9 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
         try:
             return write(parse(text), record, logical=logical)
         except Misfit as error:
-            raise _not_encodable("avro", f"a value of its schema ({str(error)[:150]})", record) from None
+            place = f"{path_text(error.path)}: " if error.path else ""
+            reason = f"a value of its schema ({place}{error.reason[:150]})"
+            raise _not_encodable("avro", reason, error.value) from None
 
     if encoding == "container":
         return write_container(text, [written(each) for each in (value if isinstance(value, list) else [value])])

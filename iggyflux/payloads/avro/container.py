@@ -17,6 +17,7 @@ from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.reading import read_long, truncated
 from iggyflux.payloads.avro.writing import long
 from iggyflux.payloads.format import MALFORMED, MAX_PAYLOAD_BYTES, TOO_LARGE
+from iggyflux.payloads.places import within
 
 MAGIC: Final = b"Obj\x01"
 BAD_CODEC: Final = "IFX433"
@@ -49,11 +50,11 @@ def read_header(payload: bytes) -> tuple[str, str, bytes, int]:
             for _ in range(number):
                 key, at = _bytes(payload, at)
                 found[key], at = _bytes(payload, at)
-    except IndexError:
-        raise truncated() from None
+    except (IndexError, DecodeError) as error:
+        raise within(error if isinstance(error, DecodeError) else truncated(), (), at) from None
     sync = payload[at : at + 16]
     if len(sync) < 16:
-        raise truncated()
+        raise within(truncated(), (), at)
     schema = found.get(b"avro.schema", b"")
     if not schema or len(schema) > MAX_SCHEMA_BYTES:
         raise DecodeError(MALFORMED, "the header of the container has no schema, or one of more than 1 MB")
@@ -82,14 +83,15 @@ def blocks(payload: bytes, codec: str, sync: bytes, at: int) -> Iterator[tuple[i
     room = MAX_PAYLOAD_BYTES
     while at < len(payload):
         try:
+            begin = at
             count, at = read_long(payload, at)
             data, at = _bytes(payload, at)
-        except IndexError:
-            raise truncated() from None
-        if payload[at : at + 16] != sync:
-            raise DecodeError(MALFORMED, "a block of the container does not end with its sync marker")
+            if payload[at : at + 16] != sync:
+                raise DecodeError(MALFORMED, "a block of the container does not end with its sync marker")
+            data = content_of(count, data, expand, room)
+        except (IndexError, DecodeError) as error:
+            raise within(error if isinstance(error, DecodeError) else truncated(), (), begin) from None
         at += 16
-        data = content_of(count, data, expand, room)
         room -= len(data)
         yield count, data
 

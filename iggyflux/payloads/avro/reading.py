@@ -12,14 +12,26 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, TypeAlias
 
 from iggyflux.errors import DecodeError
 from iggyflux.payloads.avro.defaults import default_of
 from iggyflux.payloads.avro.schema import MISSING, NAMED, Member, Node, SchemaError
 from iggyflux.payloads.avro.values import as_double, bad_symbol, bad_union, base64_text, converter
-from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, duplicate_key, not_finite, not_utf8, too_deep, too_many
+from iggyflux.payloads.format import (
+    MALFORMED,
+    MAX_DEPTH,
+    MAX_VALUES,
+    duplicate_key,
+    not_finite,
+    not_utf8,
+    too_deep,
+    too_many,
+)
+from iggyflux.payloads.places import Place, Step, located
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -55,31 +67,58 @@ def compile_reader(
     What it returns raises DecodeError for bytes of any form.  Raise SchemaError if no value of `writer` could ever be
     read as `reader`.
     """
-    emitter = _Emitter(strict, non_finite, logical, numbers)
-    namespace = emitter.names
-    try:
-        emitter.write(writer, reader or writer, reads)
-        for source in emitter.done:  # each by itself: a syntax tree of all of them takes 100 MB
-            exec(compile(source, "<avro>", "exec", dont_inherit=True), namespace)  # noqa: S102  (our own source)
-    except RecursionError:
-        raise SchemaError("its types hold each other too deep") from None
-    return _guarded(namespace["read0"]), "\n".join(emitter.done)
+
+    def written(*, traced: bool) -> tuple[_Generated, _Emitter]:
+        emitter = _Emitter(strict, non_finite, logical, numbers, traced=traced)
+        try:
+            emitter.write(writer, reader or writer, reads)
+            for source in emitter.done:  # each by itself: a syntax tree of all of them takes 100 MB
+                exec(compile(source, _FILE, "exec", dont_inherit=True), emitter.names)  # noqa: S102  (our own source)
+        except RecursionError:
+            raise SchemaError("its types hold each other too deep") from None
+        return emitter.names["read0"], emitter
+
+    read, emitter = written(traced=False)
+    return _guarded(read, cache(lambda: written(traced=True))), "\n".join(emitter.done)
 
 
-def _guarded(read: Callable[[bytes, int, int, int, Budget], tuple[Any, int]]) -> Read:
+_Generated = Callable[[bytes, int, int, int, Budget], tuple[Any, int]]
+_FAULTS: Final = (DecodeError, IndexError, struct.error, UnicodeDecodeError)
+_FILE: Final = "<avro>"
+
+
+def _guarded(read: _Generated, traced: Callable[[], tuple[_Generated, _Emitter]]) -> Read:
     def guarded(payload: bytes, start: int, budget: Budget) -> tuple[Any, int]:
         end = len(payload)
         try:
             value, at = read(payload, start, end, 0, budget)
-        except (IndexError, struct.error):
-            raise truncated() from None
-        except UnicodeDecodeError as error:
-            raise not_utf8(error, "a string") from None
-        if at > end:
-            raise truncated()
+            if at > end:
+                raise truncated()
+        except _FAULTS as error:
+            refused = _refusal(error)
+            raise located(refused, lambda: _find(refused, traced, payload, start)) from None
         return value, at
 
     return guarded
+
+
+def _refusal(error: Exception) -> DecodeError:
+    if isinstance(error, DecodeError):
+        return error
+    return not_utf8(error, "a string") if isinstance(error, UnicodeDecodeError) else truncated()
+
+
+def _find(
+    refused: DecodeError, traced: Callable[[], tuple[_Generated, _Emitter]], payload: bytes, start: int
+) -> Place | None:
+    """Return the place of a failure: read again by functions that keep where the last value began."""
+    read, emitter = traced()
+    try:
+        read(payload, start, len(payload), 0, [MAX_VALUES])
+    except _FAULTS as error:
+        if _refusal(error).reason == refused.reason:
+            return emitter.place_of(error.__traceback__)
+    return None
 
 
 def truncated() -> DecodeError:
@@ -162,11 +201,45 @@ class _Slot:
     nested: int
 
 
-class _Emitter:
-    """Writes functions `read0(b, p, e, d, q)`: of payload, index, its end, how deep the value is nested, `Budget`."""
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """The step to an element of a list: `index` is the variable that has its index."""
 
-    def __init__(self, strict: bool, non_finite: bool, logical: bool, numbers: bool) -> None:
+    index: str
+
+    def of(self, variables: Mapping[str, Any]) -> int:
+        return int(variables[self.index])
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """The step to a value of a map: `key` is the variable of its key, or of how long that is; `end` that of its end."""
+
+    key: str
+    end: str
+
+    def of(self, variables: Mapping[str, Any]) -> str:
+        key, end = variables[self.key], variables[self.end]
+        return key if isinstance(key, str) else variables["b"][end - key : end].decode(errors="backslashreplace")
+
+
+_Steps: TypeAlias = tuple[str | _Element | _Entry, ...]
+
+
+class _Emitter:
+    """Writes functions `read0(b, p, e, d, q)`: of payload, index, its end, how deep the value is nested, `Budget`.
+
+    With `traced`, they keep in `s` where the last value begins, and count the elements of lists.
+    """
+
+    def __init__(self, strict: bool, non_finite: bool, logical: bool, numbers: bool, *, traced: bool = False) -> None:
         self.strict, self.non_finite, self.logical, self.numbers = strict, non_finite, logical, numbers
+        self.traced = traced
+        self.path: _Steps = ()
+        """The way from the value of the function to what is written."""
+        self.line_paths: list[_Steps] = []
+        self.paths: dict[str, list[_Steps]] = {}
+        """The way to what each line of a function reads, by its name."""
         self.names: dict[str, Any] = {"__name__": "iggyflux.payloads.avro.generated", **_NAMESPACE}
         self.done: list[str] = []
         self.made: dict[tuple[int, int, object], str] = {}
@@ -199,14 +272,47 @@ class _Emitter:
         self.function(writer, reader, reads)
         while self.waiting:
             name, slot, self.optional = self.waiting.popleft()
-            self.lines, self.level = [f"def {name}(b, p, e, d, q):"], 1
+            self.lines, self.line_paths, self.level = [f"def {name}(b, p, e, d, q):"], [()], 1
             with self.spending():
                 self.value(slot, is_body=True)
             self.add(f"return {slot.target}, p")
             self.done.append("\n".join(line for line in self.lines if line.strip()))
+            self.paths[name] = [
+                path
+                for line, path in zip(self.lines, self.line_paths, strict=True)
+                if line.strip()
+                for _ in line.split("\n")
+            ]
+
+    def place_of(self, traceback: TracebackType | None) -> Place:
+        """Return where the functions failed, if they are traced."""
+        path: list[Step] = []
+        byte = 0
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_code.co_filename == _FILE:
+                variables = frame.f_locals
+                byte = variables.get("s", byte)
+                steps = self.paths[frame.f_code.co_name][traceback.tb_lineno - 1]
+                path += [step if isinstance(step, str) else step.of(variables) for step in steps]
+            traceback = traceback.tb_next
+        return Place(tuple(path), byte)
 
     def add(self, line: str) -> None:
         self.lines.append("  " * self.level + line)
+        self.line_paths.append(self.path)
+
+    def begin(self) -> None:
+        """Write that a value, or a part of one, begins here."""
+        if self.traced:
+            self.add("s = p")
+
+    @contextmanager
+    def inside(self, step: str | _Element | _Entry) -> Iterator[None]:
+        """Write inside what reads a part of the value."""
+        outer, self.path = self.path, (*self.path, step)
+        yield
+        self.path = outer
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
@@ -242,6 +348,7 @@ class _Emitter:
     def value(self, slot: _Slot, *, is_body: bool = False) -> None:
         """Write what reads a value; `is_body` says that the function is of this type alone."""
         w, r = slot.written, slot.wanted
+        self.begin()
         if w.kind == "union":
             self.union(slot)
             return
@@ -332,6 +439,8 @@ class _Emitter:
         size = 8 if kind == "double" else 4
         if slot.reads is None:
             self.add(f"p += {size}; {target} = None")
+            if self.traced:
+                self.add("if p > e: raise truncated()")
             return
         self.add(f"{target}, = {kind}(b, p); p += {size}")
         if not self.non_finite:
@@ -380,7 +489,8 @@ class _Emitter:
             inner = None if into is None or reads is None else _member_reads(reads, into.name)
             value = self.new()
             wanted = member.type if into is None else into.type
-            self.value(_Slot(member.type, wanted, inner, value, slot.nested + 1))
+            with self.inside(member.name):
+                self.value(_Slot(member.type, wanted, inner, value, slot.nested + 1))
             if into is not None:
                 found[into.name] = value
         for name in members.keys() - found.keys():
@@ -403,10 +513,13 @@ class _Emitter:
         return "None"
 
     @contextmanager
-    def blocks(self, width: int) -> Iterator[None]:
+    def blocks(self, width: int) -> Iterator[_Element]:
         """Write the loops over the items of all blocks; what is written inside reads an item, of `width` values."""
-        count, size, end = self.new(), self.new(), self.new()
+        count, size, end, index = self.new(), self.new(), self.new(), self.new()
+        if self.traced:
+            self.add(f"{index} = -1")
         with self.block("while True:"):
+            self.begin()
             self.number(count)
             self.add(f"if not {count}: break")
             self.add(f"{end} = -1")
@@ -418,7 +531,10 @@ class _Emitter:
             self.add(f"if {count} > e - p: raise bad_length({count}, e - p)")  # each takes a byte
             with self.spending(count), self.block(f"for _ in range({count}):"):
                 self.width += width
-                yield
+                if self.traced:
+                    self.add(f"{index} += 1")
+                yield _Element(index)
+            self.begin()
             self.add(f"if {end} >= 0 and p != {end}: raise bad_block()")
 
     def array(self, slot: _Slot) -> None:
@@ -427,8 +543,9 @@ class _Emitter:
         item = _Slot(slot.written.inner[0], slot.wanted.inner[0], items, self.new(), slot.nested + 1)
         self.add(f"{slot.target} = []")
         self.width += 0 if reads is None else _OBJECT
-        with self.blocks(0 if items is None else 1):
-            self.value(item)
+        with self.blocks(0 if items is None else 1) as element:
+            with self.inside(element):
+                self.value(item)
             if items is not None:
                 self.add(f"{slot.target}.append({item.target})")
 
@@ -440,19 +557,21 @@ class _Emitter:
         self.add(f"{target} = {{}}")
         self.width += 0 if reads is None else _OBJECT
         with self.blocks(2 if self.strict or (reads and reads.whole) else 0):
+            self.begin()
             end = self.length(key)
             if self.strict or keys or (reads and reads.whole):
                 self.add(f"{key} = b[p:{end}].decode()")
             self.add(f"p = {end}")
             if self.strict:
                 self.add(f"if {key} in {target}: raise duplicate_key({key})")
-            if keys:
-                with self.block(f"if {key} in {self.constant(frozenset(keys))}:"), self.spending():
-                    self.value(item)
-                with self.block("else:"):
-                    self.value(replace(item, reads=None))
-            else:
-                self.value(item if reads and reads.whole else replace(item, reads=None))
+            with self.inside(_Entry(key, end)):
+                if keys:
+                    with self.block(f"if {key} in {self.constant(frozenset(keys))}:"), self.spending():
+                        self.value(item)
+                    with self.block("else:"):
+                        self.value(replace(item, reads=None))
+                else:
+                    self.value(item if reads and reads.whole else replace(item, reads=None))
             if self.strict or (reads and reads.whole):
                 self.add(f"{target}[{key}] = {item.target}")
             elif keys:

@@ -14,11 +14,17 @@ from typing import Any
 from iggyflux.payloads.avro.schema import MISSING, Node
 from iggyflux.payloads.avro.values import unconverted
 from iggyflux.payloads.format import MAX_DEPTH
+from iggyflux.payloads.places import Step
 from iggyflux.records import JSON
 
 
 class Misfit(ValueError):
-    """A value that its type cannot hold."""
+    """A value that its type cannot hold; `path` leads to it."""
+
+    def __init__(self, reason: str, value: JSON) -> None:
+        super().__init__(reason)
+        self.reason, self.value = reason, value
+        self.path: tuple[Step, ...] = ()
 
 
 _BITS = {"int": 31, "long": 63}
@@ -28,13 +34,13 @@ _FAULTS = (ValueError, TypeError, OverflowError, AttributeError, KeyError, struc
 def write(node: Node, value: JSON, *, logical: bool = True, depth: int = 0) -> bytes:
     """Return `value` as bytes of the type `node`.  Raise Misfit."""
     if depth > 2 * MAX_DEPTH:
-        raise Misfit("the value is nested too deeply")
+        raise Misfit("the value is nested too deeply", value)
     try:
         return b"".join(_parts(node, value, logical, depth))
     except Misfit:
         raise
     except _FAULTS as error:
-        raise Misfit(f"expected {node.title}: {error}") from None
+        raise Misfit(f"expected {node.title}: {error}", value) from None
 
 
 def long(value: int) -> bytes:
@@ -51,7 +57,10 @@ def long(value: int) -> bytes:
 def _parts(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes]:
     kind = node.kind
     if kind in ("int", "long", "bytes", "fixed"):
-        return _stored(node, unconverted(node if logical else Node(kind), value))
+        stored = _stored(node, unconverted(node if logical else Node(kind), value))
+        if stored is None:
+            raise Misfit(f"expected {node.title}", value)
+        return stored
     if kind in _NESTED:
         return _nested(node, value, logical, depth)
     match kind:
@@ -70,18 +79,18 @@ def _parts(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes]
             return (long(len(text)), text)
         case "enum" if value in node.symbols:
             return (long(node.symbols.index(value)),)
-    raise Misfit(f"expected {node.title}")
+    raise Misfit(f"expected {node.title}", value)
 
 
-def _stored(node: Node, value: Any) -> Iterable[bytes]:
-    """Return the parts of an integer or of bytes."""
+def _stored(node: Node, value: Any) -> Iterable[bytes] | None:
+    """Return the parts of an integer or of bytes; None for what the type cannot hold."""
     if node.kind in _BITS and type(value) is int and -(1 << _BITS[node.kind]) <= value < 1 << _BITS[node.kind]:
         return (long(value),)
     if node.kind == "bytes" and type(value) is bytes:
         return (long(len(value)), value)
     if node.kind == "fixed" and type(value) is bytes and len(value) == node.size:
         return (value,)
-    raise Misfit(f"expected {node.title}")
+    return None
 
 
 _NESTED = ("union", "record", "array", "map")
@@ -92,39 +101,47 @@ def _nested(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes
     if node.kind == "union":
         return _branch(node, value, logical, depth)
     if type(value) is not _PYTHON[node.kind]:
-        raise Misfit(f"expected {node.title}")
+        raise Misfit(f"expected {node.title}", value)
     if node.kind == "record":
         return _record(node, value, logical, depth)
     of = node.inner[0]
     if node.kind == "array":
-        items = [write(of, each, logical=logical, depth=depth + 1) for each in value]
+        items = [_inner(of, each, index, logical, depth) for index, each in enumerate(value)]
     else:
         keys = [name.encode() for name in value]
-        pairs = zip(keys, value.values(), strict=True)
-        items = [long(len(key)) + key + write(of, each, logical=logical, depth=depth + 1) for key, each in pairs]
+        pairs = zip(keys, value.items(), strict=True)
+        items = [long(len(key)) + key + _inner(of, each, name, logical, depth) for key, (name, each) in pairs]
     return (*((long(len(value)), *items) if items else ()), b"\0")
 
 
 def _record(node: Node, value: dict[str, Any], logical: bool, depth: int) -> Iterable[bytes]:
     unknown = value.keys() - {member.name for member in node.members}
     if unknown:
-        raise Misfit(f"{node.title} has no field {min(unknown)[:60]!r}")
+        raise Misfit(f"{node.title} has no field {min(unknown)[:60]!r}", value)
     parts = []
     for member in node.members:
         given = value.get(member.name, member.default)
         if given is MISSING:
-            raise Misfit(f"{node.title} needs the field {member.name!r}")
-        parts.append(write(member.type, given, logical=logical, depth=depth + 1))
+            raise Misfit(f"{node.title} needs the field {member.name!r}", value)
+        parts.append(_inner(member.type, given, member.name, logical, depth))
     return parts
 
 
+def _inner(node: Node, value: Any, step: Step, logical: bool, depth: int) -> bytes:
+    try:
+        return write(node, value, logical=logical, depth=depth + 1)
+    except Misfit as error:
+        error.path = (step, *error.path)
+        raise
+
+
 def _branch(node: Node, value: Any, logical: bool, depth: int) -> Iterable[bytes]:
-    reasons = []
+    refused: list[Misfit] = []
     for index, branch in enumerate(node.inner):
         try:
             return (long(index), write(branch, value, logical=logical, depth=depth + 1))
         except Misfit as error:
-            reasons.append(str(error))
-    raise Misfit(
-        reasons[-1] if len(reasons) == 2 else f"no branch fits of {', '.join(each.title for each in node.inner)}"
-    )
+            refused.append(error)
+    if len(refused) == 2:
+        raise refused[1]
+    raise Misfit(f"no branch fits of {', '.join(each.title for each in node.inner)}", value)

@@ -20,9 +20,11 @@ from iggyflux.payloads.format import (
     OptionError,
     Options,
     ReadFile,
+    ReadPayload,
     check_size,
     not_encodable,
 )
+from iggyflux.payloads.places import within
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 from iggyflux.structure import Structure
@@ -96,12 +98,37 @@ def decode(
     if framing is None or framing == "none":
         return schema.converter(reads, strict, non_finite, typed)(payload, [MAX_VALUES])
     if framing == "confluent":
-        return schema.converter(reads, strict, non_finite, typed)(payload[_header(payload) :], [MAX_VALUES])
+        start = _header(payload)
+        try:
+            return schema.converter(reads, strict, non_finite, typed)(payload[start:], [MAX_VALUES])
+        except DecodeError as error:
+            raise within(error, (), start) from None
     rows = Reads.WHOLE if reads is None or reads.whole else reads.items
     convert = schema.converter(rows or Reads.BARE, strict, non_finite, typed)
     budget = [MAX_VALUES]
-    found: list[JSON] = [convert(part, budget) for part in _parts(payload)]
+    found: list[JSON] = []
+    start = 0
+    try:
+        for start, part in _parts(payload):  # noqa: B007  (the failure names it)
+            found.append(convert(part, budget))
+    except DecodeError as error:
+        raise within(error, (len(found),), 0 if error.code == BAD_FRAME else start) from None
     return [] if rows is None else found
+
+
+def prepare(options: Options, reads: Reads | None, strict: bool, non_finite: bool, typed: bool) -> ReadPayload:
+    """Return what decodes payloads as `decode` does."""
+    if options.get("framing", "none") != "none":
+        return partial(decode, options=options, reads=reads, strict=strict, non_finite=non_finite, typed=typed)
+    schema: Schema = options[COMPILED]
+    convert = schema.converter(reads, strict, non_finite, typed)
+
+    def decode_message(payload: bytes) -> JSON:
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            check_size(payload)
+        return convert(payload, [MAX_VALUES])
+
+    return decode_message
 
 
 def undeclared(payloads: Sequence[bytes], options: Options) -> list[int]:
@@ -139,7 +166,7 @@ def _messages(payload: bytes, options: Options) -> Iterable[bytes]:
     """Return the messages in a payload."""
     framing = options.get("framing", "none")
     if framing == "delimited":
-        return _parts(payload)
+        return (part for _, part in _parts(payload))
     return (payload[_header(payload) :] if framing == "confluent" else payload,)
 
 
@@ -154,20 +181,20 @@ def _varint(payload: bytes, at: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise DecodeError(BAD_FRAME, f"a length or an index is cut off or too long (byte {at})")
+    raise within(DecodeError(BAD_FRAME, "a length or an index is cut off or too long"), (), at)
 
 
-def _parts(payload: bytes) -> Iterator[bytes]:
+def _parts(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the messages of a delimited payload, and where each begins."""
     at = 0
     while at < len(payload):
         length, start = _varint(payload, at)
         at = start + length
         if at > len(payload):
             left = len(payload) - start
-            raise DecodeError(
-                BAD_FRAME, f"a message of {length} bytes is announced, and {left} are left (byte {start})"
-            )
-        yield payload[start:at]
+            reason = f"a message of {length} bytes is announced, and {left} are left"
+            raise within(DecodeError(BAD_FRAME, reason), (), start)
+        yield start, payload[start:at]
 
 
 _ID_BYTES: Final = 5
@@ -224,6 +251,7 @@ FORMAT = Format(
     decode_typed=partial(decode, typed=True),
     check=check,
     bind=bind,
+    prepare=prepare,
     undeclared=undeclared,
     undeclared_fields=undeclared_fields,
     structure=structure,

@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError as NotParsed
 from iggyflux.errors import DecodeError
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.payloads.binary import foreign, plain, time_text
-from iggyflux.payloads.format import MALFORMED, not_finite, too_deep
+from iggyflux.payloads.format import MALFORMED, not_finite, not_utf8, too_deep
+from iggyflux.payloads.places import within
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -58,10 +59,17 @@ def is_map(field: Any) -> bool:
     return bool(field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.GetOptions().map_entry)
 
 
+def is_proto3(file: FileDescriptor) -> bool:
+    """Whether a file is of proto3: then the library checks that strings are UTF-8."""
+    written = descriptor_pb2.FileDescriptorProto()
+    file.CopyToProto(written)
+    return bool(written.syntax == "proto3")
+
+
 def key_text(key: str | bytes | int | bool) -> str:
     """Return the text of a map's key."""
     if isinstance(key, bytes):
-        return key.decode("utf-8")
+        return _utf8(key)
     return str(key).lower() if isinstance(key, bool) else str(key)
 
 
@@ -120,25 +128,11 @@ class Converters:
         if not (always or present or filled):
             return base
         has = message_factory.GetMessageClass(descriptor).HasField
-
-        def convert(message: Any, budget: list[int]) -> JSON:
-            row = base(message, budget)
-            for name, key, step in always:
-                row[key] = step(getattr(message, name), budget)
-            for name, key, optional in present:
-                if has(message, name):
-                    value = getattr(message, name)
-                    row[key] = value if optional is None else optional(value, budget)
-            for name, key, optional in filled:
-                value = getattr(message, name)
-                if value or (type(value) is float and copysign(1, value) < 0):
-                    row[key] = value if optional is None else optional(value, budget)
-            return row
-
-        return convert
+        return _with_steps(base, has, always, present, filled)
 
     def _finite(self, value: float, _budget: list[int]) -> JSON:
-        _check_finite((value,))
+        if not isfinite(value):
+            raise not_finite(value)
         return value
 
     def _field(self, field: Any, reads: Reads, anys: int) -> Step | None:
@@ -155,7 +149,14 @@ class Converters:
 
         def convert(values: Any, budget: list[int]) -> JSON:
             spend(budget, len(values) * width)
-            return list(values) if single is None else [single(value, budget) for value in values]
+            if single is None:
+                return list(values)
+            rest = iter(values)
+            try:
+                return [single(value, budget) for value in rest]
+            except DecodeError as error:
+                within(error, (len(values) - 1 - sum(1 for _ in rest),))
+                raise
 
         return convert
 
@@ -173,9 +174,7 @@ class Converters:
     def _is_proto3(self, file: FileDescriptor) -> bool:
         """Whether the library has checked that strings of types of a file are UTF-8."""
         if file.name not in self._proto3:
-            written = descriptor_pb2.FileDescriptorProto()
-            file.CopyToProto(written)
-            self._proto3[file.name] = written.syntax == "proto3"
+            self._proto3[file.name] = is_proto3(file)
         return self._proto3[file.name]
 
     def _checked(self, field: Any, reads: Reads, anys: int) -> Step | None:
@@ -201,10 +200,15 @@ class Converters:
             spend(budget, len(values) * width)
             row: dict[str, JSON] = {}
             # The library keeps no order of its own.
-            for key, value in sorted(((key_text(key), value) for key, value in values.items()), key=_first):
-                if reads.whole or key in steps:
-                    step = whole if reads.whole else steps[key]
-                    row[key] = value if step is None else step(value, budget)
+            entries = sorted(((key_text(key), value) for key, value in values.items()), key=_first)
+            try:
+                for key, value in entries:
+                    if reads.whole or key in steps:
+                        step = whole if reads.whole else steps[key]
+                        row[key] = value if step is None else step(value, budget)
+            except DecodeError as error:
+                within(error, (key,))
+                raise
             return row
 
         return convert
@@ -261,12 +265,44 @@ def _base(floats: list[tuple[str, str]], others: list[tuple[str, str]]) -> Calla
     items = [f"{key!r}: (f{number} := {_attribute(name)})" for number, (name, key) in enumerate(floats)]
     items += [f"{key!r}: {_attribute(name)}" for name, key in others]
     names = "".join(f"f{number}, " for number in range(len(floats)))
-    check = f"    if not hypot({names}) < inf:\n        check(({names}))\n" if floats else ""
+    check = f"    if not hypot({names}) < inf:\n        check(({names}), keys)\n" if floats else ""
     source = f"def base(message, budget):\n    row = {{{', '.join(items)}}}\n{check}    return row\n"
-    namespace: dict[str, Any] = {"hypot": hypot, "inf": inf, "check": _check_finite}
+    namespace: dict[str, Any] = {
+        "hypot": hypot, "inf": inf, "check": _check_finite, "keys": [key for _, key in floats]
+    }  # fmt: skip
     exec(source, namespace)  # noqa: S102  (our own source: names are identifiers or quoted)
     made: Callable[[Any, list[int]], dict[str, JSON]] = namespace["base"]
     return made
+
+
+def _with_steps(
+    base: Callable[[Any, list[int]], dict[str, JSON]],
+    has: Callable[[Any, str], bool],
+    always: list[tuple[str, str, Step]],
+    present: list[tuple[str, str, Step | None]],
+    filled: list[tuple[str, str, Step | None]],
+) -> Step:
+    """Return what adds to the object of `base` the fields that need more: always, if they are there, if not empty."""
+
+    def convert(message: Any, budget: list[int]) -> JSON:
+        row = base(message, budget)
+        try:
+            for name, key, step in always:
+                row[key] = step(getattr(message, name), budget)
+            for name, key, optional in present:
+                if has(message, name):
+                    value = getattr(message, name)
+                    row[key] = value if optional is None else optional(value, budget)
+            for name, key, optional in filled:
+                value = getattr(message, name)
+                if value or (type(value) is float and copysign(1, value) < 0):
+                    row[key] = value if optional is None else optional(value, budget)
+        except DecodeError as error:
+            within(error, (key,))
+            raise
+        return row
+
+    return convert
 
 
 def _attribute(name: str) -> str:
@@ -274,15 +310,22 @@ def _attribute(name: str) -> str:
     return f"message.{name}" if is_plain else f"getattr(message, {name!r})"
 
 
-def _check_finite(values: Iterable[float]) -> None:
-    for value in values:
+def _check_finite(values: Iterable[float], keys: Iterable[str]) -> None:
+    for value, key in zip(values, keys, strict=True):
         if not isfinite(value):
-            raise not_finite(value)
+            raise within(not_finite(value), (key,))
 
 
 def _text(value: str | bytes, _budget: list[int]) -> JSON:
     """Return a string; the library gives bytes that are not UTF-8 as bytes."""
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    return _utf8(value) if isinstance(value, bytes) else value
+
+
+def _utf8(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8(error, "a string") from None
 
 
 def _unsigned(value: int, _budget: list[int]) -> JSON:

@@ -11,10 +11,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError as NotParsed
 
 from iggyflux.errors import DecodeError, closest
-from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, NOTHING_KNOWN, OptionError, not_utf8, too_deep
+from iggyflux.payloads.format import MALFORMED, MAX_DEPTH, NOTHING_KNOWN, OptionError, too_deep
+from iggyflux.payloads.places import Place, Step, located
+from iggyflux.payloads.protobuf import wire
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.payloads.protobuf.reading import Converters
-from iggyflux.payloads.protobuf.undeclared import Undeclared
+from iggyflux.payloads.protobuf.undeclared import Undeclared, size_of
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
 
@@ -58,7 +60,7 @@ class Schema:
 
     def _converter(self, reads: Reads, strict: bool, non_finite: bool, typed: bool) -> Converter:
         step = Converters(*self._options, non_finite, typed).of(self.descriptor, reads)
-        check = self._bounds.check
+        check, safe = self._bounds.check, self._bounds.safe
         parse, width, is_recursive = self.parse, 1 + len(self.descriptor.fields), _is_recursive(self.descriptor)
         # With NaN, which a declared default may be: it fails payloads without the field, not each payload.
         of_no_bytes = Converters(*self._options, True).of(self.descriptor, reads)(self.message_class(), [width])
@@ -69,24 +71,34 @@ class Schema:
                 budget[0] -= width
                 if budget[0] < 0:
                     spend(budget, 0)
-                check(payload, budget)
+                if len(payload) > safe:
+                    check(payload, budget)
                 message = parse(payload)
                 if strict and self._has_undeclared(message):
-                    raise DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
-                value = step(message, budget)
-                if (has_nan or value == of_no_bytes) and not message.ListFields() and message.ByteSize():
+                    unknown = DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
+                    raise located(unknown, lambda: self._look(wire.find_undeclared, payload))
+                try:
+                    value = step(message, budget)
+                except DecodeError as error:
+                    if error.find_place is not None:
+                        find_path = error.find_place
+                        located(error, lambda: self._look(wire.place_of, payload, find_path().path))
+                    raise
+                if (has_nan or value == of_no_bytes) and not message.ListFields() and size_of(message):
                     raise DecodeError(NOTHING_KNOWN, f"no field of the payload is declared in {self.name}")
                 if is_recursive and not _is_shallow(value, MAX_DEPTH):
                     raise too_deep()
             except NotParsed:
-                raise DecodeError(MALFORMED, f"not protobuf of the type {self.name}") from None
-            except UnicodeDecodeError as error:
-                raise not_utf8(error, "a string") from None
+                refused = DecodeError(MALFORMED, f"not protobuf of the type {self.name}")
+                raise located(refused, lambda: self._look(wire.find_fault, payload)) from None
             except RecursionError:
                 raise too_deep() from None
             return value
 
         return convert
+
+    def _look(self, find: Callable[..., Place | None], payload: bytes, *path: tuple[Step, ...]) -> Place | None:
+        return find(payload, self.descriptor, *path, json_names=self.json_names)
 
     def _has_undeclared(self, message: Any) -> bool:
         """Whether a message has fields, at any depth, that the schema does not declare."""
