@@ -366,6 +366,7 @@ def test_a_mark_says_the_order_of_utf_16_and_is_no_part_of_the_text() -> None:
         marked = ("\ufeffzal;7".encode(f"utf-16{order[0]}e"), "zal;7")
         assert decode("text", marked[0], encoding="utf-16") == marked[1]
         assert decode("text", marked[0], encoding=f"utf-16{order[0]}e") == marked[1]
+    assert decode("text", "\ufeff\ufeffzal".encode("utf-16le"), encoding="utf-16") == "\ufeffzal"  # the second one is
     assert "byte order mark" in refusal("text", "zal".encode("utf-16le"), encoding="utf-16").reason
 
 
