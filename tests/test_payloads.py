@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import math
 import struct
@@ -225,6 +226,29 @@ def test_a_format_reads_what_it_wrote(name: str) -> None:
         assert back == value
         assert_plain(back)
         assert FORMATS[name].encode(back, options) == payload
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_failure_does_not_keep_its_payload(name: str) -> None:
+    """Not even until garbage is collected: a few large ones would be much."""
+    refused = 0
+    gc.disable()
+    try:
+        for value, more in SAMPLES[name]:
+            decode_payload = FORMATS[name].bound(bound(name, more), None, True)
+            good = FORMATS[name].encode(value, bound(name, more))
+            for payload in [good[:size] for size in range(len(good))] + [good + b"\0", good + b"\xff", b"\xff" * 9]:
+                before = sys.getrefcount(payload)
+                try:
+                    decode_payload(payload)
+                except DecodeError:
+                    refused += 1
+                else:
+                    continue
+                assert sys.getrefcount(payload) == before, payload
+    finally:
+        gc.enable()
+    assert refused or name == "raw"
 
 
 @pytest.mark.parametrize("name", FORMATS)
