@@ -21,7 +21,7 @@ from tests.schema_documents import Vocabulary, is_one_in
 
 _TEXTS = [
     "", "7", "-2.50", "true", "null", "1e3", "two words", 'say "hi"', "a=b", "back\\slash", "日本", "e\u0301", "\u2028",
-    "\x01", "tab\tin it", "\U0001d518", "two\nlines",
+    "Küche é", "\x01", "tab\tin it", "\U0001d518", "two\nlines",
 ]  # fmt: skip
 _BROKEN_LINES = ['a="open', 'a=x"y', "=1", 'a="x"b', "a=1\nb=2", 'a="\\q"', 'a="\\ud83d"', "", "   ", '"a"=1']
 
@@ -271,6 +271,3 @@ def _broken(text: str, random: Random) -> bytes:
             "",
         ]
     ).encode()
-
-
-FORMS = {"logfmt": logfmt, "xml": xml}

@@ -10,6 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -83,6 +84,7 @@ _CELLS = [
     "a,b;c\td",
     "two\r\nlines",
     "日本",
+    "Küche é",
     "e\u0301",
     "\u2028",
     "'",
@@ -290,15 +292,55 @@ def _raw(shape: str, _random: Random) -> Form:
     return Form("raw", Vocabulary(["@"], []), None, lambda _: payload(SHAPES[shape].encode()), draw)
 
 
+# --- text in other encodings ---
+
+_ENCODINGS = ["windows-1252", "iso-8859-1", "cp437", "utf-16", "utf-16le", "utf-16be"]
+
+
+def _in_encodings(make: Callable[[str, Random], Form]) -> Callable[[str, Random], Form]:
+    """Return what draws the forms of `make`, some of them in another encoding than UTF-8."""
+
+    def form(shape: str, random: Random) -> Form:
+        made, encoding = make(shape, random), random.choice(_ENCODINGS)
+        if not is_one_in(3, random) or _encoded(made.ordinary(Random(0)), encoding) is None:
+            return made
+
+        def ordinary(random: Random) -> Payload:
+            found = _encoded(made.ordinary(random), encoding)
+            assert found is not None
+            return found
+
+        def draw(random: Random) -> Payload:
+            found = _encoded(made.mutated(random), encoding)
+            if found is None:  # it has bytes that are not UTF-8, or characters that the encoding lacks
+                found = ordinary(random)
+                if encoding.startswith("utf-16"):
+                    return Payload(found.data + b"x", Failed())
+            return found
+
+        options = made.payload if isinstance(made.payload, dict) else {"format": made.payload}
+        return replace(made, payload={**options, "encoding": encoding}, ordinary=ordinary, mutated=draw)
+
+    return form
+
+
+def _encoded(payload: Payload, encoding: str) -> Payload | None:
+    try:
+        return replace(payload, data=payload.data.decode().encode(encoding))
+    except UnicodeError:
+        return None
+
+
 _FORMS: dict[str, Callable[[str, Random], Form]] = {
     "json": _json,
     "msgpack": _binary("msgpack"),
     "cbor": _binary("cbor"),
-    "csv": _csv,
+    "csv": _in_encodings(_csv),
     "influx": _influx,
-    "text": _text,
+    "text": _in_encodings(_text),
     "raw": _raw,
-    **markup_forms.FORMS,
+    "logfmt": _in_encodings(markup_forms.logfmt),
+    "xml": markup_forms.xml,
     "avro": avro_forms.avro,
     "protobuf": protobuf_forms.protobuf,
 }
