@@ -374,6 +374,15 @@ def test_dead_letters_and_their_replay_have_the_bytes_as_they_came(
     assert 'heat="n/a"' in Path("out.lp").read_text(), replay.err
 
 
+def test_eval_expands_what_its_mapping_says(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(writer("lz4").document.text)
+    (tmp_path / "kiln.bin").write_bytes(compress(WORDS, "lz4"))
+
+    outcome = iggyflux("eval", "heat", tmp_path / "kiln.bin", "--whole", "--mapping", tmp_path / "m.yaml")
+
+    assert (outcome.code, outcome.out.strip()) == (0, "1250.5"), outcome.err
+
+
 @pytest.mark.parametrize("way", ["gzip", "auto"])
 def test_a_file_that_is_expanded_by_its_name_is_said_to_be(way: str, tmp_path: Path) -> None:
     """The payload is then plain, and `compression: gzip` fails without a sign of the reason."""
