@@ -816,6 +816,67 @@ def test_functions_of_texts_leave_numbers_alone(processor: str) -> None:
         assert ('"tern"' in rendered.lines[0]) == (key == "oars")
 
 
+COPIES = [
+    # processors that make another field of `sail`, and what they make
+    ("enum = [{mapping = [{field = 'sail', dest = 'area', value_mappings = {jib = 7}}]}]", {"area": 7}),
+    ("regex = [{fields = [{key = 'sail', pattern = 'j(.*)', replacement = '$1', result_key = 'end'}]}]", {"end": "ib"}),
+    ("regex = [{fields = [{key = 'sail', pattern = '(?P<first>.)'}]}]", {"first": "j"}),
+    ("strings = [{uppercase = [{field = 'sail', dest = 'loud'}]}]", {"loud": "JIB"}),
+    ("rename = [{replace = [{field = 'sail', dest = 'cloth'}]}]", {"cloth": "jib", "sail": None}),
+]
+STARS = {
+    "json": "json_string_fields = ['*']\n",
+    "csv": "csv_header_row_count = 1\n",
+    "logfmt": "",
+    "influx": "",
+    "json_v2": "json_v2 = [{object = [{path = '@this'}]}]\n",
+}
+SAIL = {
+    "csv": b"sail,knots\njib,3.5\n",
+    "logfmt": b"sail=jib knots=3.5",
+    "influx": b'boat sail="jib",knots=3.5',
+}
+
+
+@pytest.mark.parametrize(("processor", "made"), COPIES)
+@pytest.mark.parametrize("form", STARS)
+def test_a_field_of_which_another_is_made_stays(form: str, processor: str, made: dict[str, Any]) -> None:
+    """Without samples a star has the fields, and it is without what others read; Telegraf writes both."""
+    head = f'[[inputs.file]]\ndata_format = "{form}"\n{STARS[form]}'
+    (mapping,) = (
+        text
+        for name, text in convert("telegraf", f"{head}[processors]\n{processor}").files.items()
+        if name != "pipeline.yaml"
+    )
+    payload = SAIL.get(form, b'{"sail": "jib", "knots": 3.5}')
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render([Message(payload, timestamp_us=1)])
+    (point,) = parse_lines("\n".join(rendered.lines))
+    expected = {"sail": "jib", "knots": 3.5} | made
+
+    assert point.fields == {key: value for key, value in expected.items() if value is not None}
+
+
+def test_excluded_keys_are_left_out_with_what_is_in_them() -> None:
+    """No processor makes fields of them either; each name is in the list once.  Telegraf 1.40 leaves out the same."""
+    text = """
+    [[inputs.file]]
+    data_format = "json_v2"
+    json_v2 = [{object = [{path = "@this", excluded_keys = ["mast", "sail"], fields = {oars = "int"}}]}]
+    [processors]
+    converter = [{fields = {float = ["oars"]}}]
+    strings = [{uppercase = [{field = "sail", dest = "loud"}]}]
+    rename = [{replace = [{field = "mast", dest = "pole"}]}]
+    """
+    (mapping,) = (text for name, text in convert("telegraf", text).files.items() if name != "pipeline.yaml")
+    payload = {"mast": {"high": 3, "low": {"er": 2}}, "sail": "jib", "oars": 2, "keel": {"deep": 4}, "masts": 5}
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(messages_of(payload))
+
+    assert rendered.lines == ["file keel_deep=4.0,masts=5.0,oars=2.0 1000"]
+    names = re.search(r"exclude: \[(.*)\]", mapping)
+    assert names
+    assert max(Counter(names[1].split(", ")).values()) == 1
+
+
 MQTT = sorted((CASES.parent / "importing-mqtt").iterdir())
 
 
