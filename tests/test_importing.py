@@ -270,6 +270,81 @@ def test_outputs_that_change_nothing_share_a_mapping() -> None:
     assert len(routes_of(made)) == 2
 
 
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize(
+    ("output", "key", "chooses"),
+    [
+        ("influxdb", "database", "database"),
+        ("influxdb_v2", "bucket", "bucket"),
+        ("influxdb_v3", "database", "database"),
+    ],
+)
+def test_a_point_without_the_tag_goes_where_the_output_names(
+    output: str, key: str, chooses: str, variable: bool
+) -> None:
+    """A mapping has no variables, so that a point fails then; the report says which of the two it is."""
+    name = "$ORCHARD" if variable else "it's spare"
+    made = convert(
+        "telegraf",
+        f"""[global_tags]\nregion = "n"\n[agent]\nhostname = "h"
+        [[inputs.file]]\ndata_format = "json"\ntag_keys = ["yard"]
+        [[outputs.{output}]]\nurls = ["http://a:1"]\n{key} = "{name}"\n{chooses}_tag = "yard" """,
+    )
+    plan = parse_mapping(made.files["file.yaml"], format="yaml", name="m").plan()
+    rendered = plan.render([*messages_of({"yard": "south", "kg": 2}), *messages_of({"kg": 3})])
+    said = {line.construct: line.became for line in made.report.lines}
+
+    assert rendered.buckets == (["south"] if variable else ["south", name])
+    assert len(rendered.failures) == variable
+    assert ("without the tag fails" if variable else f"goes to `{name}`") in said[f"outputs.{output}.{chooses}_tag"]
+    assert "host=h" in rendered.lines[0]
+    assert all("of all points" in said[key] for key in ("agent.hostname", "global_tags.region"))
+    assert "tags:" not in made.files["pipeline.yaml"]
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+def test_a_login_in_an_address_counts_where_there_is_no_token(has_token: bool) -> None:
+    """Telegraf sends the token then; the report asks for no variables that the pipeline has not."""
+    form = '[[outputs.influxdb_v2]]\nurls = ["https://canary:canary@a:1"]\norganization = "o"\nbucket = "b"\n'
+    made = convert("telegraf", INPUT + form + 'token = "canary"\n' * has_token)
+    said = "\n".join(line.became for line in made.report.lines)
+
+    assert ("${INFLUX_PASSWORD}" in made.files["pipeline.yaml"], "variables of `username`" in said) == (
+        not has_token,
+        not has_token,
+    )
+    assert any("requires a token" in line.became for line in made.report.lines) is not has_token
+    assert "canary" not in said + made.files["pipeline.yaml"]
+
+
+MEASUREMENTS = [
+    ("json", 'json_name_key = "kind"', "json_name_key"),
+    ("csv", 'csv_column_names = ["a", "kind"]\ncsv_measurement_column = "kind"', "csv_measurement_column"),
+    (
+        "json_v2",
+        'json_v2 = [{measurement_name_path = "kind", field = [{path = "a"}]}]',
+        "json_v2.measurement_name_path",
+    ),
+    ("json_v2", 'json_v2 = [{measurement_name_path = "#.[", field = [{path = "a"}]}]', "json_v2.measurement_name_path"),
+    ("json_v2", 'json_v2 = [{measurement_name = "kind", field = [{path = "a"}]}]', "json_v2.measurement_name"),
+    ("xml", 'xml = [{metric_name = "/kind", fields = {a = "/a"}}]', "xml.metric_name"),
+    ("value", 'topic_parsing = [{topic = "x/+", measurement = "_/measurement"}]', "topic_parsing.measurement"),
+]
+
+
+@pytest.mark.parametrize(("form", "text", "key"), MEASUREMENTS)
+def test_a_name_that_is_overridden_is_said_to_be(form: str, text: str, key: str) -> None:
+    """`name_override` wins over everything that reads the measurement of a message, and has one line for each."""
+    head = f'[[inputs.mqtt_consumer]]\ndata_format = "{form}"\n'
+    alone, made = (convert("telegraf", head + name + text) for name in ("", 'name_override = "crate"\n'))
+    (said,) = (line for line in made.report.lines if line.construct == f"inputs.mqtt_consumer.{key}")
+    (without,) = (line for line in alone.report.lines if line.construct == f"inputs.mqtt_consumer.{key}")
+
+    assert (said.verdict, said.became) == (Verdict.TAKEN, "nothing to do: `name_override` gives the measurement")
+    assert "name_override" not in without.became
+    assert "measurement: {const: crate}" in made.files["crate.yaml"]
+
+
 # --- several connectors ---
 
 SINKS = """
