@@ -415,6 +415,38 @@ def test_messages_of_sql_are_those_of_the_source_but_for_zeros_at_the_end(has_me
         assert json.loads(message.payload) == {**expected, "row": "B 1", "kilos": 2**60 + 1, "note": None}
 
 
+@pytest.mark.parametrize("has_metadata", [True, False])
+def test_a_row_of_flux_has_the_columns_that_the_source_sends(has_metadata: bool) -> None:
+    """Without metadata these are the time and the value; with them, all that readers have."""
+    text = (CASES / "iggy-source-flux/iggy-influxdb-source.toml").read_text("utf-8")
+    made = convert("iggy-influxdb-source", text + f"include_metadata = {str(has_metadata).lower()}\n")
+    plan = parse_mapping(made.files["orchard-history.yaml"], format="yaml", name="m").plan()
+    columns = {"time": 1_700_000_000_500_000_000, "_field": "kilos", "_value": 2.5, "row": "B 1"}
+    (message,) = plan.render([Row(columns, "picks")]).messages
+    own = {"_time": "2023-11-14T22:13:20.5Z", "_value": 2.5}
+    more = {"_measurement": "picks", "_field": "kilos", "row": "B 1"} if has_metadata else {}
+
+    assert json.loads(message.payload) == {
+        "measurement": "picks",
+        "field": "kilos",
+        "timestamp": own["_time"],
+        "value": 2.5,
+        "row": own | more,
+    }
+
+
+@pytest.mark.parametrize("schema", ["json", "text", "raw", "flatbuffer"])
+@pytest.mark.parametrize("stored", ["json", "text", "base64"])
+def test_the_report_names_the_payload_that_the_mapping_reads(schema: str, stored: str) -> None:
+    """The format of `payload_format` may need another payload than that of `schema`."""
+    text = SECRETS["iggy-influxdb-sink"].replace("[[streams]]", f'[[streams]]\nschema = "{schema}"')
+    made = convert("iggy-influxdb-sink", text + f'payload_format = "{stored}"\n')
+    (mapping,) = (content for name, content in made.files.items() if name != "pipeline.yaml")
+    (said,) = (line.became for line in made.report.lines if line.construct == "streams.schema")
+
+    assert re.findall(r"payload: (\w+)", said) == re.findall(r"^  payload: (\w+)", mapping, re.MULTILINE)
+
+
 # --- times of Go ---
 
 GO_TIMES = (CASES.parent / "go-times.tsv").read_text("utf-8").splitlines()
