@@ -123,6 +123,8 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The identity of the plan that rendered the last of them."""
     whole: bool = False
     """Whether the file is one record."""
+    left: str = ""
+    """The code of what kept the last load from reading on, if that lies in the file."""
 
     @property
     def identity(self) -> Identity:
@@ -146,6 +148,7 @@ def stored_position(
 ) -> Stored | None:
     """Return the stored position in a file, after it was removed if `restart`; close the state.
 
+    Of a file that was left before its first record nothing is kept but why, so it may be another one now.
     Raise `Stopped` (IFX712) if the file is another one now, or counted its records otherwise: as one if `whole`.
     """
     try:
@@ -158,6 +161,8 @@ def stored_position(
     if found is None:
         return None
     stored = msgspec.convert(found, Stored)
+    if stored.left and not stored.records:
+        return None
     if identity_of(archive) != stored.identity:
         raise _changed(archive, "it is not the file that was read before")
     if whole != stored.whole:
@@ -276,8 +281,8 @@ class _Opened:
     places: deque[tuple[int, int, int]] = field(default_factory=deque)
     """Where batches that are not settled begin and end."""
     is_read: bool = False
-    is_left: bool = False
-    """Whether it is not read on, for a reason that lies in the file."""
+    left: str = ""
+    """The code of the reason why it is not read on, which lies in the file; empty if it is."""
 
     def stored(self, records: int, plan: str, *, is_complete: bool, whole: bool) -> Stored:
         """Return what is stored when so many records are settled."""
@@ -286,7 +291,7 @@ class _Opened:
         name, who = self.file.archive.name, self.identity
         assert who is not None  # noqa: S101  # it is known before the first record
         sought = self.places[0] if self.places else (0, 0, 0)
-        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan, whole)
+        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan, whole, self.left)
 
     def extent(self) -> FileExtent:
         """Return how much of it is read."""
@@ -438,12 +443,14 @@ class ArchiveSource:
         if (opened := self._current) is not None:
             self._extent.end(opened.extent())
             opened.file.release()
-            opened.is_left = True
+            opened.left = error.code
+            if opened.identity is not None:
+                opened.state.commit(self._stored(opened, is_complete=False))
             self._release_left(opened)
         self._fault = self._current = None
 
     def _release_left(self, opened: _Opened) -> None:
-        if opened.is_left and opened.settled >= opened.file.taken:
+        if opened.left and opened.settled >= opened.file.taken:
             del self._opened[opened.index]
             opened.release()
 
@@ -456,15 +463,19 @@ class ArchiveSource:
         opened = self._opened[index] = self._current = _Opened(index, file, self._state(archive))
         opened.state.take()
         opened.skipped = skipped
-        opened.identity = file.raw.identity()
-        if stored is not None and opened.identity != stored.identity:
+        identity = file.raw.identity()
+        if stored is not None and identity != stored.identity:
             raise _changed(archive, "it is not the file that was read before")
-        opened.settled = 0 if stored is None else stored.records
+        opened.identity = identity
+        if stored is not None:
+            opened.settled = stored.records
+            opened.places.append(stored.sought)
         try:
             file.begin(stored)
         except SampleError as error:
             raise file.fault(error) from error
-        opened.places.append(file.place if stored is None else stored.sought)
+        if stored is None:
+            opened.places.append(file.place)
         return opened
 
     def _end_of_all(self) -> EndOfInput | Stopped:
