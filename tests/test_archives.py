@@ -478,6 +478,27 @@ def test_a_file_that_is_replaced_before_it_is_opened_keeps_its_position(tmp_path
     drive(main())
 
 
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".zst"])
+def test_what_is_verified_is_sent_only_if_it_is_sound(folder: Path, packed: str) -> None:
+    """Without --verify records before the damage are, and the hint says that they may be wrong."""
+    rows = (folder / "a.ndjson").read_bytes().replace(b'"x"', b"7")
+    blocks = rows + random.Random(1).randbytes(3_000_000).hex().encode()
+    (folder / f"b.ndjson{packed}").write_bytes(PACK[packed](rows))
+    (folder / f"c.ndjson{packed}").write_bytes(PACK[packed](blocks)[:-9])
+    args = ("load", "klima.yaml", f"*.ndjson{packed}", "--pipeline", "pipeline.yaml")
+
+    refused = iggyflux(*args, "--verify")
+
+    assert (refused.code, (folder / "points.lp").exists()) == (3, False), refused.err
+    assert f"error[IFX504]: {folder}/c.ndjson{packed}: the " in refused.err
+    assert "b.ndjson" not in refused.err
+    loaded = iggyflux(*args)
+    assert (loaded.code, len(set(stored(folder)))) == (3, 10), loaded.err
+    assert "records before that place may be damaged too" in loaded.err
+    (folder / f"c.ndjson{packed}").unlink()
+    assert iggyflux(*args, "--verify", "--restart").code == 0
+
+
 def test_each_file_that_was_left_is_named(folder: Path) -> None:
     """In the log as it is left, and their number at the end."""
     for name in ("b", "c"):

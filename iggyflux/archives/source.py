@@ -44,7 +44,7 @@ from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.parquet import ParquetRows, is_parquet
 from iggyflux.archives.records import ArchiveLines, Content, Record, WholeFile, has_documents, header_of, splitter_of
-from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
+from iggyflux.authoring.sample_bytes import DAMAGED, NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
 from iggyflux.payloads import Options
@@ -64,6 +64,10 @@ _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
 _MOST_OPEN: Final = 1000
 """How many files may be begun and not settled: each commits its position, which takes about a millisecond."""
+_RECORDS_BEFORE: Final = (
+    "records before that place may be damaged too; copy the file again, and load it with --verify, which checks the "
+    "files before anything is sent"
+)
 _RATE_SECONDS: Final = 0.1
 """How much of a second's records a batch has at most where the rate is limited."""
 
@@ -264,7 +268,17 @@ class RecordFile:
         """Return why the file cannot be read on, with the place."""
         line = error.line or self._content.number + 1
         reason = f"{self.archive.name}:{line}: {error.reason}; {counted(self.taken, 'record')} before it"
-        return Stopped(reason, error.hint, error.code)
+        hint = _RECORDS_BEFORE if error.code == DAMAGED and self.archive.is_compressed and self.taken else error.hint
+        return Stopped(reason, hint, error.code)
+
+    def verify(self) -> None:
+        """Read the content to its end.  Raise `Stopped` (IFX504) if it is damaged, or `NotConnected`."""
+        content = self._expanded()
+        try:
+            while content.read(_BUFFER_BYTES):
+                pass
+        except SampleError as error:
+            raise Stopped(f"{self.archive.name}: {error.reason}; nothing is loaded", error.hint, error.code) from error
 
 
 @dataclass(slots=True)

@@ -47,8 +47,9 @@ def located(error: DecodeError, find: Find) -> DecodeError:
 
 
 def within(error: DecodeError, path: tuple[Step, ...], byte: int | None = 0, block: int | None = None) -> DecodeError:
-    """Give a failure the place that it has in the whole, of a part that is at `path` and begins at `byte` (None: no
-    byte is to be told).
+    """Give a failure the place that it has in the whole, of a part that is at `path` and begins at `byte`.
+
+    Without `byte` the place has none.
     """
     inner: Find | None = error.find_place
 
