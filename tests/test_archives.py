@@ -47,6 +47,7 @@ from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
 from iggyflux.plan.reads import reads_arrival
 from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
+from iggyflux.state.copies import read_state
 from iggyflux.state.memory import MemoryState
 from iggyflux.transports.share import Share
 from tests.archive_mapping import DOCUMENT
@@ -446,6 +447,56 @@ def test_a_file_that_changes_before_a_reconnection_does_not_stop_the_others(tmp_
         [b"%d" % n] for n in (100, 101, 102, 200, 201, 202)
     ]
     assert (error.code, str(paths[0]) in error.reason) == ("IFX710" if change == "gone" else "IFX712", True)
+
+
+def test_a_file_that_is_replaced_before_it_is_opened_keeps_its_position(tmp_path: Path) -> None:
+    """So it is not gone on with by the next load either."""
+    path = file_of(tmp_path, "json", range(9), "")
+
+    async def main() -> None:
+        one = source([path], tmp_path / "state", batch_size=4)
+        await one.connect()
+        batch = await one.read()
+        assert batch is not None
+        await one.ack([batch.last])
+        for _ in range(2):
+            await one.connect()
+            path.write_bytes(path.read_bytes().replace(b"N", b"M"))
+            with pytest.raises(Stopped) as stopped:
+                await one.read()
+            assert stopped.value.code == "IFX712"
+            path.write_bytes(path.read_bytes().replace(b"M", b"N"))
+            os.utime(path, ns=(0, times))
+            assert stored_records() == 4
+        await one.close()
+
+    def stored_records() -> int:
+        (state,) = (tmp_path / "state").rglob("*.sqlite")
+        return int(read_state(state).record["records"])
+
+    os.utime(path, ns=(0, times := 1_700_000_000_000_000_000))
+    drive(main())
+
+
+@pytest.mark.parametrize("packed", [".gz", ".bz2", ".zst"])
+def test_what_is_verified_is_sent_only_if_it_is_sound(folder: Path, packed: str) -> None:
+    """Without --verify records before the damage are, and the hint says that they may be wrong."""
+    rows = (folder / "a.ndjson").read_bytes().replace(b'"x"', b"7")
+    blocks = rows + random.Random(1).randbytes(3_000_000).hex().encode()
+    (folder / f"b.ndjson{packed}").write_bytes(PACK[packed](rows))
+    (folder / f"c.ndjson{packed}").write_bytes(PACK[packed](blocks)[:-9])
+    args = ("load", "klima.yaml", f"*.ndjson{packed}", "--pipeline", "pipeline.yaml")
+
+    refused = iggyflux(*args, "--verify")
+
+    assert (refused.code, (folder / "points.lp").exists()) == (3, False), refused.err
+    assert f"error[IFX504]: {folder}/c.ndjson{packed}: the " in refused.err
+    assert "b.ndjson" not in refused.err
+    loaded = iggyflux(*args)
+    assert (loaded.code, len(set(stored(folder)))) == (3, 10), loaded.err
+    assert "records before that place may be damaged too" in loaded.err
+    (folder / f"c.ndjson{packed}").unlink()
+    assert iggyflux(*args, "--verify", "--restart").code == 0
 
 
 def test_each_file_that_was_left_is_named(folder: Path) -> None:
@@ -977,7 +1028,50 @@ def test_status_calls_a_file_loaded_that_was_read_to_its_end(folder: Path, grows
     shown = iggyflux("status", "pipeline.yaml")
 
     assert (shown.code, "loaded" in shown.out) == (0, False)
-    assert f"  load of {path}: {20 if grows else 10} records settled, 99%" in shown.out
+    assert f"  load of {path}: {20 if grows else 10} records settled, 99%, not finished\n" in shown.out
+
+
+@pytest.mark.parametrize("names_state", [True, False])
+def test_status_names_why_a_file_was_left(folder: Path, names_state: bool) -> None:
+    """Until a good copy is loaded: without --restart if no record of the damaged one was settled."""
+    (folder / "pipeline.yaml").write_text(PIPELINE + ("state: kept\n" if names_state else ""), "utf-8")
+    row = '{{"ort": "{:x}", "grad": 1, "zeit": 1700000000}}\n'
+    good = gzip.compress("".join(row.format(random.Random(n).getrandbits(160)) for n in range(900)).encode())
+    files = [folder / "b.ndjson.gz", folder / "c.ndjson.gz"]
+    for file, data in zip(files, (good[:-9], b"no gzip"), strict=True):
+        file.write_bytes(data)
+    args = ("load", "klima.yaml", "*.ndjson*", "--pipeline", "pipeline.yaml")
+
+    def loads() -> list[tuple[str, int, float | None, str | None]]:
+        (tree,) = json.loads(iggyflux("status", "pipeline.yaml", "--format", "json").out)
+        return sorted((Path(each["file"]).name, each["records"], each["share"], each["left"]) for each in tree["loads"])
+
+    assert iggyflux(*args).code == 3
+    count = loads()[1][1]
+    assert 0 < count <= 900
+    assert loads() == [
+        ("a.ndjson", 10, 1.0, None),
+        ("b.ndjson.gz", count, None, "IFX504"),
+        ("c.ndjson.gz", 0, None, "IFX504"),
+    ]
+    _, _, *shown = iggyflux("status", "pipeline.yaml").out.splitlines()
+    nothing = ["  `run` has settled nothing yet"] if names_state else []
+    begun = [
+        f"  load of {file}: {n} records settled, not finished (IFX504)"
+        for file, n in zip(files, (count, 0), strict=True)
+    ]
+    assert (shown[0], sorted(shown[1:-1] if names_state else shown[1:]), shown[len(shown) - len(nothing) :]) == (
+        "  1 file loaded, 10 records",
+        begun,
+        nothing,
+    )
+
+    for file in files:
+        file.write_bytes(good)
+    assert "IFX712" in iggyflux(*args).err
+    assert iggyflux("load", "klima.yaml", "c.ndjson.gz", "--pipeline", "pipeline.yaml").code == 0
+    assert iggyflux(*args, "--restart").code == 1
+    assert [each[2:] for each in loads()] == [(1.0, None)] * 3
 
 
 @pytest.mark.parametrize("state", ["", "iggy: {username: u, password: p}\nstate: {stream: werk, topic: stand}\n"])

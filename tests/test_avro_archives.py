@@ -405,6 +405,22 @@ def test_a_bad_record_fails_alone(folder: Path) -> None:
     assert len((folder / "o.lp").read_text().splitlines()) == 79
 
 
+@pytest.mark.parametrize(("off", "bad", "code"), [(1, b"\xff", "IFX402"), (0, b"\3", "IFX404")])
+@pytest.mark.parametrize("interval", [1, 40, 10**6])
+def test_the_place_of_a_record_that_cannot_be_decoded_is_that_in_its_file(
+    folder: Path, interval: int, off: int, bad: bytes, code: str
+) -> None:
+    """Whatever block it is in, and also if the next record cannot be found; the letter has no other place."""
+    data = container(range(20), interval=interval)
+    at = data.index(b"\4b1" + long(13)) + off
+    (folder / "a.avro").write_bytes(data[:at] + bad + data[at + 1 :])
+
+    outcome = load(folder)
+
+    (line,) = [each for each in outcome.err.splitlines() if each.startswith(f"a.avro:14: error[{code}]: ")]
+    assert line.endswith("(buoy)"), line
+
+
 def test_files_of_avro_need_a_mapping_of_containers(folder: Path) -> None:
     for payload in ("json", "{format: avro, schema: {type: string}}"):
         (folder / "m.yaml").write_text(MAPPING.replace("payload: avro", f"payload: {payload}"))

@@ -112,6 +112,10 @@ class Mill:
             if dies:
                 patch.setattr(FolderMarks, "add", _dying)
             done = iggyflux("replay", str(self.path), "--pipeline", str(self.folder / "p.yaml"), *options)
+        if others := [] if meant else [each.code for each in self.kept if each.code != code]:
+            noun = "other dead letter" if len(others) == 1 else "other dead letters"
+            words = f"it has {len(others)} {noun}: mapping looms; codes {', '.join(sorted(set(others)))}"
+            assert words in done.err.splitlines()[-1], done
         good = [each for each in meant if each.is_good]
         assert done.code == (3 if dies and good else 1 if len(good) < len(meant) else 0), done
         self.sent += [each.number for each in good]
@@ -538,6 +542,24 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
     made = Mill(tmp_path)
     put(made.path, [letter(1), letter(2, "IFX609", "none"), letter(3)])
     return made
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (["replay", "dead-letters/looms", "--pipeline", "p.yaml"], " (--again sends them)"),
+        (["dead-letters", "list", "dead-letters/looms", "--not-replayed"], ""),
+    ],
+)
+def test_letters_that_were_replayed_are_no_other_letters(mill: Mill, command: list[str], hint: str) -> None:
+    assert iggyflux("replay", "dead-letters/looms", "--pipeline", "p.yaml", "--reason", "IFX340").code == 0
+
+    done = iggyflux(*command, "--reason", "IFX340")
+
+    assert [each for each in done.err.splitlines() if each.startswith("note: ")] == [
+        f"note: 2 letters were replayed before{hint}",
+        "note: it has 1 other dead letter: mapping looms; codes IFX609",
+    ]
 
 
 @pytest.mark.parametrize(

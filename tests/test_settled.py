@@ -209,7 +209,7 @@ def test_a_run_writes_down_what_it_settled(
         (interval,) = found["intervals"]
         shown = [interval[key] for key in ("first", "last", "messages")]
         assert shown == [0, end, end + 1]
-        assert [interval[key] for key in ("dead_letters", "dropped", "skipped")] == [dead_letters, dropped, 1]
+        assert [interval[key] for key in ("dead_letters", "dropped", "without_points")] == [dead_letters, dropped, 1]
         assert interval["points"] == end - 1
         with closing(Log.open(tmp_path / "data")) as log:
             log.append("coast", "gauges", [Message(PAYLOADS[0])])
@@ -231,7 +231,10 @@ def test_messages_with_fields_of_no_declaration_are_shown_where_there_are_some(
     )
     declared = tagged(1, 1, struct.pack("<d", 1.5))
     more = declared + tagged(2, 0, b"\7")
-    for payloads, count, words in (([declared], 0, "skipped"), ([more, declared, more], 2, "skipped  undeclared")):
+    for payloads, count, words in (
+        ([declared], 0, "without points"),
+        ([more, declared, more], 2, "without points  undeclared"),
+    ):
         with closing(Log.open(tmp_path / "data")) as log:
             log.append("coast", "levels", [Message(payload) for payload in payloads])
         assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0

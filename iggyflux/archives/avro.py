@@ -129,11 +129,11 @@ class ContainerRecords:
 
     def _records_of(self, count: int, data: bytes) -> Iterator[bytes]:
         at = 0
-        for left in range(count, 0, -1):
+        for _ in range(count):
             try:
                 _, end = self._walk(data, at, [MAX_VALUES])
             except DecodeError:
-                yield self._header + write_block(min(left, max(len(data) - at, 1)), data[at:], self._sync)
+                yield self._header + write_block(1, data[at:], self._sync)
                 return
             yield self._header + write_block(1, data[at:end], self._sync)
             at = end

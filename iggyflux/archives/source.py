@@ -44,7 +44,7 @@ from iggyflux.archives.extent import Extent, FileExtent
 from iggyflux.archives.files import Archive, ArchiveFile, Identity
 from iggyflux.archives.parquet import ParquetRows, is_parquet
 from iggyflux.archives.records import ArchiveLines, Content, Record, WholeFile, has_documents, header_of, splitter_of
-from iggyflux.authoring.sample_bytes import NoZstd, SampleError, expanded
+from iggyflux.authoring.sample_bytes import DAMAGED, NoZstd, SampleError, expanded
 from iggyflux.disk import file_name
 from iggyflux.errors import EndOfInput, NotConnected, Stopped, counted
 from iggyflux.payloads import Options
@@ -64,6 +64,10 @@ _BUFFER_BYTES: Final = 1 << 20
 _MOST_BATCH_BYTES: Final = 8_000_000
 _MOST_OPEN: Final = 1000
 """How many files may be begun and not settled: each commits its position, which takes about a millisecond."""
+_RECORDS_BEFORE: Final = (
+    "records before that place may be damaged too; copy the file again, and load it with --verify, which checks the "
+    "files before anything is sent"
+)
 _RATE_SECONDS: Final = 0.1
 """How much of a second's records a batch has at most where the rate is limited."""
 
@@ -123,6 +127,8 @@ class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The identity of the plan that rendered the last of them."""
     whole: bool = False
     """Whether the file is one record."""
+    left: str = ""
+    """The code of what kept the last load from reading on, if that lies in the file."""
 
     @property
     def identity(self) -> Identity:
@@ -146,6 +152,7 @@ def stored_position(
 ) -> Stored | None:
     """Return the stored position in a file, after it was removed if `restart`; close the state.
 
+    Of a file that was left before its first record nothing is kept but why, so it may be another one now.
     Raise `Stopped` (IFX712) if the file is another one now, or counted its records otherwise: as one if `whole`.
     """
     try:
@@ -158,6 +165,8 @@ def stored_position(
     if found is None:
         return None
     stored = msgspec.convert(found, Stored)
+    if stored.left and not stored.records:
+        return None
     if identity_of(archive) != stored.identity:
         raise _changed(archive, "it is not the file that was read before")
     if whole != stored.whole:
@@ -259,7 +268,17 @@ class RecordFile:
         """Return why the file cannot be read on, with the place."""
         line = error.line or self._content.number + 1
         reason = f"{self.archive.name}:{line}: {error.reason}; {counted(self.taken, 'record')} before it"
-        return Stopped(reason, error.hint, error.code)
+        hint = _RECORDS_BEFORE if error.code == DAMAGED and self.archive.is_compressed and self.taken else error.hint
+        return Stopped(reason, hint, error.code)
+
+    def verify(self) -> None:
+        """Read the content to its end.  Raise `Stopped` (IFX504) if it is damaged, or `NotConnected`."""
+        content = self._expanded()
+        try:
+            while content.read(_BUFFER_BYTES):
+                pass
+        except SampleError as error:
+            raise Stopped(f"{self.archive.name}: {error.reason}; nothing is loaded", error.hint, error.code) from error
 
 
 @dataclass(slots=True)
@@ -276,8 +295,8 @@ class _Opened:
     places: deque[tuple[int, int, int]] = field(default_factory=deque)
     """Where batches that are not settled begin and end."""
     is_read: bool = False
-    is_left: bool = False
-    """Whether it is not read on, for a reason that lies in the file."""
+    left: str = ""
+    """The code of the reason why it is not read on, which lies in the file; empty if it is."""
 
     def stored(self, records: int, plan: str, *, is_complete: bool, whole: bool) -> Stored:
         """Return what is stored when so many records are settled."""
@@ -286,7 +305,7 @@ class _Opened:
         name, who = self.file.archive.name, self.identity
         assert who is not None  # noqa: S101  # it is known before the first record
         sought = self.places[0] if self.places else (0, 0, 0)
-        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan, whole)
+        return Stored(name, who.size, who.written, who.begin, records, sought, is_complete, plan, whole, self.left)
 
     def extent(self) -> FileExtent:
         """Return how much of it is read."""
@@ -438,12 +457,14 @@ class ArchiveSource:
         if (opened := self._current) is not None:
             self._extent.end(opened.extent())
             opened.file.release()
-            opened.is_left = True
+            opened.left = error.code
+            if opened.identity is not None:
+                opened.state.commit(self._stored(opened, is_complete=False))
             self._release_left(opened)
         self._fault = self._current = None
 
     def _release_left(self, opened: _Opened) -> None:
-        if opened.is_left and opened.settled >= opened.file.taken:
+        if opened.left and opened.settled >= opened.file.taken:
             del self._opened[opened.index]
             opened.release()
 
@@ -456,15 +477,19 @@ class ArchiveSource:
         opened = self._opened[index] = self._current = _Opened(index, file, self._state(archive))
         opened.state.take()
         opened.skipped = skipped
-        opened.identity = file.raw.identity()
-        if stored is not None and opened.identity != stored.identity:
+        identity = file.raw.identity()
+        if stored is not None and identity != stored.identity:
             raise _changed(archive, "it is not the file that was read before")
-        opened.settled = 0 if stored is None else stored.records
+        opened.identity = identity
+        if stored is not None:
+            opened.settled = stored.records
+            opened.places.append(stored.sought)
         try:
             file.begin(stored)
         except SampleError as error:
             raise file.fault(error) from error
-        opened.places.append(file.place if stored is None else stored.sought)
+        if stored is None:
+            opened.places.append(file.place)
         return opened
 
     def _end_of_all(self) -> EndOfInput | Stopped:

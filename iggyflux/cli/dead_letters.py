@@ -93,6 +93,7 @@ def _conclude(letters: Letters, more: str = "") -> None:
     replayed = f", {letters.replayed:,} of them replayed" if letters.replayed else ""
     talk(f"{plural(letters.count, 'dead letter')} in {letters.name}{replayed}{more}")
     if not letters.count:
+        letters.report_replayed()
         letters.report_others()
 
 

@@ -78,6 +78,7 @@ def command(
             count, code = _WRITERS[form](selected, out)
         talk(f"{plural(count, 'dead letter')} of {letters.name} exported" + (f" to {out}" if out else ""))
         if not letters.count:
+            letters.report_replayed()
             letters.report_others()
     return code
 

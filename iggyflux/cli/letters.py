@@ -233,23 +233,26 @@ class Letters:
         self.count = 0
         self.replayed = 0
         """How many of the selected letters were replayed."""
-        self.excluded = 0
         self.excluded_replayed = 0
-        """How many letters only `is_replayed` excludes."""
+        """How many letters were replayed and are excluded for that alone."""
+        self.excluded = 0
+        """How many others are excluded, with these mappings and codes."""
+        self.other_mappings: set[str] = set()
+        self.other_codes: set[str] = set()
         self.too_large = 0
-        self.known_mappings: set[str] = set()
-        self.known_codes: set[str] = set()
 
     def scan(self) -> Iterator[KeptLetter]:
         """Yield the letters, and count them; call it once."""
         anyhow = dataclasses.replace(self.chosen, is_replayed=None)
         for kept in self._read(_warn_of_torn_line, self._skip_too_large):
             letter = kept.letter
-            self.known_mappings.add(letter.mapping)
-            self.known_codes.update(reason.code for reason in letter.reasons)
             if not self.chosen.takes(kept):
+                if kept.replayed_us is not None and anyhow.takes(kept):
+                    self.excluded_replayed += 1
+                    continue
                 self.excluded += 1
-                self.excluded_replayed += kept.replayed_us is not None and anyhow.takes(kept)
+                self.other_mappings.add(letter.mapping)
+                self.other_codes.update(reason.code for reason in letter.reasons)
                 continue
             self.count += 1
             self.replayed += kept.replayed_us is not None
@@ -277,11 +280,17 @@ class Letters:
         chosen = self._held if self._held is not None else filter(self.chosen.takes, self._read(_ignore, _ignore))
         return islice((kept for kept in chosen if origins is None or _origin(kept.letter) in origins), counted)
 
+    def report_replayed(self, hint: str = "") -> None:
+        """Report the dead letters that are excluded because they were replayed."""
+        if self.excluded_replayed:
+            note(f"{plural(self.excluded_replayed, 'letter was', 'letters were')} replayed before{hint}")
+
     def report_others(self) -> None:
-        """Report the dead letters that the options exclude, or the folders below that hold dead letters."""
+        """Report the other dead letters that the options exclude; without any, the folders below that hold some."""
         if self.excluded:
-            codes, mappings = ", ".join(sorted(self.known_codes)), ", ".join(sorted(self.known_mappings))
+            codes, mappings = ", ".join(sorted(self.other_codes)), ", ".join(sorted(self.other_mappings))
             note(f"it has {plural(self.excluded, 'other dead letter')}: mapping {mappings}; codes {codes}")
+        if self.excluded or self.excluded_replayed:
             return
         below = [str(entry) for entry in sorted(self.place.path.glob("*/")) if _holds_letters(entry)]
         if below:

@@ -28,7 +28,7 @@ from iggyflux.cli.envelopes import check_whole
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
 from iggyflux.cli.load_spread import WorkersLoad, input_of, load_with_ray, note_loaded
-from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, talk
+from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_run, summary_lines, telling
 from iggyflux.cli.run import Count, OneOf
 from iggyflux.cli.send_again import ReportedFailures
@@ -70,6 +70,9 @@ log = logging.getLogger("iggyflux.load")
 )
 @click.option("--rate", type=click.FloatRange(min=0.1), metavar="N", help="Load at most N records a second.")
 @click.option("--restart", is_flag=True, help="Load the files from their beginning, whatever was loaded before.")
+@click.option(
+    "--verify", is_flag=True, help="Read compressed files to their ends first; send nothing if one is damaged."
+)
 @click.option("--dry-run", is_flag=True, help="Print the lines of the first records without sending them.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="With --dry-run: how many records (default 10).")
 @click.option(
@@ -91,6 +94,7 @@ def command(
     message_time: str | None,
     rate: float | None,
     restart: bool,
+    verify: bool,
     dry_run: bool,
     limit: int | None,
     engine: str,
@@ -133,6 +137,8 @@ def command(
     reading = _reading(document, archives, envelope, whole, message_time)
     loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
+    if verify and not _are_sound(archives, reading):
+        return ExitCode.STOPPED
     if dry_run:
         return _dry_run(document, archives, reading, item, limit or _SHOWN_RECORDS)
     assert loaded is not None and item is not None  # noqa: S101, PT018
@@ -239,6 +245,22 @@ def _find(paths: Sequence[str], *, notes: bool) -> list[Archive]:
             + (", …" if again[1:] else "")
         )
     return found
+
+
+def _are_sound(archives: Sequence[Archive], reading: Reading) -> bool:
+    """Return whether no compressed file is damaged; print which are."""
+    are_sound = True
+    for archive in archives:
+        if archive.is_compressed:
+            file = RecordFile(archive, reading)
+            try:
+                file.verify()
+            except Stopped as error:
+                show_stop(error)
+                are_sound = False
+            finally:
+                file.release()
+    return are_sound
 
 
 def _find_named(paths: Sequence[str], names: Sequence[str]) -> list[Archive]:

@@ -75,6 +75,7 @@ def command(
         if not count:
             talk(f"no dead letters to remove in {letters.name}")
             if not letters.count:
+                letters.report_replayed()
                 letters.report_others()
             return ExitCode.OK
         _print(counted)

@@ -30,7 +30,7 @@ from iggyflux.cli.letters import (
     letter_options,
     selected_letters,
 )
-from iggyflux.cli.output import ExitCode, note, plural, result, show_problem, show_stop, talk, warn
+from iggyflux.cli.output import ExitCode, plural, result, show_problem, show_stop, talk, warn
 from iggyflux.cli.printed_lines import PrintedLines
 from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, send_again
 from iggyflux.errors import EndOfInput, Location, Problem
@@ -94,12 +94,9 @@ def command(
     with selected_letters(path, pipeline, chosen) as letters:
         letters.count_all()
         talk(f"{plural(letters.count, 'dead letter')} selected in {letters.name}")
-        if letters.excluded_replayed and not again:
-            before = plural(letters.excluded_replayed, "letter was", "letters were")
-            note(f"{before} replayed before (--again sends them)")
+        letters.report_replayed(" (--again sends them)")
         if not letters.count:
-            if letters.excluded != letters.excluded_replayed or not letters.excluded:
-                letters.report_others()
+            letters.report_others()
             return ExitCode.PROBLEMS if letters.too_large else ExitCode.OK
         if dry_run:
             code = _dry_run(letters, pipeline, mapping_file, as_is)

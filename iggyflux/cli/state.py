@@ -204,7 +204,7 @@ def _lines(tree: dict[str, Any]) -> Iterator[str]:
             yield f"settled to line {record['line']}, byte {record['position']}"
         case "archive-position":
             yield f"load of {tree['name']} from {record['file']}"
-            end = ", its end" if record["is_complete"] else ""
+            end = ", its end" if record["is_complete"] else f", left by {left}" if (left := record.get("left")) else ""
             yield f"settled to {plural(record['records'], 'record')}{end}"
         case "cursor":
             yield f"reader {tree['name']}"

@@ -36,7 +36,14 @@ from iggyflux.transports.local.deadletters import dead_letter_files
 _MOST_GAPS = 10
 _MOST_SHARE = 0.99
 """Of a file that is not read to its end: it may have grown, or end with what is settled."""
-_COUNTS = ("messages", "points", "dead_letters", "dropped", "skipped")
+_COUNTS = {
+    "messages": "messages",
+    "points": "points",
+    "dead_letters": "dead_letters",
+    "dropped": "dropped",
+    "without_points": "skipped",
+}
+"""The counts of an interval, as they are called here and there."""
 _RARE = "undeclared"
 """A count that is shown only where it is not 0."""
 
@@ -79,8 +86,8 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
         for tree in trees:
             for line in _lines(tree):
                 result_line(*line)
-            if tree.get("ledger", "") is None:
-                result_line(f"  {_why_nothing(by_name[tree['route']])}")
+            if tree.get("ledger", "") is None and (why := _why_nothing(by_name[tree["route"]], tree)):
+                result_line(f"  {why}")
     return code
 
 
@@ -112,6 +119,7 @@ def _loads(folder: Path, failed: Callable[[Stopped], None]) -> Iterator[dict[str
     """Yield how far each file is loaded; call `failed` for a position that cannot be used.
 
     `share` is 1 only for a file that was read to its end, and None where it is not known, as of a compressed file.
+    `left` is the code of the reason for which the last load left the file; None if it did not.
     """
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
@@ -121,7 +129,8 @@ def _loads(folder: Path, failed: Callable[[Stopped], None]) -> Iterator[dict[str
             continue
         sought, size = record["sought"][0], record["size"]
         share = 1.0 if record["is_complete"] else min(sought / size, _MOST_SHARE) if sought and size else None
-        yield {"file": record["file"], "records": record["records"], "share": share}
+        left = record.get("left") or None  # files of older versions do not have it
+        yield {"file": record["file"], "records": record["records"], "share": share, "left": left}
 
 
 def _running_load(found: LoadProgress) -> dict[str, Any]:
@@ -133,13 +142,16 @@ def _time(unix: float | None) -> str | None:
     return None if unix is None else format_rfc3339(round(unix) * 10**9)
 
 
-def _why_nothing(prepared: PreparedRoute) -> str:
-    """Return why a writer has no ledger."""
+def _why_nothing(prepared: PreparedRoute, tree: dict[str, Any]) -> str:
+    """Return why a writer has no ledger; empty if none is expected, as loads keep their own positions."""
+    is_loaded = tree["loads"] or tree["running_loads"]
     if not prepared.setup.pipeline.names_state:
-        return "no ledger: name a folder as `state` in the pipeline, and run the route"
+        return "" if is_loaded else "no ledger: name a folder as `state` in the pipeline, and run the route"
     assert isinstance(prepared.setup, WriterSetup)  # noqa: S101
     has_one = make_ledger(prepared.setup, prepared.source) is not None
-    return "nothing is settled yet" if has_one else "no ledger: messages of standard input and envelopes have none"
+    if has_one:
+        return "`run` has settled nothing yet" if is_loaded else "nothing is settled yet"
+    return "" if is_loaded else "no ledger: messages of standard input and envelopes have none"
 
 
 def _record(state: Any) -> Any:
@@ -182,8 +194,9 @@ def _ledger(found: SettledOffsets, plans: Collection[str]) -> dict[str, Any]:
         places.setdefault(place, []).extend(all_of)
         whose = {**asdict(place), "plan": plan, "is_plan_of_today": plan in plans}
         for each in all_of:
-            names = ("first", "last", *_COUNTS, *((_RARE,) if each.undeclared else ()))
-            intervals.append({**whose, **{name: getattr(each, name) for name in names}})
+            counts = {name: getattr(each, of) for name, of in _COUNTS.items()}
+            rare = {_RARE: each.undeclared} if each.undeclared else {}
+            intervals.append({**whose, "first": each.first, "last": each.last, **counts, **rare})
     between = [
         {**asdict(place), "first": first, "last": last}
         for place, all_of in places.items()
@@ -221,7 +234,8 @@ def _lines_of_loads(loads: Sequence[dict[str, Any]]) -> Iterator[Line]:
     begun = [each for each in loads if each["share"] != 1]
     for each in begun[:_MOST_GAPS]:
         share = "" if each["share"] is None else f", {each['share']:.0%}"
-        yield (f"  load of {each['file']}: {plural(each['records'], 'record')} settled{share}",)
+        left = "" if each["left"] is None else f" ({each['left']})"
+        yield (f"  load of {each['file']}: {plural(each['records'], 'record')} settled{share}, not finished{left}",)
     if (more := len(begun) - _MOST_GAPS) > 0:
         yield (f"  … and {plural(more, 'more file')} not loaded to the end",)
 
@@ -241,7 +255,7 @@ def _lines_of_writer(tree: dict[str, Any]) -> Iterator[Line]:
     ledger = tree.get("ledger")
     if ledger is None:
         return
-    counted = (*_COUNTS, _RARE) if any(_RARE in each for each in ledger["intervals"]) else _COUNTS
+    counted = (*_COUNTS, _RARE) if any(_RARE in each for each in ledger["intervals"]) else (*_COUNTS,)
     head = ("partition", "offsets", *(key.replace("_", " ") for key in counted))
     rows = [head, *(_row(each, counted) for each in ledger["intervals"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -47,8 +47,11 @@ def located(error: DecodeError, find: Find) -> DecodeError:
     return error
 
 
-def within(error: DecodeError, path: tuple[Step, ...], byte: int = 0, block: int | None = None) -> DecodeError:
-    """Give a failure the place that it has in the whole, of a part that is at `path` and begins at `byte`."""
+def within(error: DecodeError, path: tuple[Step, ...], byte: int | None = 0, block: int | None = None) -> DecodeError:
+    """Give a failure the place that it has in the whole, of a part that is at `path` and begins at `byte`.
+
+    Without `byte` the place has none.
+    """
     inner: Find | None = error.find_place
 
     def find() -> Place | None:
@@ -57,7 +60,7 @@ def within(error: DecodeError, path: tuple[Step, ...], byte: int = 0, block: int
         place = inner()
         if place is None:
             return None
-        at = None if place.byte is None else byte + place.byte
+        at = None if place.byte is None or byte is None else byte + place.byte
         return replace(place, path=(*path, *place.path), byte=at, block=block)
 
     return located(error, find)

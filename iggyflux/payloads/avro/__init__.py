@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from iggyflux.errors import DecodeError
-from iggyflux.payloads.avro.container import blocks, read_header, write_container
+from iggyflux.payloads.avro.container import blocks, read_header, write_block, write_container
 from iggyflux.payloads.avro.known import Refused, Schema
 from iggyflux.payloads.avro.reading import Read, compile_reader
 from iggyflux.payloads.avro.schema import MAX_FOREIGN_NODES, MAX_NODES, SchemaError, fingerprint, parse
@@ -202,6 +202,8 @@ def _container(_options: Options, compiled: _Compile, reads: Reads | None) -> Re
                     if are_read:
                         rows.append(row)
             except DecodeError as error:
+                if payload == header + write_block(1, data, sync):  # a record of an archive, which names its place
+                    raise within(error, (), None) from None
                 raise within(error, (first + index,), block=block) from None
             first += count
             if at != len(data):
