@@ -19,6 +19,7 @@ from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
 from iggyflux.authoring.inference.proposal import Field
 from iggyflux.authoring.inference.prove import prove
+from iggyflux.authoring.inference.recognition import RECOGNIZED
 from iggyflux.authoring.samples import SampleError
 from iggyflux.codes import CODES
 from iggyflux.documents import parse_document
@@ -609,3 +610,29 @@ def test_xml_is_recognized_and_what_is_a_list_somewhere_is_one_everywhere(
     rendered = iggyflux("dry-run", tmp_path / "a.yaml", file, *(["--whole"] if whole else []))
     assert rendered.code == 0, rendered.err
     assert rendered.out.count("djup=") == sum(counts[: 1 if whole else 2])
+
+
+def test_the_hint_the_help_and_the_manual_name_the_same_formats() -> None:
+    """Bytes in no known format: the hint names what is recognized, and how another format is declared."""
+    with pytest.raises(SampleError) as refused:
+        recognize_file(b"\x0e\x00\x06kar\x00\x01\xff")
+    manual = Path(__file__).parents[1].joinpath("docs/infer.md").read_text(encoding="utf-8")
+    rule = manual.partition("**Format.**")[2].partition("\n\n")[0]
+
+    for text in (refused.value.hint or "", iggyflux("infer", "--help").out, rule):
+        words = " ".join(text.split())
+        assert [name for name in RECOGNIZED if name not in words] == []
+        assert "--payload" in words
+    assert "{format: avro, schema: FILE}" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["xmlns", "xmlns:djup"])
+def test_the_namespace_of_xml_is_not_stored(name: str) -> None:
+    """It says nothing of a source; an attribute of another name may."""
+    brunn = '<brunn {}="urn:djup:1" xmlnsx="kar"><ts>17672256{:02}</ts><djup>{}.5</djup></brunn>'
+    samples = recognize_payloads([brunn.format(name, n, n).encode() for n in range(12)])
+    proposal = infer(samples, Wishes("s", "t"))
+
+    proved(proposal, samples, "yaml")
+    assert [tag.key for tag in proposal.tags] == ["brunn_@xmlnsx"]
+    assert [(each.key, each.reason) for each in proposal.unused] == [(f"brunn_@{name}", "it declares an XML namespace")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -100,6 +101,9 @@ def decide(
     )
 
 
+_NAMESPACE: Final = re.compile(r"@xmlns(?::.*)?")
+
+
 def _is_map_key(elements: Elements, place: Place) -> bool:
     return place.scope > 0 and elements.hops[place.scope - 1].kind == "map" and place.key == "key"
 
@@ -109,6 +113,8 @@ def _roles(elements: Elements, place: Place, is_wanted: bool, source: Input) -> 
         return [Role("tag", "chosen")]
     if place.name in source.known:
         return [known_role(place, source.known[place.name])]
+    if source.format == "xml" and _NAMESPACE.fullmatch(place.name):
+        return [Role("unused", "it declares an XML namespace", type="string")]
     told = told_role(place) if source.format == "influx" else None
     return [told] if told is not None else roles_of(place, is_key=_is_map_key(elements, place))
 
