@@ -308,6 +308,7 @@ def is_name_of_secret(name: str) -> bool:
 _MISSPELT = ("connection_string", "passphrase", "password", "token")
 _SECRET_NAME = re.compile(
     r"api[-_]?key|auth(?!or(?!iz))|connection_string|cookie|credential|passphrase|passw|secret|token"
+    r"|(?<![a-z])(?:otp|pwd)(?![a-z])"
 )
 
 

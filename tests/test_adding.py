@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.authoring.adding import add_example
-from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.examples import example_message, run_examples
 from iggyflux.documents import Format, read_document
 from iggyflux.mapping import WriterMapping, compile_document
 from iggyflux.records import Message
@@ -145,3 +145,19 @@ def test_any_message_can_be_an_example(value: dict[str, object], form: Format) -
     assert added is not None
     assert added.startswith(text.rstrip("\n"))
     assert all(result.passed for result in run_examples(compiled(added, form)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16le", "utf-16be", "utf-16", "koi8-r"])
+@pytest.mark.parametrize("text", ["bar 7", "насос 7", "\ufeffbar 7"])
+def test_an_example_has_the_bytes_of_its_message_in_any_encoding(encoding: str, text: str) -> None:
+    """The bytes of "bar 7" in UTF-16 without a mark are valid UTF-8, too: other text, of other bytes in UTF-16."""
+    payload = f"payload: {{format: text, encoding: {encoding}, pattern: '(?P<pressure>[0-9])'}}"
+    document = HEAD.replace("payload: json", payload).replace('{expr: "at", format: unix_s}', "{spread: offset}")
+    sent = text.encode(encoding, "replace")
+
+    added = add_example(document, bare_message(sent, 0, stream="plant", topic="pumps"), format="yaml")
+
+    assert added is not None
+    after = compiled(added, "yaml")
+    assert example_message(after, after.examples[-1], 0).payload == sent
+    assert all(result.passed for result in run_examples(after))

@@ -10,7 +10,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cramjam
 import pytest
@@ -127,6 +127,37 @@ def test_a_block_of_snappy_is_read_and_its_size_is_not_believed() -> None:
     )
     assert refusal(b"\xff\xff\xff\xff\xff\xff\x0f" + block, "snappy").code == "IFX450"
     assert refusal(b"", "snappy").code == "IFX450"
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.booleans()), min_size=1, max_size=20))
+@example([(2**32 - 1, True)])
+@example([(15_000, True)] * 10)
+def test_blocks_of_snappy_that_lie_about_their_sizes_get_no_memory_for_it(blocks: list[tuple[int, bool]]) -> None:
+    """The library allocates the size that is in front of a block before it reads the rest."""
+    most, asked = 100_000, 0
+    honest = bytes(cramjam.snappy.compress_raw(WORDS))
+    payloads = [varint(size) + b"\0a" if lies else honest for size, lies in blocks]
+    made = compression._function
+
+    def counting(name: str, function: str) -> Callable[..., Any]:
+        def decompress_raw(payload: bytes) -> Any:
+            nonlocal asked
+            asked += cramjam.snappy.decompress_raw_len(payload)
+            return made(name, function)(payload)
+
+        return decompress_raw if function == "decompress_raw" else made(name, function)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "_function", counting)
+        found = expand_all(payloads, "snappy", most)
+
+    assert found is not None
+    assert asked <= most + 2 * len(WORDS) * len(payloads)
+
+
+def varint(number: int) -> bytes:
+    rest, least = divmod(number, 128)
+    return bytes([least | 128]) + varint(rest) if rest else bytes([least])
 
 
 BOMBS: dict[str, Callable[[int], bytes]] = {
@@ -341,6 +372,15 @@ def test_dead_letters_and_their_replay_have_the_bytes_as_they_came(
     Path("kilns.yaml").write_text(writer("auto").document.text.replace("[heat]", "{heat: {expr: heat, type: string}}"))
     replay = iggyflux("replay", "dead-letters/kilns", "--pipeline", "pipeline.yaml")
     assert 'heat="n/a"' in Path("out.lp").read_text(), replay.err
+
+
+def test_eval_expands_what_its_mapping_says(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(writer("lz4").document.text)
+    (tmp_path / "kiln.bin").write_bytes(compress(WORDS, "lz4"))
+
+    outcome = iggyflux("eval", "heat", tmp_path / "kiln.bin", "--whole", "--mapping", tmp_path / "m.yaml")
+
+    assert (outcome.code, outcome.out.strip()) == (0, "1250.5"), outcome.err
 
 
 @pytest.mark.parametrize("way", ["gzip", "auto"])

@@ -270,6 +270,81 @@ def test_outputs_that_change_nothing_share_a_mapping() -> None:
     assert len(routes_of(made)) == 2
 
 
+@pytest.mark.parametrize("variable", [False, True])
+@pytest.mark.parametrize(
+    ("output", "key", "chooses"),
+    [
+        ("influxdb", "database", "database"),
+        ("influxdb_v2", "bucket", "bucket"),
+        ("influxdb_v3", "database", "database"),
+    ],
+)
+def test_a_point_without_the_tag_goes_where_the_output_names(
+    output: str, key: str, chooses: str, variable: bool
+) -> None:
+    """A mapping has no variables, so that a point fails then; the report says which of the two it is."""
+    name = "$ORCHARD" if variable else "it's spare"
+    made = convert(
+        "telegraf",
+        f"""[global_tags]\nregion = "n"\n[agent]\nhostname = "h"
+        [[inputs.file]]\ndata_format = "json"\ntag_keys = ["yard"]
+        [[outputs.{output}]]\nurls = ["http://a:1"]\n{key} = "{name}"\n{chooses}_tag = "yard" """,
+    )
+    plan = parse_mapping(made.files["file.yaml"], format="yaml", name="m").plan()
+    rendered = plan.render([*messages_of({"yard": "south", "kg": 2}), *messages_of({"kg": 3})])
+    said = {line.construct: line.became for line in made.report.lines}
+
+    assert rendered.buckets == (["south"] if variable else ["south", name])
+    assert len(rendered.failures) == variable
+    assert ("without the tag fails" if variable else f"goes to `{name}`") in said[f"outputs.{output}.{chooses}_tag"]
+    assert "host=h" in rendered.lines[0]
+    assert all("of all points" in said[key] for key in ("agent.hostname", "global_tags.region"))
+    assert "tags:" not in made.files["pipeline.yaml"]
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+def test_a_login_in_an_address_counts_where_there_is_no_token(has_token: bool) -> None:
+    """Telegraf sends the token then; the report asks for no variables that the pipeline has not."""
+    form = '[[outputs.influxdb_v2]]\nurls = ["https://canary:canary@a:1"]\norganization = "o"\nbucket = "b"\n'
+    made = convert("telegraf", INPUT + form + 'token = "canary"\n' * has_token)
+    said = "\n".join(line.became for line in made.report.lines)
+
+    assert ("${INFLUX_PASSWORD}" in made.files["pipeline.yaml"], "variables of `username`" in said) == (
+        not has_token,
+        not has_token,
+    )
+    assert any("requires a token" in line.became for line in made.report.lines) is not has_token
+    assert "canary" not in said + made.files["pipeline.yaml"]
+
+
+MEASUREMENTS = [
+    ("json", 'json_name_key = "kind"', "json_name_key"),
+    ("csv", 'csv_column_names = ["a", "kind"]\ncsv_measurement_column = "kind"', "csv_measurement_column"),
+    (
+        "json_v2",
+        'json_v2 = [{measurement_name_path = "kind", field = [{path = "a"}]}]',
+        "json_v2.measurement_name_path",
+    ),
+    ("json_v2", 'json_v2 = [{measurement_name_path = "#.[", field = [{path = "a"}]}]', "json_v2.measurement_name_path"),
+    ("json_v2", 'json_v2 = [{measurement_name = "kind", field = [{path = "a"}]}]', "json_v2.measurement_name"),
+    ("xml", 'xml = [{metric_name = "/kind", fields = {a = "/a"}}]', "xml.metric_name"),
+    ("value", 'topic_parsing = [{topic = "x/+", measurement = "_/measurement"}]', "topic_parsing.measurement"),
+]
+
+
+@pytest.mark.parametrize(("form", "text", "key"), MEASUREMENTS)
+def test_a_name_that_is_overridden_is_said_to_be(form: str, text: str, key: str) -> None:
+    """`name_override` wins over everything that reads the measurement of a message, and has one line for each."""
+    head = f'[[inputs.mqtt_consumer]]\ndata_format = "{form}"\n'
+    alone, made = (convert("telegraf", head + name + text) for name in ("", 'name_override = "crate"\n'))
+    (said,) = (line for line in made.report.lines if line.construct == f"inputs.mqtt_consumer.{key}")
+    (without,) = (line for line in alone.report.lines if line.construct == f"inputs.mqtt_consumer.{key}")
+
+    assert (said.verdict, said.became) == (Verdict.TAKEN, "nothing to do: `name_override` gives the measurement")
+    assert "name_override" not in without.became
+    assert "measurement: {const: crate}" in made.files["crate.yaml"]
+
+
 # --- several connectors ---
 
 SINKS = """
@@ -338,6 +413,38 @@ def test_messages_of_sql_are_those_of_the_source_but_for_zeros_at_the_end(has_me
         trimmed = f"{whole}.{fraction.rstrip('0')}".rstrip(".")
         expected = {"time": trimmed} if has_metadata else {}
         assert json.loads(message.payload) == {**expected, "row": "B 1", "kilos": 2**60 + 1, "note": None}
+
+
+@pytest.mark.parametrize("has_metadata", [True, False])
+def test_a_row_of_flux_has_the_columns_that_the_source_sends(has_metadata: bool) -> None:
+    """Without metadata these are the time and the value; with them, all that readers have."""
+    text = (CASES / "iggy-source-flux/iggy-influxdb-source.toml").read_text("utf-8")
+    made = convert("iggy-influxdb-source", text + f"include_metadata = {str(has_metadata).lower()}\n")
+    plan = parse_mapping(made.files["orchard-history.yaml"], format="yaml", name="m").plan()
+    columns = {"time": 1_700_000_000_500_000_000, "_field": "kilos", "_value": 2.5, "row": "B 1"}
+    (message,) = plan.render([Row(columns, "picks")]).messages
+    own = {"_time": "2023-11-14T22:13:20.5Z", "_value": 2.5}
+    more = {"_measurement": "picks", "_field": "kilos", "row": "B 1"} if has_metadata else {}
+
+    assert json.loads(message.payload) == {
+        "measurement": "picks",
+        "field": "kilos",
+        "timestamp": own["_time"],
+        "value": 2.5,
+        "row": own | more,
+    }
+
+
+@pytest.mark.parametrize("schema", ["json", "text", "raw", "flatbuffer"])
+@pytest.mark.parametrize("stored", ["json", "text", "base64"])
+def test_the_report_names_the_payload_that_the_mapping_reads(schema: str, stored: str) -> None:
+    """The format of `payload_format` may need another payload than that of `schema`."""
+    text = SECRETS["iggy-influxdb-sink"].replace("[[streams]]", f'[[streams]]\nschema = "{schema}"')
+    made = convert("iggy-influxdb-sink", text + f'payload_format = "{stored}"\n')
+    (mapping,) = (content for name, content in made.files.items() if name != "pipeline.yaml")
+    (said,) = (line.became for line in made.report.lines if line.construct == "streams.schema")
+
+    assert re.findall(r"payload: (\w+)", said) == re.findall(r"^  payload: (\w+)", mapping, re.MULTILINE)
 
 
 # --- times of Go ---
@@ -814,6 +921,67 @@ def test_functions_of_texts_leave_numbers_alone(processor: str) -> None:
         assert rendered.failures == []
         assert rendered.lines[0].startswith(wanted)
         assert ('"tern"' in rendered.lines[0]) == (key == "oars")
+
+
+COPIES = [
+    # processors that make another field of `sail`, and what they make
+    ("enum = [{mapping = [{field = 'sail', dest = 'area', value_mappings = {jib = 7}}]}]", {"area": 7}),
+    ("regex = [{fields = [{key = 'sail', pattern = 'j(.*)', replacement = '$1', result_key = 'end'}]}]", {"end": "ib"}),
+    ("regex = [{fields = [{key = 'sail', pattern = '(?P<first>.)'}]}]", {"first": "j"}),
+    ("strings = [{uppercase = [{field = 'sail', dest = 'loud'}]}]", {"loud": "JIB"}),
+    ("rename = [{replace = [{field = 'sail', dest = 'cloth'}]}]", {"cloth": "jib", "sail": None}),
+]
+STARS = {
+    "json": "json_string_fields = ['*']\n",
+    "csv": "csv_header_row_count = 1\n",
+    "logfmt": "",
+    "influx": "",
+    "json_v2": "json_v2 = [{object = [{path = '@this'}]}]\n",
+}
+SAIL = {
+    "csv": b"sail,knots\njib,3.5\n",
+    "logfmt": b"sail=jib knots=3.5",
+    "influx": b'boat sail="jib",knots=3.5',
+}
+
+
+@pytest.mark.parametrize(("processor", "made"), COPIES)
+@pytest.mark.parametrize("form", STARS)
+def test_a_field_of_which_another_is_made_stays(form: str, processor: str, made: dict[str, Any]) -> None:
+    """Without samples a star has the fields, and it is without what others read; Telegraf writes both."""
+    head = f'[[inputs.file]]\ndata_format = "{form}"\n{STARS[form]}'
+    (mapping,) = (
+        text
+        for name, text in convert("telegraf", f"{head}[processors]\n{processor}").files.items()
+        if name != "pipeline.yaml"
+    )
+    payload = SAIL.get(form, b'{"sail": "jib", "knots": 3.5}')
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render([Message(payload, timestamp_us=1)])
+    (point,) = parse_lines("\n".join(rendered.lines))
+    expected = {"sail": "jib", "knots": 3.5} | made
+
+    assert point.fields == {key: value for key, value in expected.items() if value is not None}
+
+
+def test_excluded_keys_are_left_out_with_what_is_in_them() -> None:
+    """No processor makes fields of them either; each name is in the list once.  Telegraf 1.40 leaves out the same."""
+    text = """
+    [[inputs.file]]
+    data_format = "json_v2"
+    json_v2 = [{object = [{path = "@this", excluded_keys = ["mast", "sail"], fields = {oars = "int"}}]}]
+    [processors]
+    converter = [{fields = {float = ["oars"]}}]
+    strings = [{uppercase = [{field = "sail", dest = "loud"}]}]
+    rename = [{replace = [{field = "mast", dest = "pole"}]}]
+    """
+    (mapping,) = (text for name, text in convert("telegraf", text).files.items() if name != "pipeline.yaml")
+    payload = {"mast": {"high": 3, "low": {"er": 2}}, "sail": "jib", "oars": 2, "keel": {"deep": 4}, "masts": 5}
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render(messages_of(payload))
+
+    assert rendered.lines == ["file keel_deep=4.0,masts=5.0,oars=2.0 1000"]
+    names = re.search(r"exclude: \[(.*)\]", mapping)
+    assert names
+    assert max(Counter(names[1].split(", ")).values()) == 1
 
 
 MQTT = sorted((CASES.parent / "importing-mqtt").iterdir())

@@ -119,6 +119,16 @@ def test_a_text_with_a_secret_is_not_stored(secret: str) -> None:
     assert "message" in proposal.warnings[0]
 
 
+@pytest.mark.parametrize(
+    "secret", ["password='zeisig kanarie7f3a'", "password='zeisig \"x kanarie7f3a", 'api_key=zeisig"kanarie7f3a"']
+)
+def test_a_secret_with_quotes_inside_is_masked_whole_in_examples(secret: str) -> None:
+    text = infer(recognize_file(f"lux=7 {secret}\nlux=8 {secret}\n".encode())).text("yaml")
+
+    assert "examples:" in text
+    assert "kanarie7f3a" not in text
+
+
 def test_words_beside_pairs_are_not_left_out_without_a_word() -> None:
     """The comment says it; lines of nothing but pairs have none."""
     beside = "2026-03-01T06:00:00Z [hall] lux=7 door=open\n2026-03-01T06:01:00Z [hall] lux=8 door=shut\n"

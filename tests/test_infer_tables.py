@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +97,32 @@ def test_what_tells_rows_of_one_time_apart_is_a_tag(count: int) -> None:
     assert "boje" in [tag.key for tag in found.tags]
     assert "boje" not in [field.key for field in found.fields]
     assert found.time.spread is None
+
+
+def test_texts_that_cannot_tell_rows_apart_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping for each of many columns would take minutes."""
+    module = sys.modules["iggyflux.authoring.inference.prove"]
+    compiled, made = module._compiled, 0
+
+    def counting(*given: Any) -> Any:
+        nonlocal made
+        made += 1
+        return compiled(*given)
+
+    monkeypatch.setattr(module, "_compiled", counting)
+    columns = range(30)
+    rows = [
+        ",".join(
+            ["2026-05-01T00:00:00Z", f"{row}.5", *(f"a remark with number {row * 7919 + each}" for each in columns)]
+        )
+        for row in range(20)
+    ]
+    text = "\n".join([",".join(["when", "swell", *(f"remark{each}" for each in columns)]), *rows])
+
+    found = infer(recognize_file(text.encode()))
+
+    assert [field.type for field in found.fields].count("string") == len(columns)
+    assert made < 10
 
 
 def test_rows_that_nothing_tells_apart_are_not_called_empty() -> None:

@@ -468,7 +468,10 @@ def test_what_is_no_secret_is_shown_under_a_key_that_is_unknown(
     assert inside in shown
 
 
-@pytest.mark.parametrize("key", ["tokn", "usertoken", "clientkeypassphrase", "access_key", "psk", "apikey", "kinda"])
+_HIDDEN = ["tokn", "usertoken", "clientkeypassphrase", "access_key", "client_keys", "psk", "apikey", "kinda"]
+
+
+@pytest.mark.parametrize("key", _HIDDEN)
 def test_a_value_under_a_key_that_may_be_of_a_secret_stays_hidden(key: str, tmp_path: Path) -> None:
     for table in ("influxdb", "iggy"):
         for value in (CANARY, 7310994):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import math
 import struct
@@ -228,6 +229,29 @@ def test_a_format_reads_what_it_wrote(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_failure_does_not_keep_its_payload(name: str) -> None:
+    """Not even until garbage is collected: a few large ones would be much."""
+    refused = 0
+    gc.disable()
+    try:
+        for value, more in SAMPLES[name]:
+            decode_payload = FORMATS[name].bound(bound(name, more), None, True)
+            good = FORMATS[name].encode(value, bound(name, more))
+            for payload in [good[:size] for size in range(len(good))] + [good + b"\0", good + b"\xff", b"\xff" * 9]:
+                before = sys.getrefcount(payload)
+                try:
+                    decode_payload(payload)
+                except DecodeError:
+                    refused += 1
+                else:
+                    continue
+                assert sys.getrefcount(payload) == before, payload
+    finally:
+        gc.enable()
+    assert refused or name == "raw"
+
+
+@pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=150)
 @given(payload=st.binary(max_size=40), reads=st.none() | reads, strict=st.booleans(), data=st.data())
 def test_any_bytes_give_a_plain_value_or_a_decode_error(
@@ -366,6 +390,7 @@ def test_a_mark_says_the_order_of_utf_16_and_is_no_part_of_the_text() -> None:
         marked = ("\ufeffzal;7".encode(f"utf-16{order[0]}e"), "zal;7")
         assert decode("text", marked[0], encoding="utf-16") == marked[1]
         assert decode("text", marked[0], encoding=f"utf-16{order[0]}e") == marked[1]
+    assert decode("text", "\ufeff\ufeffzal".encode("utf-16le"), encoding="utf-16") == "\ufeffzal"  # the second one is
     assert "byte order mark" in refusal("text", "zal".encode("utf-16le"), encoding="utf-16").reason
 
 

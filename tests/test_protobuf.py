@@ -439,6 +439,7 @@ def test_the_look_for_a_place_ends_soon() -> None:
         tagged(23, 2, b"") * 1_000_000 + b"\x0e",
         tagged(40, 3, b"") * 90 + tagged(41, 0, b"\1") * 1_000_000,
         nested(36, 90, tagged(1, 0, b"\1") * 1_000_000 + b"\x0e"),
+        tagged(28, 2, tagged(3, 0, b"\1") * 1_000_000) + b"\x0e",  # an entry of a map with a late key, or none
     ]
     for payload in hostile:
         error = refusal(payload)

@@ -967,6 +967,34 @@ def test_requests_hold_every_line_once_in_order_within_their_bounds(
         ]
 
 
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=9), st.sets(st.integers(0, 44)))
+def test_each_refusal_is_told_to_its_batch_and_they_are_read_once(sizes: list[int], refused: set[int]) -> None:
+    """However many batches share a request: each may have one line."""
+
+    class Told(tuple[Refusal, ...]):
+        reads = 0
+
+        def __iter__(self) -> Iterator[Refusal]:
+            type(self).reads += 1
+            return super().__iter__()
+
+    builder, names = RequestBuilder(100, 10**6), iter(range(100))
+    jobs = [Job(FIRST, Rendered([f"m v={next(names)}" for _ in range(size)], [0] * size), size) for size in sizes]
+    for job in jobs:
+        assert not [*builder.add(Share(job, job.rendered.lines, range(len(job.rendered.lines))))]
+    request = builder.take()
+    told = Told(Refusal(line, "no") for line in sorted(refused) if line < len(request.lines))
+
+    for lines, those in request.refusals_by_range(told):
+        lines.share.answered(lines.start, lines.stop, those)
+
+    assert Told.reads == 1
+    assert {line for job in jobs for line in job.refused_lines.values()} == {f"m v={each.line}" for each in told}
+    for job in jobs:
+        assert job.refused_lines == {each.line: job.rendered.lines[each.line] for each in job.refusals}
+        assert job.unsettled_lines == 0
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 20), st.integers(0, 30), st.integers(0, 9_000_000)), max_size=6),
     st.integers(1, 40),

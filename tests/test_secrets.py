@@ -142,7 +142,7 @@ def test_of_the_keys_of_a_schema_only_those_of_secrets_are_hidden(kind: str) -> 
     assert secret == ({*SECRET_KEYS, "headers"} if kind == "pipeline" else {"headers"})
 
 
-@pytest.mark.parametrize("name", ["api_key", "apikey", "tokn", "pasword", "X-Auth", "Authorization", "client_secret"])
+@pytest.mark.parametrize("name", ["api_key", "apikey", "tokn", "pasword", "X-Auth", "client_secret", "pwd", "db_pwd"])
 def test_a_name_that_suggests_a_secret_is_hidden(name: str) -> None:
     assert is_secret_key(name)
 

@@ -19,7 +19,7 @@ from iggyflux.authoring.updating import end_of, line_end
 from iggyflux.documents import Document, Format, read_document
 from iggyflux.errors import DocumentError, RecordError
 from iggyflux.mapping import WriterMapping, compile_document
-from iggyflux.payloads import decode_payload, encode_payload, expand, is_wide, text_encoding
+from iggyflux.payloads import decode_payload, encode_payload, expand, text_encoding
 from iggyflux.records import JSON, Message
 from iggyflux.transports.local.envelopes import bare_message, plain_header
 
@@ -71,10 +71,12 @@ def _contents(mapping: WriterMapping, message: Message) -> Iterator[dict[str, An
     except RecordError:
         pass  # a payload of another format is an example of a failure
     try:
-        encoding = "ascii" if is_wide(payload.options) else text_encoding(payload.options)
-        yield {"message_json": expand(message.payload, payload.compression).decode(encoding)}
+        content, encoding = expand(message.payload, payload.compression), text_encoding(payload.options)
+        text = content.decode(encoding)
+        is_text = text.encode(encoding) == content  # UTF-16 of the other order of bytes is not
     except (UnicodeDecodeError, RecordError):
-        yield {"payload_base64": b64encode(message.payload).decode("ascii")}
+        is_text = False
+    yield {"message_json": text} if is_text else {"payload_base64": b64encode(message.payload).decode("ascii")}
 
 
 def _around(mapping: WriterMapping, message: Message, number: int) -> dict[str, Any]:

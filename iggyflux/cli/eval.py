@@ -33,9 +33,10 @@ from iggyflux.documents import parse_document
 from iggyflux.errors import DecodeError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
-from iggyflux.payloads import FORMATS, OptionError, Options, is_wide
+from iggyflux.payloads import FORMATS, OptionError, expand, is_text
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON, Message
+from iggyflux.spec import Payload
 
 
 @click.command(name="eval", cls=SamplesCommand)
@@ -76,7 +77,7 @@ def command(
     """
     check_whole(envelope, whole)
     tables: Tables | None = None
-    form, options = ("json", {}) if payload is None else _declared(payload)
+    declared = Payload("json") if payload is None else _declared(payload)
     beside: Path | None = None
     if mapping_file is not None:
         mapping = open_mapping(mapping_file)
@@ -84,8 +85,8 @@ def command(
         if mapping.kind == "writer":
             tables, source = mapping.writer.tables, mapping.writer.source.payload
             if payload is None:
-                form, options = source.format, source.options
-    read = partial(_documents, form=form, options=options, envelope=envelope, whole=whole)
+                declared = source
+    read = partial(_documents, declared=declared, envelope=envelope, whole=whole)
     pretty = sys.stdout is not None and sys.stdout.isatty() and not compact
 
     def written(value: Any) -> str:
@@ -95,7 +96,7 @@ def command(
         if not stdin_is_terminal():
             raise click.UsageError("Missing argument 'EXPRESSION'.")
         chosen = beside if expression is None else Path(expression)
-        return run_session(list(_session_documents(chosen, read, form, options, tables, written)))
+        return run_session(list(_session_documents(chosen, read, declared, tables, written)))
     try:
         compiled = compile_expression(expression, tables=tables)
     except ExpressionError as error:
@@ -105,7 +106,7 @@ def command(
         show_problem(replace(expression_problem(warning), severity="warning"))
     _note_order(expression, file)
     code = ExitCode.OK
-    for value in _values(compiled, read(file), form, options):
+    for value in _values(compiled, read(file), declared):
         if value is _FAILED:
             code = ExitCode.PROBLEMS
         else:
@@ -131,41 +132,42 @@ _LONGEST_NAME = 200
 _FAILED = object()
 
 
-def _declared(payload: str) -> tuple[str, Options]:
-    """Return the format that a text declares, with its options.  Raise DocumentError if it is not valid."""
+def _declared(payload: str) -> Payload:
+    """Return what a text declares, a format or one with its options.  Raise DocumentError if it is not valid."""
     with suppress(OptionError):
         if payload in FORMATS:
             FORMATS[payload].check({})
-            return payload, {}
-    declared = declared_payload(parse_document(payload, format="yaml").tree, "payload.yaml")
-    return declared.format, declared.options
+            return Payload(payload)
+    return declared_payload(parse_document(payload, format="yaml").tree, "payload.yaml")
 
 
 _Documents: TypeAlias = Iterator[tuple[str, Message | None, bool]]
 """Documents with their places, and whether they have coordinates; None if there is no input."""
 
 
-def _values(expression: Expression, documents: _Documents, form: str, options: Options) -> Iterator[Any]:
+def _values(expression: Expression, documents: _Documents, declared: Payload) -> Iterator[Any]:
     """Yield the result for each document, or `_FAILED` after reporting a failure."""
     is_constant = expression.reads.is_bare and expression.root_reads.is_bare
     for place, message, has_coordinates in documents:
         if message is None and not is_constant and not stdin_is_terminal():
             note("stdin is empty: the expression is evaluated on null")
         try:
-            yield expression.evaluate(_decoded(message, form, options), message if has_coordinates else None)
+            yield expression.evaluate(_decoded(message, declared), message if has_coordinates else None)
         except RecordError as error:
             _show_failure(place, error)
             yield _FAILED
 
 
-def _decoded(message: Message | None, form: str, options: Options) -> JSON:
+def _decoded(message: Message | None, declared: Payload) -> JSON:
     """Return the document in a message; null if there is none.  Raise DecodeError."""
     if message is None:
         return None
+    content = message.payload
     try:
-        return FORMATS[form].decode(message.payload, options, None, False)
+        content = expand(content, declared.compression)
+        return FORMATS[declared.format].decode(content, declared.options, None, False)
     except DecodeError as error:
-        raise explained(error, message.payload, form) from None
+        raise explained(error, content, declared.format) from None
 
 
 def _show_failure(place: str, error: RecordError) -> None:
@@ -177,8 +179,7 @@ def _show_failure(place: str, error: RecordError) -> None:
 def _session_documents(
     file: Path | None,
     read: Callable[[Path], _Documents],
-    form: str,
-    options: Options,
+    declared: Payload,
     tables: Tables | None,
     written: Callable[[Any], str],
 ) -> Iterator[Document]:
@@ -187,7 +188,7 @@ def _session_documents(
     count = 0
     for place, message, has_coordinates in found:
         try:
-            tree = _decoded(message, form, options)
+            tree = _decoded(message, declared)
         except RecordError as error:
             _show_failure(place, error)
             continue
@@ -214,7 +215,7 @@ def _answer(
     return None
 
 
-def _documents(file: Path | None, form: str, options: Options, envelope: Envelope, whole: bool) -> _Documents:
+def _documents(file: Path | None, declared: Payload, envelope: Envelope, whole: bool) -> _Documents:
     """Yield the documents of a file, of stdin without one; null if that is empty too."""
     if file is None and stdin_is_terminal():
         yield "", None, False
@@ -224,9 +225,16 @@ def _documents(file: Path | None, form: str, options: Options, envelope: Envelop
     with open_input(path) as lines:
         is_enveloped = not whole and are_messages(lines, envelope)
         found = (
-            whole_sample(lines.read(is_text=not FORMATS[form].binary and not is_wide(options)), Coordinates())
+            whole_sample(lines.read(is_text=is_text(declared)), Coordinates())
             if whole
-            else read_samples(lines, Coordinates(), form=form, options=options, envelope=is_enveloped)
+            else read_samples(
+                lines,
+                Coordinates(),
+                form=declared.format,
+                options=declared.options,
+                compression=declared.compression,
+                envelope=is_enveloped,
+            )
         )
         for sample in found:
             count += 1

@@ -188,8 +188,14 @@ def scrub_texts(problem: Problem, scrub: Scrubber) -> Problem:
         problem,
         message=scrub(problem.message),
         found=problem.found and scrub(problem.found),
-        hint=problem.hint if is_fixed else problem.hint and scrub(problem.hint),
+        hint=problem.hint if is_fixed else problem.hint and _without_secrets(problem.hint, scrub),
     )
+
+
+def _without_secrets(hint: str, scrub: Scrubber) -> str | None:
+    """Return a hint, or what it advises before it quotes: one with masked words in it is hardly of use."""
+    advice, _, _ = hint.partition(": ")
+    return next((each for each in (hint, advice) if scrub(each) == each), None)
 
 
 def scrub_pointer(problem: Problem, scrub: Scrubber) -> Problem:

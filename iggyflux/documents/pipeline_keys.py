@@ -44,7 +44,7 @@ def is_key(schemas: Sequence[Schema], key: object) -> bool:
 
 def means_known_key(schemas: Sequence[Schema], key: object) -> bool:
     """Return whether an unknown key is that of a mapping, or a misspelt one of these schemas that is not secret."""
-    if not isinstance(key, str) or is_secret_key(key):
+    if not isinstance(key, str) or is_secret_key(key) or "key" in key.lower():  # the text of a key may be given
         return False
     if key in load_schema("mapping")["properties"]:
         return True
@@ -56,7 +56,7 @@ def means_known_key(schemas: Sequence[Schema], key: object) -> bool:
 _LONG_KEY: Final = 5
 """A shorter key is near to many words, and may be that of another program: pin, psk, pwd."""
 _LIKE_ITSELF: Final = 0.85
-"""`access_key` is rather like `client_key`, which is the name of a file."""
+"""What is less like a word may be the name of something else."""
 
 
 def is_plain(value: object) -> bool:

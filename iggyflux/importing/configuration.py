@@ -7,7 +7,7 @@ A value is quoted in no report.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from iggyflux.documents import Document, join_pointer, read_document, split_pointer
@@ -55,6 +55,15 @@ class Configuration:
         self._named.add(pointer)
         names = [part for part in split_pointer(pointer) if not part.isdigit()]
         self.report.add(self.line(pointer), ".".join(names) or "the file", verdict, became)
+
+    def overrule(self, pointer: str, names: Collection[str], because: str) -> None:
+        """Say of the leaves below `pointer` with these dotted names that there is nothing to do, whatever was said."""
+        for leaf in _leaves(self.tree, ""):
+            inner = leaf.removeprefix(f"{pointer}/") if leaf.startswith(f"{pointer}/") else ""
+            if ".".join(part for part in inner.split("/") if not part.isdigit()) in names:
+                construct = ".".join(part for part in split_pointer(leaf) if not part.isdigit())
+                self.report.withdraw(self.line(leaf), construct)
+                self.tell(leaf, Verdict.TAKEN, f"nothing to do: {because}")
 
     def warn_of_variables(self, sections: Sequence[str], but: Sequence[str]) -> None:
         """Report variables in the values of sections that mappings are made of: a mapping has none."""
@@ -113,6 +122,10 @@ class Part:
         for key in keys:
             if key in self.tree:
                 self.taken(key, f"nothing to do: {because}")
+
+    def overruled(self, *names: str, because: str) -> None:
+        """Report keys, dotted where they are in tables below, for which another key leaves nothing to do."""
+        self.whole.overrule(self.pointer, names, because)
 
     def remark(self, verdict: Verdict, construct: str, became: str) -> None:
         """Report what follows from a default of the tool, which the table does not name."""

@@ -13,12 +13,14 @@ from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_count, put_durat
 from iggyflux.importing.names import literal, slug
 from iggyflux.importing.report import Verdict
 
-_SCHEMAS: Final = {"json": "json", "text": "text", "raw": "raw"}
+_SCHEMAS: Final = ("json", "text", "raw")
 _LINE_BREAKS: Final = "; line breaks are kept, and the sink writes them as `\\n` and `\\r`"
 _OTHER_JSON: Final = (
     "; a member that is there twice is written once, exponents may be written in another form, as `1e-07`, and a"
     " payload that is only a string has no quotes"
 )
+_TIMES: Final = ("", "time", "_time")
+"""A `cursor_field` that is the time of a row, which readers name `time`."""
 _RUNTIME: Final = ("type", "key", "version", "name", "path", "verbose", "plugin_config_format")
 _NOT_NEEDED: Final = (
     "max_open_retries",
@@ -168,7 +170,7 @@ def _sink_point(settings: Part) -> Tree:
     return {"measurement": {"const": name}, "tags": tags, "fields": fields}
 
 
-def _stored(schema: str, payload: str, stored: str) -> tuple[str, str, str, str]:
+def _stored(schema: str, stored: str) -> tuple[str, str, str, str]:
     """Return what a sink makes of payloads: ours of `from.payload`, the field, its expression, and what differs.
 
     The sink decodes by `schema`, and writes a payload that it decoded from JSON as compact JSON, in all its formats.
@@ -183,7 +185,7 @@ def _stored(schema: str, payload: str, stored: str) -> tuple[str, str, str, str]
             return "json", "payload_text", made, _OTHER_JSON
         return "text", "payload_text", "@", _LINE_BREAKS
     if schema not in _SCHEMAS:
-        return payload, "payload_json", "@", ""
+        return "raw", "payload_json", "@", ""
     is_sorted = "" if schema == "json" else "; members of objects keep their order, and the sink sorts them"
     return "json", "payload_json", made, f"{is_sorted}{_OTHER_JSON}"
 
@@ -191,16 +193,16 @@ def _stored(schema: str, payload: str, stored: str) -> tuple[str, str, str, str]
 def _sink_draft(stream: Part, settings: Part, point: Tree, options: Options) -> Draft:
     name, topics = stream.text("stream"), stream.texts("topics") or stream.texts("topic")
     schema, stored = stream.text("schema") or "json", (settings.text("payload_format") or "json").lower()
-    payload = _SCHEMAS.get(schema)
     for key, became in (("stream", "`from.stream`"), ("topics", "`from.topic`"), ("topic", "`from.topic`")):
         if key in stream:
             stream.taken(key, became)
-    if payload is None:
-        payload = "raw"
-        stream.approximated("schema", "`from.payload: raw`: see the formats of payloads for one that decodes it")
+    payload, key, expression, differs = _stored(schema, stored)
+    if schema not in _SCHEMAS:
+        became = f"`from.payload: {payload}`: see the formats of payloads for one that decodes it"
+        stream.approximated("schema", became)
     elif "schema" in stream:
-        stream.taken("schema", f"`from.payload: {payload}`")
-    payload, key, expression, differs = _stored(schema, payload, stored)
+        by = "" if payload == schema else ", by `payload_format`"
+        stream.taken("schema", f"`from.payload: {payload}`{by}")
     became = f"the field `{key}`, as there{differs}"
     if "payload_format" not in settings:
         settings.remark(Verdict.APPROXIMATED if differs else Verdict.TAKEN, "payload_format", became)
@@ -253,7 +255,7 @@ def convert_source(configuration: Configuration, options: Options) -> Documents:
             cursor["start"] = start
             settings.taken("initial_offset", "`cursor.start`")
         column = settings.text("cursor_field")
-        if column and column not in ("_time", "time"):
+        if column not in _TIMES:
             cursor["column"] = column
         if "cursor_field" in settings:
             settings.taken("cursor_field", "`cursor.column`; the time of a row is `time` by default")
@@ -338,7 +340,8 @@ def _row(settings: Part, *, is_sql: bool) -> Tree:
     if column := re.sub(r'[\\"]', "", settings.text("payload_column")):
         return {column: '{"value": 21.5}'}
     if not is_sql:
-        return {"_field": "value", "_value": 21.5}
+        has_time = settings.text("cursor_field") in _TIMES
+        return ({} if has_time else {"_time": 1_767_225_600_000_000_000}) | {"_field": "value", "_value": 21.5}
     selected = re.match(r"\s*SELECT\s+(.*?)\s+FROM\s", settings.text("query"), re.IGNORECASE | re.DOTALL)
     names = [name.strip().strip('"') for name in selected[1].split(",")] if selected else []
     plain = [name for name in names if re.fullmatch(r"\w+", name) and name != "time"]
@@ -359,19 +362,35 @@ def _source_messages(settings: Part, *, is_sql: bool) -> Tree:
         return {"payload": f'parse_json("{name}")' if stored == "json" else f'"{name}"'}
     if is_sql:
         return _sql_messages(settings, has_metadata=has_metadata)
+    return _flux_messages(settings, has_metadata=has_metadata)
+
+
+def _flux_messages(settings: Part, *, has_metadata: bool) -> Tree:
+    """Return messages with the members that the source makes of a row of Flux."""
+    is_cursor = settings.text("cursor_field") in _TIMES
+    time = f"format_time({'time' if is_cursor else '_time'}, 'rfc3339')"
+    row, became = f"{{_time: {time}, _value: _value}}", "`row` has `_time` and `_value`"
+    if has_metadata:
+        columns = "from_items(items(@)[?key != 'time'])" if is_cursor else "@"
+        row = f"merge({columns}, {{_time: {time}, _measurement: meta('measurement')}})"
+        became = "`row` has the columns of the query, without `result`, `table`, `_start` and `_stop`"
+    told = settings.approximated if has_metadata else settings.taken
     if "include_metadata" in settings:
-        settings.approximated("include_metadata", "`row` has all columns")
+        told("include_metadata", became)
+    elif has_metadata:
+        settings.remark(Verdict.APPROXIMATED, "include_metadata", became)
     settings.approximated(
         None,
-        "messages have the members of the source: measurement, field, timestamp, value, row; values have their types",
+        "messages have the members of the source: measurement, field, timestamp, value, row; values have their types, "
+        "where the source guesses them from the text, and times but `_time` are integers in nanoseconds",
     )
     return {
         "payload": {
             "measurement": "meta('measurement')",
             "field": "_field",
-            "timestamp": "format_time(time, 'rfc3339')",
+            "timestamp": time,
             "value": "_value",
-            "row": "@",
+            "row": row,
         }
     }
 

@@ -162,7 +162,8 @@ def _keep_apart(draft: Draft, mapping: WriterMapping, tell: Tell) -> bool:
 def _with_row(draft: Draft) -> str:
     """Return the text of a reader with a row that is made up, and the message that comes of it."""
     plain = document_text(draft)
-    example: Tree = {"name": _MADE_UP, "row": {"time": _START_NS, **draft.row}, "messages": []}
+    time = draft.tree.get("cursor", {}).get("column", "time")
+    example: Tree = {"name": _MADE_UP, "row": {time: _START_NS, **draft.row}, "messages": []}
     if draft.measurement:
         example["meta"] = {"measurement": draft.measurement}
     draft.tree["examples"] = [example]

@@ -57,7 +57,9 @@ def put_url(part: Part, key: str, section: Tree, url: str | None = None, after: 
         part.not_taken(key, "expected an address such as http://host:8086")
         return
     section["url"] = part.written(plain)
-    if has_login:
+    if has_login and "token" in part:
+        part.taken(key, "`influxdb.url`; the login in it is left out, since the token takes its place")
+    elif has_login:
         section |= {"username": f"${{INFLUX_USERNAME{after}}}", "password": f"${{INFLUX_PASSWORD{after}}}"}
         part.taken(key, "`influxdb.url`; the login in it is not copied: set the variables of `username` and `password`")
     else:

@@ -39,6 +39,11 @@ class Report:
     def add(self, number: int, construct: str, verdict: Verdict, became: str) -> None:
         self._lines[Line(number, escaped(construct), verdict, escaped(became))] = None
 
+    def withdraw(self, number: int, construct: str) -> None:
+        """Remove what was said of a construct, which another one makes void."""
+        said = (number, escaped(construct))
+        self._lines = {line: None for line in self._lines if (line.number, line.construct) != said}
+
     @property
     def lines(self) -> list[Line]:
         """The lines in the order of the file."""

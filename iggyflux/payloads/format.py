@@ -163,6 +163,8 @@ ENCODINGS: Final = (
 
 An encoding in which a part of a character can look like one of these is not among them.
 """
+_WITHOUT_MARK: Final = ("utf-16le", "utf-16be")
+"""Of these Python keeps a mark at the beginning."""
 _UTF_16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -190,11 +192,12 @@ def decode_text(payload: bytes, options: Options) -> str:
         hint = "declare `encoding: utf-16le` or `utf-16be` for payloads without a mark"
         raise DecodeError(NOT_UTF8, "the payload is not utf-16: it does not begin with a byte order mark", hint=hint)
     try:
-        return payload.decode(encoding).removeprefix("\ufeff" if is_wide(options) else "")
+        text = payload.decode(encoding)
     except UnicodeDecodeError as exc:
         what = "undefined byte" if exc.reason.startswith("character maps to") else exc.reason
         reason = f"the payload is not {encoding}: {what} 0x{payload[exc.start]:02x} at byte {exc.start}"
         raise DecodeError(NOT_UTF8, reason, hint="declare the `encoding` that the producer has") from None
+    return text.removeprefix("\ufeff") if encoding in _WITHOUT_MARK else text
 
 
 def encode_text(text: str, name: str, options: Options) -> bytes:

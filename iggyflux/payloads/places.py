@@ -1,7 +1,8 @@
 """Where in a payload its decoding failed: a path by the names of its schema, and a byte.
 
 A decoder that knew it at each value would be slower.  So a failure has a function that finds it by a second pass over
-the payload, which runs only when the failure is reported.
+the payload, which runs only when the failure is reported.  It holds the payload: so neither it, nor a variable of a
+frame that the failure passes, may hold the failure, or the payload would stay until garbage is collected.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retent
 _MOST_BYTES = 70_000_000
 """The most memory of several requests in flight, as they count it, where their number is not given but adapted."""
 
+_BODY_SECONDS = 0.05
+"""How soon to look again whether the lines of a request in flight became a body, which takes less memory."""
+
 log = logging.getLogger("iggyflux.runner")
 
 
@@ -128,7 +131,9 @@ class RequestSender:
     ) -> None:
         pace = self._pace()
         while self._in_flight and self._is_full(request):
-            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+            is_smaller_soon = any(each.lines.kept_bytes is None for each in self._requests.values())
+            seconds = _BODY_SECONDS if is_smaller_soon else None
+            await asyncio.wait(self._in_flight, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         ready = self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)

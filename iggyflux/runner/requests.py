@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import attrgetter
 from typing import Final
 
 from iggyflux.delivery.lines import RequestLines
@@ -67,21 +69,15 @@ class Request:
 
     def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[tuple[Refusal, str]]]]:
         """Yield each range with its refused lines, counted from the first line of the range, and their texts."""
-        base = 0
+        base, left = 0, deque(sorted(refusals, key=attrgetter("line")))
         for lines in self.ranges:
-            size = lines.stop - lines.start
-            yield (
-                lines,
-                [
-                    (
-                        Refusal(refusal.line - base, refusal.reason, refusal.status, refusal.code),
-                        self.lines[refusal.line],
-                    )
-                    for refusal in refusals
-                    if base <= refusal.line < base + size
-                ],
-            )
-            base += size
+            found, end = [], base + lines.stop - lines.start
+            while left and left[0].line < end:
+                each = left.popleft()
+                refusal = Refusal(each.line - base, each.reason, each.status, each.code)
+                found.append((refusal, self.lines[each.line]))
+            yield lines, found
+            base = end
 
 
 class RequestBuilder:

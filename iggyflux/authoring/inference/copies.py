@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from iggyflux.authoring.examples import example_message
-from iggyflux.authoring.inference.logfmt import pairs_of
+from iggyflux.authoring.inference.logfmt import written_pairs
 from iggyflux.authoring.inference.proposal import Example
 from iggyflux.authoring.inference.roles import looks_secret
 from iggyflux.authoring.inference.shape import MOST_POSITIONS
@@ -88,7 +88,7 @@ def _made(
 def _masked_text(payload: bytes, encoding: str) -> bytes:
     """Return a text with `***` for what looks like a secret among its key=value pairs."""
     text = payload.decode(encoding, "replace")
-    hidden = [value for name, value in pairs_of(text) if masked(value, name) != value]
+    hidden = [value for name, value in written_pairs(text) if masked(value, name) != value]
     for value in filter(None, (*hidden, *suspected_secrets(text))):
         text = text.replace(value, HIDDEN)
     return text.encode(encoding, "replace")

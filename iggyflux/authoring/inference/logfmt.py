@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import Final
@@ -14,6 +14,8 @@ LEAST_PAIRS: Final = 2
 """A text has at least this many pairs; fewer may be prose with an equals sign."""
 
 _PAIR: Final = re.compile(r'(?:^|(?<=[\s,;]))([A-Za-z_][\w.\-]*)=("(?:[^"\\]|\\.)*"|[^\s"]*)')
+_WRITTEN: Final = re.compile(r"""(?:"(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"'])*""")
+"""A value up to a blank that is not in quotes of either kind."""
 _OUTSIDE_QUOTES: Final = r'(?:[^"]|"(?:[^"\\]|\\.)*")*?'
 _ANYTHING: Final = ".*?"
 
@@ -53,6 +55,13 @@ def logfmt_trees(texts: Sequence[str]) -> list[dict[str, JSON]] | None:
 def pairs_of(text: str) -> list[tuple[str, str]]:
     """Return the keys and values in a text, without quotes."""
     return [(key, _unquoted(value)) for key, value in _PAIR.findall(text)]
+
+
+def written_pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Yield as `pairs_of`, but a value with quotes inside, of either kind, up to the blank after them."""
+    for pair in _PAIR.finditer(text):
+        written = None if pair[2].startswith('"') else _WRITTEN.match(text, pair.start(2))
+        yield pair[1], _unquoted(pair[2]) if written is None else written[0]
 
 
 def is_all_pairs(text: str) -> bool:

@@ -139,24 +139,26 @@ def _told_apart(proposal: Proposal, messages: Sequence[Message], form: Literal["
 
     Of several such texts it is the one with the fewest values.
     """
-    found: list[tuple[int, Proposal]] = []
-    for field in proposal.fields:
+    try:
+        lines = _compiled(_apart(proposal), form).plan().render(messages).lines
+    except MappingError:
+        return None
+    points = [point for line in lines for point in parse_lines(line)]
+    texts = [each for each in proposal.fields if each.type == "string"]
+    counts = [len({point.fields.get(each.key) for point in points}) for each in texts]
+    for count, field in sorted(zip(counts, texts, strict=True), key=lambda each: each[0]):
         fields = tuple(each for each in proposal.fields if each is not field)
-        if field.type != "string" or not fields:
-            continue
+        if not fields or count * FEW_IN > len(points):
+            break
         tag = Tag(field.key, field.expression, f"it tells points of one time apart; else {field.reason}")
         told = replace(proposal, tags=(*proposal.tags, tag), fields=fields)
         try:
             rendered = _compiled(told, form).plan().render(messages)
         except MappingError:
             continue
-        if any(failure.code == _COLLISION for failure in rendered.failures):
-            continue
-        points = [point for line in rendered.lines for point in parse_lines(line)]
-        values = {point.tags.get(tag.key) for point in points}
-        if len(values) * FEW_IN <= len(points):
-            found.append((len(values), told))
-    return min(found, key=lambda each: each[0])[1] if found else None
+        if not any(failure.code == _COLLISION for failure in rendered.failures):
+            return told
+    return None
 
 
 def _apart(proposal: Proposal) -> Proposal:

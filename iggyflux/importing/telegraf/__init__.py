@@ -76,16 +76,27 @@ def convert(configuration: Configuration, options: Options) -> Documents:
 def _tags_of_all(root: Part) -> Tree:
     """Return the tags that Telegraf gives all metrics, and report the agent."""
     tags: Tree = {}
+    in_points = outputs.choose_by_tags(root.part("outputs"))
+
+    def place(key: str) -> str:
+        is_moved = in_points and "${" not in tags[key]
+        return (
+            f"`tags.{key}` of all points, since an output chooses by tags"
+            if is_moved
+            else f"`tags.{key}` of the pipeline"
+        )
+
     for key, value in root.part("global_tags").tree.items():
         part = root.part("global_tags")
         if isinstance(value, str) and value:
             tags[key] = with_variables(value)
-            part.taken(key, f"`tags.{key}` of the pipeline, or of all points where an output chooses by tags")
+            part.taken(key, place(key))
     agent = root.part("agent")
     name = agent.text("hostname")
     if name and not agent.flag("omit_hostname"):
+        is_host = "host" not in tags
         tags.setdefault("host", with_variables(name))
-        agent.taken("hostname", "`tags.host` of the pipeline")
+        agent.taken("hostname", place("host") if is_host else "nothing to do: `global_tags.host` gives the tag")
     if "omit_hostname" in agent:
         agent.taken("omit_hostname", "no tag `host`" if agent.flag("omit_hostname") else "see `agent.hostname`")
     if "precision" in agent:

@@ -12,7 +12,7 @@ from typing import Final
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
 from iggyflux.importing.names import literal, string
-from iggyflux.importing.telegraf import metric
+from iggyflux.importing.telegraf import metric, xpath
 
 _OLD_NAMES: Final = {
     "fieldpass": "fieldinclude",
@@ -20,6 +20,16 @@ _OLD_NAMES: Final = {
     "pass": "fieldinclude",
     "drop": "fieldexclude",
 }
+
+_MEASUREMENTS: Final = (
+    "json_v2.measurement_name",
+    "json_v2.measurement_name_path",
+    "json_name_key",
+    "csv_measurement_column",
+    "topic_parsing.measurement",
+    *(f"{key}.metric_name" for key in xpath.TABLES),
+)
+"""What else gives the measurement of an input."""
 
 
 def apply(part: Part, point: Tree) -> None:
@@ -89,6 +99,7 @@ def _rename(part: Part, point: Tree) -> None:
     if name := part.text("name_override"):
         point["measurement"] = {"const": name}
         part.taken("name_override", f"`measurement: {{const: {name}}}`")
+        part.overruled(*_MEASUREMENTS, because="`name_override` gives the measurement")
     before, after = part.text("name_prefix"), part.text("name_suffix")
     if before or after:
         name_now = metric.name_of(point)

@@ -420,7 +420,8 @@ def _without_samples(walk: _Walk, level: int, here: str) -> None:
         key = name.rsplit("_", 1)[-1] if walk.is_short else name
         walk.put(level, f"{base}{_nested(name)}", name, key, kind, str(walk.types.get(name, "")), ())
     if not walk.included:
-        walk.shape.leaves.append(Leaf(level, here, "star", values=[*dict.fromkeys([*named, *walk.excluded])]))
+        left_out = (glob for name in walk.excluded for glob in (name, f"{name}_*"))
+        walk.shape.leaves.append(Leaf(level, here, "star", values=[*dict.fromkeys([*named, *left_out])]))
 
 
 def _nested(name: str) -> str:
@@ -436,10 +437,13 @@ def _nested(name: str) -> str:
 def _tell_object(part: Part, documents: Sequence[JSON], *, is_listed: bool) -> None:
     part.taken("path", "`for_each`, or the beginning of the expressions")
     told = part.taken if documents or is_listed else part.approximated
+    left_out = "tags and fields that are left out"
+    if not documents and not is_listed:
+        left_out += ", with all whose names go on with `_`, inside them or not"
     for key, became in (
         ("tags", "`tags`"),
         ("included_keys", "the tags and fields that are named"),
-        ("excluded_keys", "tags and fields that are left out"),
+        ("excluded_keys", left_out),
         ("renames", "the names"),
         ("fields", "`type`, with the conversion that samples need"),
         ("optional", "`where`, or a list without elements"),

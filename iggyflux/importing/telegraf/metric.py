@@ -72,6 +72,8 @@ def field_of(point: Tree, key: str) -> Any:
     if star is None:
         return None
     options = point["fields"]["*"] if isinstance(point["fields"]["*"], dict) else {}
+    if matches(key, options.get("exclude", ())) or ("include" in options and not matches(key, options["include"])):
+        return None
     base = "" if star == "@" else f"{star}."
     expression = f"{base}{member(key)}"
     if options.get("flatten") == "_" and "_" in key.strip("_"):
@@ -80,6 +82,13 @@ def field_of(point: Tree, key: str) -> Any:
             expression = f"coalesce({expression}, {base}{nested})"
     made: Tree = {"expr": expression, "type": options.get("type", "auto")}
     return made | {name: options[name] for name in ("cast", "on_bad_value") if name in options}
+
+
+def keep(point: Tree, part: str, key: str) -> None:
+    """Name a field that the star has, before another one is made of it: a star is without what others read."""
+    value = field_of(point, key) if part == "fields" else None
+    if value is not None:
+        point[part][key] = value
 
 
 def exclude(point: Tree, part: str, globs: Sequence[str]) -> None:
@@ -100,7 +109,7 @@ def _narrow(point: Tree, part: str, option: str, globs: Sequence[str]) -> None:
     star = point[part].get("*")
     if star is not None:
         made = dict(star) if isinstance(star, dict) else {"expr": star}
-        made[option] = [*made.get(option, []), *globs]
+        made[option] = [*dict.fromkeys([*made.get(option, []), *globs])]
         point[part]["*"] = made
 
 
@@ -109,8 +118,7 @@ def rename(point: Tree, part: str, old: str, new: str) -> bool:
     table = point[part]
     if old in table:
         value = table.pop(old)
-    elif part == "fields" and star_of(point) is not None:
-        value = field_of(point, old)
+    elif part == "fields" and (value := field_of(point, old)) is not None:
         exclude(point, part, [old])
     elif part == "tags" and "*" in table:
         value = f"{expression_of(table['*'])}.{member(old)}"

@@ -11,8 +11,9 @@ from iggyflux.importing import Documents
 from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import put_duration, put_text, put_url
+from iggyflux.importing.names import string
 from iggyflux.importing.report import Verdict
-from iggyflux.importing.telegraf import filters
+from iggyflux.importing.telegraf import filters, metric
 
 _BY_TAGS: Final = ("taginclude", "tagexclude", "tagpass", "tagdrop", "bucket_tag", "database_tag")
 FLAVORS: Final = {"influxdb": "v1", "influxdb_v2": "v2", "influxdb_v3": "v3"}
@@ -81,6 +82,11 @@ def convert(outputs: Part, documents: Documents, tags: Tree) -> None:
             if len(found) > 1:
                 same.sinks.append((number, section))
     documents.drafts = list(chain.from_iterable(made))
+
+
+def choose_by_tags(outputs: Part) -> bool:
+    """Return whether an output of InfluxDB needs the tags that all metrics have in the points."""
+    return any(key in part for kind in FLAVORS for part in outputs.parts(kind) for key in _BY_TAGS)
 
 
 def _into_points(tags: Tree, documents: Documents) -> None:
@@ -199,21 +205,35 @@ def _uints(kind: str, part: Part, drafts: Sequence[Draft]) -> None:
 def _buckets(part: Part, drafts: Sequence[Draft], section: Tree) -> None:
     """Let a tag choose the bucket or the database of a point."""
     for key, other in (("bucket_tag", "exclude_bucket_tag"), ("database_tag", "exclude_database_tag")):
-        tag = part.text(key)
+        tag, target = part.text(key), key.removesuffix("_tag")
         if not tag:
             continue
-        found = False
+        found, default = False, str(section.get(target, ""))
         for draft in drafts:
             for point in draft.points:
                 value: Any = point["tags"].get(tag)
                 if value is not None:
                     found = True
-                    point["to"] = {key.removesuffix("_tag"): value}
+                    point["to"] = {target: _or_default(value, default)}
                     if part.flag(other):
                         del point["tags"][tag]
         if found:
             section["buckets"] = ["*"]
-            part.approximated(key, "`to` of the points; `influxdb.buckets` says which are allowed: write them")
+            without = (
+                "a point without the tag fails: write the default with `coalesce`"
+                if not default or "${" in default
+                else f"a point without the tag goes to `{default}`"
+            )
+            became = f"`to` of the points; {without}; `influxdb.buckets` says which are allowed: write them"
+            part.approximated(key, became)
             part.not_needed(other, because="see the tag")
         else:
             part.not_taken(key, "no mapping has this tag; see `to` of points")
+
+
+def _or_default(value: Any, default: str) -> Any:
+    """Return the target of a point: its tag, or where it has none what the output names, unless that is a variable."""
+    is_sure = isinstance(value, dict) and ("const" in value or "default" in value)
+    if is_sure or not default or "${" in default:
+        return value
+    return f"coalesce({metric.expression_of(value)}, {string(default)})"

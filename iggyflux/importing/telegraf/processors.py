@@ -179,6 +179,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
         text = _text_of(text, source)
     pattern = part.text("pattern")
     if "replacement" not in part:
+        metric.keep(point, source, key)
         for name in re.findall(r"\(\?P?<([A-Za-z_]\w*)>", pattern):
             made = f"regex_capture({text}, {string(pattern)}, {string(name)})"
             point[source][name] = made if source == "tags" else {"expr": made, "type": "string"}
@@ -187,14 +188,14 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
     replacement = metric.go_replacement(part.text("replacement"))
     made = f"regex_replace({text}, {string(pattern)}, {string(replacement)})"
     target = part.text("result_key") or key
+    if target != key:
+        metric.keep(point, source, key)
     if target != key or part.flag("append"):
         made = f"if(regex_match({text}, {string(pattern)}), {made})"
     if part.flag("append"):
         before = _text_of(metric.expression_of(point[source][target]), source) if target in point[source] else ""
         made = f"coalesce(format('{{}}{{}}', {before}, {made}), {made}, {before})" if before else made
     point[source][target] = made if source == "tags" else {"expr": made, "type": "string"}
-    if source == "fields" and target == key and "*" in point["fields"]:
-        metric.exclude(point, "fields", [])
     part.taken(None, f"`{source}: {{{target}: regex_replace(…)}}`")
 
 
@@ -233,6 +234,8 @@ def _enum_value(part: Part, point: Tree, tree: Tree, source: str, key: str, tabl
         name += "_"
     tables[name] = dict(table)
     target = part.text("dest") or key
+    if target != key:
+        metric.keep(point, source, key)
     otherwise = part.tree.get("default")
     if otherwise is None and target == key:
         made = f"lookup({string(name)}, {text}, {text})"
@@ -316,6 +319,8 @@ def _string_value(part: Part, point: Tree, change: Callable[[Part, str], str | N
             return
         text = change(part, _text_of(metric.expression_of(value), source))
         target = part.text("dest") or key
+        if target != key:
+            metric.keep(point, source, key)
         point[source][target] = text if place == "tag" else {"expr": text, "type": "string"}
     if "width" in part:
         part.approximated(None, "`substring`: characters, where Telegraf cuts bytes")

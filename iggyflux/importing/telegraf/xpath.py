@@ -16,6 +16,7 @@ from iggyflux.records import JSON
 _CALL: Final = re.compile(
     r"(?P<name>string|number|boolean|int|lower-case|upper-case|normalize-space)\((?P<inside>.*)\)", re.DOTALL
 )
+TABLES: Final = ("xpath", "xpath_json", "xpath_msgpack", "xpath_cbor", "xml")
 MOST_CHARACTERS: Final = 1_000
 _STEP: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<index>[0-9]+)\])?")
 
@@ -23,7 +24,7 @@ _STEP: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<index>[0-9]+)\])?")
 def points_of(part: Part, kind: str, documents: Sequence[JSON]) -> list[Tree]:  # noqa: ARG001
     """Return a point for each table `xpath` of an input."""
     points = []
-    for key in ("xpath", "xpath_json", "xpath_msgpack", "xpath_cbor", "xml"):
+    for key in TABLES:
         for each in part.parts(key):
             point = _point(each, kind, is_native=part.flag("xpath_native_types"))
             if point["fields"]:

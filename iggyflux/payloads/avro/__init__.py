@@ -118,8 +118,8 @@ def _whole_value(payload: bytes, read: Read, start: int) -> JSON:
     value, end = read(payload, start, [MAX_VALUES])
     if end != len(payload):
         left = len(payload) - end
-        error = DecodeError(MALFORMED, f"not Avro of this schema: {left:,} bytes are left after the value")
-        raise within(error, (), end)
+        reason = f"not Avro of this schema: {left:,} bytes are left after the value"
+        raise within(DecodeError(MALFORMED, reason), (), end)
     return value
 
 

@@ -95,11 +95,18 @@ def _guarded(read: _Generated, traced: Callable[[], tuple[_Generated, _Emitter]]
             if at > end:
                 raise truncated()
         except _FAULTS as error:
-            refused = _refusal(error)
-            raise located(refused, lambda: _find(refused, traced, payload, start)) from None
+            raise _located(_refusal(error), traced, payload, start) from None
         return value, at
 
     return guarded
+
+
+def _located(
+    refused: DecodeError, traced: Callable[[], tuple[_Generated, _Emitter]], payload: bytes, start: int
+) -> DecodeError:
+    """Return a failure that finds its place.  No circle keeps it, and so the payload, until garbage is collected."""
+    reason = refused.reason
+    return located(refused, lambda: _find(reason, traced, payload, start))
 
 
 def _refusal(error: Exception) -> DecodeError:
@@ -108,15 +115,13 @@ def _refusal(error: Exception) -> DecodeError:
     return not_utf8(error, "a string") if isinstance(error, UnicodeDecodeError) else truncated()
 
 
-def _find(
-    refused: DecodeError, traced: Callable[[], tuple[_Generated, _Emitter]], payload: bytes, start: int
-) -> Place | None:
+def _find(reason: str, traced: Callable[[], tuple[_Generated, _Emitter]], payload: bytes, start: int) -> Place | None:
     """Return the place of a failure: read again by functions that keep where the last value began."""
     read, emitter = traced()
     try:
         read(payload, start, len(payload), 0, [MAX_VALUES])
     except _FAULTS as error:
-        if _refusal(error).reason == refused.reason:
+        if _refusal(error).reason == reason:
             return emitter.place_of(error.__traceback__)
     return None
 

@@ -75,8 +75,8 @@ class Schema:
                     check(payload, budget)
                 message = parse(payload)
                 if strict and self._has_undeclared(message):
-                    unknown = DecodeError(UNKNOWN_FIELD, f"the payload has fields that {self.name} does not declare")
-                    raise located(unknown, lambda: self._look(wire.find_undeclared, payload))
+                    reason = f"the payload has fields that {self.name} does not declare"
+                    raise located(DecodeError(UNKNOWN_FIELD, reason), lambda: self._look(wire.find_undeclared, payload))
                 try:
                     value = step(message, budget)
                 except DecodeError as error:
@@ -89,8 +89,8 @@ class Schema:
                 if is_recursive and not _is_shallow(value, MAX_DEPTH):
                     raise too_deep()
             except NotParsed:
-                refused = DecodeError(MALFORMED, f"not protobuf of the type {self.name}")
-                raise located(refused, lambda: self._look(wire.find_fault, payload)) from None
+                reason = f"not protobuf of the type {self.name}"
+                raise located(DecodeError(MALFORMED, reason), lambda: self._look(wire.find_fault, payload)) from None
             except RecursionError:
                 raise too_deep() from None
             return value

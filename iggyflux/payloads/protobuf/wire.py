@@ -140,7 +140,7 @@ class _Walk:
             for each in begins:
                 self._value(known, path, each, is_named)
         elif known.is_repeated and known.type in MESSAGES and is_map(known):
-            key = _key_of(known.message_type, self.payload, at, after)
+            key = self._key_of(known.message_type, at, after)
             if is_named and key is not None:
                 path = (*path, key)
                 self._note(path, begin)
@@ -178,6 +178,23 @@ class _Walk:
     def _note(self, path: Path, begin: int) -> None:
         if len(path) >= self.length and path == self.wanted[: len(path)]:
             self.length, self.byte = len(path), begin
+
+    def _key_of(self, entry: Descriptor, at: int, end: int) -> str | None:
+        """Return the key of an entry of a map, which may follow the value; None if it is not sound."""
+        own = _WIRES.get(entry.fields_by_name["key"].type, _VARINT)
+        written = b""
+        try:
+            while at < end:
+                self._spend(1)
+                begin = at
+                tag, at = _varint(self.payload, at, end)
+                at = _end_of(tag & 7, self.payload, at, end)
+                if tag == (1 << 3 | own):
+                    written = self.payload[begin:at]
+            message: Any = message_factory.GetMessageClass(entry).FromString(written)
+            return key_text(message.key)
+        except (IndexError, NotParsed, DecodeError):
+            return None
 
     def _check_text(self, path: Path, begin: int, at: int, end: int) -> None:
         try:
@@ -246,20 +263,3 @@ def _packed(wire: int, payload: bytes, at: int, end: int) -> Sequence[int]:
         if len(begins) > MOST_FIELDS:
             raise _Enough
     return begins
-
-
-def _key_of(entry: Descriptor, payload: bytes, at: int, end: int) -> str | None:
-    """Return the key of an entry of a map, which may follow the value; None if it is not sound."""
-    own = _WIRES.get(entry.fields_by_name["key"].type, _VARINT)
-    written = b""
-    try:
-        while at < end:
-            begin = at
-            tag, at = _varint(payload, at, end)
-            at = _end_of(tag & 7, payload, at, end)
-            if tag == (1 << 3 | own):
-                written = payload[begin:at]
-        message: Any = message_factory.GetMessageClass(entry).FromString(written)
-        return key_text(message.key)
-    except (IndexError, NotParsed, DecodeError):
-        return None
