@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from iggyflux import parse_mapping
 from iggyflux.authoring.examples import run_examples
 from iggyflux.authoring.inference import Proposal, Recognized, Wishes, infer, recognize_file, recognize_payloads
+from iggyflux.authoring.inference.proposal import Field
+from iggyflux.authoring.inference.prove import prove
+from iggyflux.authoring.inference.recognition import RECOGNIZED
 from iggyflux.authoring.samples import SampleError
 from iggyflux.codes import CODES
 from iggyflux.documents import parse_document
@@ -124,7 +128,17 @@ def proved(proposal: Proposal, samples: Recognized, form: str) -> WriterMapping:
         assert rendered.lines
     assert proposal.examples
     assert [result.differences for result in run_examples(mapping)] == [()] * len(proposal.examples)
+    for field in proposal.fields if not samples.has_non_finite else ():
+        assert not field.omits or fails_without_omitting(proposal, field, messages), field
     return mapping
+
+
+def fails_without_omitting(proposal: Proposal, field: Field, messages: list[Message]) -> bool:
+    """Return whether a sample has a bad value of the field: it fails where bad values are not left out."""
+    strict = tuple(replace(each, omits=False) if each is field else each for each in proposal.fields)
+    mapping = parse_mapping(replace(proposal, fields=strict, examples=()).text())
+    assert isinstance(mapping, WriterMapping)
+    return bool(mapping.plan().render(messages).failures)
 
 
 def check(recognize: Callable[[], Recognized], form: Literal["yaml", "toml"] = "yaml") -> None:
@@ -292,6 +306,45 @@ def test_a_point_is_between_thousands_where_other_columns_have_decimal_commas() 
     lines = mapping.plan().render([bare_message(samples.payloads[0], 0)]).lines
     assert [parse_lines(line)[0].fields["kW"] for line in lines] == [1300 + n for n in range(10, 22)]
     assert "# CHECK that the points are between thousands" in infer(samples, Wishes("s", "t")).text()
+
+
+@pytest.mark.parametrize("name", ["djup", "djup (bar)", "text", "status"])
+@pytest.mark.parametrize("written", ["{}", "{},5", "+{}.5", "1.{}0,5", "1,2{}.5", "{}.125"])
+def test_a_bad_value_that_no_sample_has_fails(written: str, name: str) -> None:
+    """To leave it out would lose the first bad value that comes without a failure; a name decides nothing."""
+    rows = [{"ts": 1767225600 + n, "glow": f"{n},5", name: written.format(10 + n)} for n in range(12)]
+    samples = recognize_payloads([json.dumps(row).encode() for row in rows])
+    proposal = infer(samples, Wishes("s", "t"))
+
+    mapping = proved(proposal, samples, "yaml")
+    rendered = mapping.plan().render([bare_message(json.dumps({**rows[0], name: "defekt"}).encode(), 0)])
+
+    assert [field.key for field in proposal.fields] == ["glow", name]
+    assert "on_bad_value" not in proposal.text()
+    assert len(rendered.failures) == 1
+
+
+def test_a_state_of_texts_and_integers_is_a_text_of_which_none_is_left_out() -> None:
+    rows = [{"ts": 1767225600 + n, "host": "ab"[n % 2], "gear": ["low", "high", 3][n % 3]} for n in range(24)]
+    samples = recognize_payloads([json.dumps(row).encode() for row in rows])
+
+    mapping = proved(infer(samples, Wishes("s", "t")), samples, "yaml")
+
+    lines = mapping.plan().render([bare_message(each, 0) for each in samples.payloads]).lines
+    assert [parse_lines(line)[0].fields for line in lines] == [{"gear": str(row["gear"])} for row in rows]
+
+
+def test_an_expression_of_another_type_is_no_bad_value() -> None:
+    """The document fails, and no sample: the type is cast, and nothing is left out."""
+    messages = [
+        bare_message(json.dumps({"ts": 1767225600 + n, "kar": "xy" * n, "glow": 0.5}).encode(), n) for n in range(3)
+    ]
+    proposal = infer(recognize_payloads([each.payload for each in messages]), Wishes("s", "t"))
+    wrong = replace(proposal, fields=(Field("size", "length(kar)", "how long", "string"),), tags=())
+
+    found = prove(wrong, messages, "yaml")
+
+    assert found.fields == (Field("size", "length(kar)", "how long", "string", cast=True),)
 
 
 @pytest.mark.parametrize("written", ["{},5", "+{}.5", "1.{}0,5"])
@@ -557,3 +610,29 @@ def test_xml_is_recognized_and_what_is_a_list_somewhere_is_one_everywhere(
     rendered = iggyflux("dry-run", tmp_path / "a.yaml", file, *(["--whole"] if whole else []))
     assert rendered.code == 0, rendered.err
     assert rendered.out.count("djup=") == sum(counts[: 1 if whole else 2])
+
+
+def test_the_hint_the_help_and_the_manual_name_the_same_formats() -> None:
+    """Bytes in no known format: the hint names what is recognized, and how another format is declared."""
+    with pytest.raises(SampleError) as refused:
+        recognize_file(b"\x0e\x00\x06kar\x00\x01\xff")
+    manual = Path(__file__).parents[1].joinpath("docs/infer.md").read_text(encoding="utf-8")
+    rule = manual.partition("**Format.**")[2].partition("\n\n")[0]
+
+    for text in (refused.value.hint or "", iggyflux("infer", "--help").out, rule):
+        words = " ".join(text.split())
+        assert [name for name in RECOGNIZED if name not in words] == []
+        assert "--payload" in words
+    assert "{format: avro, schema: FILE}" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["xmlns", "xmlns:djup"])
+def test_the_namespace_of_xml_is_not_stored(name: str) -> None:
+    """It says nothing of a source; an attribute of another name may."""
+    brunn = '<brunn {}="urn:djup:1" xmlnsx="kar"><ts>17672256{:02}</ts><djup>{}.5</djup></brunn>'
+    samples = recognize_payloads([brunn.format(name, n, n).encode() for n in range(12)])
+    proposal = infer(samples, Wishes("s", "t"))
+
+    proved(proposal, samples, "yaml")
+    assert [tag.key for tag in proposal.tags] == ["brunn_@xmlnsx"]
+    assert [(each.key, each.reason) for each in proposal.unused] == [(f"brunn_@{name}", "it declares an XML namespace")]

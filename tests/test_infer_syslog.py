@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iggyflux import parse_mapping
 from iggyflux.authoring.inference import infer, recognize_file
 from iggyflux.authoring.inference.syslog import syslog_trees
 from iggyflux.errors import DecodeError
 from iggyflux.lineprotocol import parse_lines
+from iggyflux.mapping import WriterMapping
+from iggyflux.transports.local.envelopes import bare_message
 from tests.shell import iggyflux
 
 LINES = """\
@@ -134,3 +137,37 @@ def test_words_beside_pairs_are_not_left_out_without_a_word() -> None:
     assert "CHECK: other words are not stored" in infer(recognize_file(beside.encode())).text("yaml")
     assert "CHECK" not in recognize_file(only.encode()).how
     assert json.dumps(recognize_file(only.encode()).trees[0]) == '{"lux": "7", "door": "open"}'
+
+
+@given(
+    lines=st.lists(
+        st.tuples(st.sampled_from(["dhcpd", "smartd", "sshd"]), st.sampled_from("ab"), st.integers(0, 191)),
+        min_size=1,
+        max_size=150,
+    )
+)
+@settings(max_examples=30)
+def test_severity_and_facility_are_tags_whatever_their_values_are(lines: list[tuple[str, str, int]]) -> None:
+    """Also where they change within one program, and where one has the values of the other."""
+    text = "".join(
+        f"<{priority}>1 2026-03-01T06:{n // 60:02}:{n % 60:02}Z nas0{host} {app} {n} - - spindle speed {n}\n"
+        for n, (app, host, priority) in enumerate(lines)
+    )
+
+    samples = recognize_file(text.encode())
+    proposal = infer(samples)
+
+    tags = [tag.key for tag in proposal.tags]
+    assert {"severity", "facility", "host", "app"} <= set(tags)
+    mapping = parse_mapping(proposal.text())
+    assert isinstance(mapping, WriterMapping)
+    rendered = mapping.plan().render([bare_message(each, n) for n, each in enumerate(samples.payloads)])
+    points = [dict(point.tags) for line in rendered.lines for point in parse_lines(line)]
+    assert [(each["severity"], each["facility"]) for each in points] == [(str(p % 8), str(p // 8)) for _, _, p in lines]
+
+
+@pytest.mark.parametrize("priority", [9 * 4, 9 * 7])
+def test_a_facility_with_the_values_of_the_severity_is_a_tag_too(priority: int) -> None:
+    lines = [f"<{priority}>1 2026-03-01T06:00:{n}Z nas01 cron 7 - - speed {n}" for n in range(10, 40)]
+    tags = [tag.key for tag in infer(recognize_file("\n".join(lines).encode())).tags]
+    assert {"severity", "facility"} <= set(tags)

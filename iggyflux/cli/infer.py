@@ -105,10 +105,10 @@ def command(
 ) -> int:
     """Write a commented mapping from sample messages.
 
-    SAMPLES are files, or `-` for stdin: JSON (a document a line, an array, or documents one after another), CSV,
-    MessagePack, CBOR, Avro containers, line protocol, syslog, or text with key=value. With --from they are one
-    STREAM/TOPIC. The mapping validates, renders every sample, and has some of them as examples; comments say why, and
-    what else would do.
+    SAMPLES are files, or `-` for stdin: JSON (a document a line, an array, or documents one after another), CSV, XML,
+    MessagePack, CBOR, Avro containers, line protocol, syslog, or text with key=value. --payload declares another
+    format. With --from they are one STREAM/TOPIC. The mapping validates, renders every sample, and has some of them as
+    examples; comments say why, and what else would do.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -47,7 +48,7 @@ def decide(
     places = find_places(elements, source, headers)
     time, used, others = choose_time(elements, places, wishes)
     wanted = {id(place_named(elements, places, name, "--tag")) for name in wishes.tags}
-    free = [place for place in places if id(place) not in wanted]
+    free = [place for place in places if id(place) not in wanted and place.name not in source.known]
     measurement, type_place = choose_measurement(elements, free if wishes.measurement is None else places, wishes)
     used |= {id(type_place)} if type_place is not None else set()
     names = Names()
@@ -61,8 +62,10 @@ def decide(
         roles |= {place: [role] for place, role in beside.items() if role is not None}
     tagged = [place for place in places if id(place) in roles.keys() - wanted - others]
     tagged = [place for place in tagged if roles[id(place)][0].what == "tag"]
-    roles |= copies_among(elements, tagged)
-    roles |= states_among(elements, [place for place in tagged if roles[id(place)][0].what == "tag"])
+    told = {id(place) for place in tagged if place.name in source.known}  # a tag whatever its values are
+    roles |= {place: role for place, role in copies_among(elements, tagged).items() if place not in told}
+    tagged = [place for place in tagged if roles[id(place)][0].what == "tag"]
+    roles |= {place: role for place, role in states_among(elements, tagged).items() if place not in told}
     # The innermost places choose first: their names are what a point is about.
     parts = {
         id(place): [_part(names, elements, place, role) for role in roles[id(place)]]
@@ -98,6 +101,9 @@ def decide(
     )
 
 
+_NAMESPACE: Final = re.compile(r"@xmlns(?::.*)?")
+
+
 def _is_map_key(elements: Elements, place: Place) -> bool:
     return place.scope > 0 and elements.hops[place.scope - 1].kind == "map" and place.key == "key"
 
@@ -107,6 +113,8 @@ def _roles(elements: Elements, place: Place, is_wanted: bool, source: Input) -> 
         return [Role("tag", "chosen")]
     if place.name in source.known:
         return [known_role(place, source.known[place.name])]
+    if source.format == "xml" and _NAMESPACE.fullmatch(place.name):
+        return [Role("unused", "it declares an XML namespace", type="string")]
     told = told_role(place) if source.format == "influx" else None
     return [told] if told is not None else roles_of(place, is_key=_is_map_key(elements, place))
 

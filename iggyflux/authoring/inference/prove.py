@@ -51,7 +51,7 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
             mapping = _compiled(proposal, form)
         except MappingError as error:
             problem = error.problems[0]
-            proposal = _weaker(proposal, problem.location.pointer or "", problem.code, problem.message)
+            proposal = _weaker(proposal, problem.location.pointer or "", problem.code, problem.message, renders=False)
             continue
         rendered = mapping.plan().render(messages)
         if not rendered.failures:
@@ -98,8 +98,11 @@ def _stored(proposal: Proposal, lines: Sequence[str]) -> Proposal:
 # --- weaker choices ---
 
 
-def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposal:
-    """Return the proposal with a weaker choice at `pointer`.  Raise SampleError if there is none."""
+def _weaker(proposal: Proposal, pointer: str, code: str, reason: str, *, renders: bool = True) -> Proposal:
+    """Return the proposal with a weaker choice at `pointer`.  Raise SampleError if there is none.
+
+    `renders` says that a sample fails there; else the document does, and no sample has a bad value.
+    """
     part, *rest = [*split_pointer(pointer), "", ""][1:] if pointer.startswith("/points") else ["", ""]
     if code in _NAMES and not proposal.replaces_names:
         return replace(proposal, replaces_names=True)
@@ -108,7 +111,7 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str) -> Proposa
     if code == _COLLISION:
         return _apart(proposal)
     if part == "fields" and rest[0]:
-        return _weaker_field(proposal, rest[0], reason)
+        return _weaker_field(proposal, rest[0], reason, renders=renders)
     if part == "tags" and rest[0]:
         return _without_tag(proposal, rest[0], reason)
     if code == _NO_ROOM and proposal.time.spread == "index":
@@ -167,16 +170,17 @@ def _apart(proposal: Proposal) -> Proposal:
     return replace(proposal, keeps_last=True)
 
 
-def _weaker_field(proposal: Proposal, key: str, reason: str) -> Proposal:
+def _weaker_field(proposal: Proposal, key: str, reason: str, *, renders: bool) -> Proposal:
     field = next(each for each in proposal.fields if each.key == key)
-    weaker = _weaker_type(field)
+    weaker = _weaker_type(field, renders=renders)
     if weaker is None:
         left = tuple(each for each in proposal.fields if each is not field)
         if not left:
             raise SampleError(NO_FIELDS, f"no values to store: {key}: {reason}", 0, "use other samples")
         unused = Unused(key, {"expr": field.expression}, f"it fails: {reason}")
         return replace(proposal, fields=left, unused=(*proposal.unused, unused))
-    weaker = replace(weaker, reason=f"{weaker.reason}; not {_kind(field)}: {reason}")
+    if renders or weaker.type != field.type:
+        weaker = replace(weaker, reason=f"{weaker.reason}; not {_kind(field)}: {reason}")
     fields = tuple(weaker if each is field else each for each in proposal.fields)
     return replace(proposal, fields=fields)
 
@@ -185,13 +189,13 @@ def _kind(field: Field) -> str:
     return f"as {field.type}" + (" with bad values left out" if field.omits else "")
 
 
-def _weaker_type(field: Field) -> Field | None:
+def _weaker_type(field: Field, *, renders: bool) -> Field | None:
     """Return the field with the next weaker type; None if there is none."""
     if field.type in ("integer", "unsigned"):
         return replace(field, type="float", cast=True)
-    if not field.omits:
-        return replace(field, cast=True, omits=True)
-    return None
+    if not renders:
+        return None if field.cast else replace(field, cast=True)
+    return None if field.omits else replace(field, cast=True, omits=True)
 
 
 def _without_tag(proposal: Proposal, key: str, reason: str) -> Proposal:

@@ -32,6 +32,13 @@ from iggyflux.records import JSON
 NOTHING: Final = "IFX540"
 UNKNOWN: Final = "IFX541"
 
+RECOGNIZED: Final = (
+    *("JSON", "CSV", "XML", "MessagePack", "CBOR", "Avro containers", "line protocol", "syslog"),
+    "text with key=value",
+)
+"""The formats that samples show by themselves."""
+_DECLARED: Final = "declare another one, such as bare Avro: --payload '{format: avro, schema: FILE}'"
+
 DELIMITERS: Final = (",", ";", "\t", "|")
 LEAST_ROWS: Final = 2
 LEAST_COLUMNS: Final = 2
@@ -139,7 +146,7 @@ def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequen
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
     """Return what is wrong, as seen from the format that most payloads have."""
     decoded = [_decodes("json", payload) for payload in payloads]
-    hint = "JSON, CSV, XML, MessagePack, CBOR, line protocol, syslog and text with key=value are recognized"
+    hint = f"{', '.join(RECOGNIZED[:-1])} and {RECOGNIZED[-1]} are recognized; {_DECLARED}"
     bad = decoded.index(False)
     if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
         try:

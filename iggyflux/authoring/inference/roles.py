@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from iggyflux.authoring.inference.shape import Path, Shape
@@ -161,7 +161,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a place becomes, and why; `type`, `cast` and `omits` are those of a field."""
+    """What a place becomes, and why; `type`, `cast` and `omits` are those of a field.
+
+    `omits` only if a sample has a bad value: else the first one that comes would be lost without a failure.
+    """
 
     what: Literal["tag", "field", "unused"]
     reason: str
@@ -417,8 +420,7 @@ def _texts_of_numbers(place: Place) -> Role | None:
     if not others:
         parsed = [int(text) if _INTEGER.fullmatch(text) else float(text) for text in numeric]
         role = _number(place, [*numbers, *parsed], cast=True)
-        omits = role.omits or ends_with_word(place.name, STATES)
-        return Role(role.what, f"{role.reason}, in strings", role.type, True, omits)
+        return replace(role, reason=f"{role.reason}, in strings", cast=True)
     if _are_mostly_numbers(place):
         shown = ", ".join(repr(text) for text in sorted(set(others))[:3])
         lost = f"{len(others):,} of {len(values):,} values are not numbers, and are left out and counted: {shown}"
@@ -437,11 +439,11 @@ def _texts_of_numbers(place: Place) -> Role | None:
             made = f"parse_number({made}, {place.expression}{each.syntax})" if each.syntax else made
             doubt = each.doubt if all(map(_THOUSANDS.fullmatch, filled)) else ""
             reason = f"{doubt}a number {each.words}, {seen}{lost}"
-            return Role("field", reason, cast=True, omits=True, expression=made)
+            return Role("field", reason, cast=True, omits=bool(empty), expression=made)
     if filled and all(map(_LENIENT.fullmatch, filled)) and not any(re.match(r"0[0-9]", text) for text in filled):
         made = f"parse_number({place.expression}, {place.expression}, 'lenient')"
         reason = f"a number, loosely written, {seen}{lost}"
-        return Role("field", reason, cast=True, omits=True, expression=made)
+        return Role("field", reason, cast=True, omits=bool(empty), expression=made)
     return None
 
 
@@ -458,7 +460,7 @@ def role_beside_decimal_commas(place: Place) -> Role | None:
         return None
     made = f"parse_number(replace({place.expression}, '.', ''), {place.expression}, 'lenient')"
     reason = f"CHECK that the points are between thousands, since others have decimal commas: a number, {place.seen}"
-    return Role("field", reason, cast=True, omits=True, expression=made)
+    return Role("field", reason, cast=True, expression=made)
 
 
 def _are_mostly_numbers(place: Place) -> bool:

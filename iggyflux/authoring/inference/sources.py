@@ -90,9 +90,8 @@ def states_among(elements: Elements, places: Sequence[Place]) -> dict[int, list[
         repeated = [each for each in values.values() if len(each) > 1]
         changing = [each for each in repeated if len(set(map(str, each))) > 1]
         if around and len(changing) > CHANGING * len(repeated):
-            states[id(place)] = [
-                Role("field", f"a state, which changes within one source: {place.different}", "string")
-            ]
+            reason = f"a state, which changes within one source: {place.different}"
+            states[id(place)] = [Role("field", reason, "string", cast="integer" in place.shape.kinds)]
     return states
 
 
