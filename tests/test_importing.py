@@ -392,6 +392,14 @@ def test_each_connector_keeps_its_own_server(word: str) -> None:
     assert told[f"{word}s.streams.batch_length"] is told[f"{word}s.streams.poll_interval"] is Verdict.NOT_TAKEN
 
 
+@pytest.mark.parametrize(("value", "verdict"), [("5", Verdict.APPROXIMATED), ("5.5", Verdict.TAKEN)])
+def test_an_integer_as_the_default_of_numbers_is_a_float_and_the_report_says_so(value: str, verdict: Verdict) -> None:
+    text = f"[[inputs.file]]\ndata_format = 'json'\n[[processors.defaults]]\n[processors.defaults.fields]\nlevel = {value}\n"
+    made = convert("telegraf", text)
+
+    assert next(line.verdict for line in made.report.lines if line.construct.endswith("fields.level")) is verdict
+
+
 ROWS_OF_THE_SOURCE = {
     1_700_000_000_000_000_000: "2023-11-14T22:13:20",
     1_700_000_000_500_000_000: "2023-11-14T22:13:20.500",

@@ -536,6 +536,7 @@ def test_a_payload_of_another_kind_is_rejected() -> None:
     assert refusal(b'{"a":1}').code in ("IFX404", "IFX442")
     assert refusal(tagged(900, 2, b"x")).code == "IFX442"
     assert refusal(tagged(900, 2, b"x"), reads=Reads(keys={"aInt64": Reads.WHOLE})).code == "IFX442"
+    assert decode(tagged(900, 2, b"x") + tagged(2, 0, b"\0")) == decode(b"")  # a declared 0 that was sent
     assert refusal(tagged(12, 0, b"\1")).code == "IFX442"  # of a wire type that the field does not have
     assert decode(tagged(900, 2, b"x") + tagged(17, 0, b"\0"))["maybeInt"] == 0
     assert decode(b"")["aInt32"] == 0

@@ -268,7 +268,10 @@ def _logfmt(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
         is_known = bool(known) or not any(map(_is_glob, globs))
         told = part.taken if is_known else part.approximated
         told("logfmt_tag_keys", "`tags`" if is_known else "`tags` without those of globs: give --samples")
-    became = "numbers are floats; Telegraf has integers where a value is one: name those with `type: integer`"
+    became = (
+        "numbers are floats; Telegraf has integers where a value is one: name those with `type: integer`; a key without"
+        " a value is an empty text, and Telegraf leaves it out"
+    )
     part.remark(Verdict.APPROXIMATED, "logfmt", became)
     tags: Tree = {key: member(key) for key in sorted(keys)}
     fields: Tree = {"*": {"expr": "@", "type": "auto", "cast": True}}

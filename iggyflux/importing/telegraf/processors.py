@@ -129,7 +129,7 @@ def _convert(table: Part, point: Tree, source: str, key: str, target: str, layou
             made["cast"] = True
         point["fields"][key] = made
     if target in ("integer", "unsigned", "boolean"):
-        table.approximated(target, "`cast: true`, which loses nothing: a fraction fails where Telegraf cuts it")
+        table.approximated(target, "`cast: true`, which loses nothing: a fraction fails where Telegraf rounds it")
     else:
         table.taken(target, f"`{key}`")
 
@@ -353,8 +353,12 @@ def _defaults(part: Part, point: Tree, tree: Tree) -> None:  # noqa: ARG001
         if isinstance(value, dict | list) or value is None:
             continue
         now = metric.field_of(point, key)
-        point["fields"][key] = _with_default(now, value)
-        fields.taken(key, f"`default` of the field `{key}`")
+        made = point["fields"][key] = _with_default(now, value)
+        became = f"`default` of the field `{key}`"
+        if type(value) is int and type(made.get("default")) is float:
+            fields.approximated(key, f"{became}, a float as its numbers; Telegraf writes an integer beside floats")
+        else:
+            fields.taken(key, became)
 
 
 def _with_default(now: Any, value: Any) -> Tree:

@@ -84,7 +84,8 @@ class Schema:
                         find_path = error.find_place
                         located(error, lambda: self._look(wire.place_of, payload, find_path().path))
                     raise
-                if (has_nan or value == of_no_bytes) and not message.ListFields() and size_of(message):
+                is_empty = (has_nan or value == of_no_bytes) and not message.ListFields()
+                if is_empty and 0 < size_of(message) == len(payload):  # a declared field with its default takes bytes
                     raise DecodeError(NOTHING_KNOWN, f"no field of the payload is declared in {self.name}")
                 if is_recursive and not _is_shallow(value, MAX_DEPTH):
                     raise too_deep()
