@@ -394,8 +394,8 @@ def test_each_connector_keeps_its_own_server(word: str) -> None:
 
 @pytest.mark.parametrize(("value", "verdict"), [("5", Verdict.APPROXIMATED), ("5.5", Verdict.TAKEN)])
 def test_an_integer_as_the_default_of_numbers_is_a_float_and_the_report_says_so(value: str, verdict: Verdict) -> None:
-    text = f"[[inputs.file]]\ndata_format = 'json'\n[[processors.defaults]]\n[processors.defaults.fields]\nlevel = {value}\n"
-    made = convert("telegraf", text)
+    defaults = f"[[processors.defaults]]\n[processors.defaults.fields]\nlevel = {value}\n"
+    made = convert("telegraf", f"[[inputs.file]]\ndata_format = 'json'\n{defaults}")
 
     assert next(line.verdict for line in made.report.lines if line.construct.endswith("fields.level")) is verdict
 

@@ -1239,6 +1239,12 @@ def test_hostile_xml_fails_and_opens_nothing(text: str, code: str, reason: str) 
     assert reason in refused.reason
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16le", "utf-16be"])
+@pytest.mark.parametrize("text", ["\ufeff", "\ufeffküche", "\ufeff\ufeff1"])
+def test_a_text_that_begins_with_the_sign_of_a_mark_comes_back(text: str, encoding: str) -> None:
+    assert decode("text", FORMATS["text"].encode(text, {"encoding": encoding}), encoding=encoding) == text
+
+
 def test_xml_of_a_namespace_that_the_options_do_not_name_is_read_but_not_written() -> None:
     options: dict[str, Any] = {"namespaces": {"urn:x": "m"}}
     value = decode("xml", b'<n:a xmlns:n="urn:y"><n:b>1</n:b></n:a>', **options)

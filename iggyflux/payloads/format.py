@@ -203,8 +203,9 @@ def decode_text(payload: bytes, options: Options) -> str:
 def encode_text(text: str, name: str, options: Options) -> bytes:
     """Return `text` in the encoding of `options`, UTF-16 with its mark; raise RecordError for what it does not have."""
     encoding = text_encoding(options)
+    mark = "\ufeff" if encoding in _WITHOUT_MARK and text.startswith("\ufeff") else ""  # reading drops one
     try:
-        return text.encode(encoding)
+        return (mark + text).encode(encoding)
     except UnicodeEncodeError:
         named = "UTF-8" if encoding == "utf-8" else encoding
         raise not_encodable(name, f"text that {named} can encode", text) from None
