@@ -30,7 +30,7 @@ _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, 
 
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
-_MOST_BYTES = 70_000_000
+_MOST_BYTES = 64_000_000
 """The most memory of several requests in flight, as they count it, where their number is not given but adapted."""
 
 _BODY_SECONDS = 0.05

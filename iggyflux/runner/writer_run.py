@@ -57,7 +57,7 @@ batches without a gap.
 
 Connecting, waiting and connecting again are the session's (`session`), failures the handler's (`failures`), requests in
 flight the sender's (`request_sender`).  Memory is bounded: at most `max_in_flight` requests are in flight, or as many
-as the pace allows and 70 MB hold, with the payloads of their messages; one is being filled, one batch is read ahead.
+as the pace allows and 64 MB hold, with the payloads of their messages; one is being filled, one batch is read ahead.
 """
 
 from __future__ import annotations
