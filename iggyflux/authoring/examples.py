@@ -19,7 +19,7 @@ from iggyflux.errors import LineProtocolError, Location, RecordError
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import ReaderMapping, WriterMapping
 from iggyflux.payloads import FORMATS, Options, compress, encode_payload, text_encoding
-from iggyflux.payloads.format import encode_text
+from iggyflux.payloads.format import encode_exactly
 from iggyflux.records import JSON, Failure, Message, OutgoingMessage, Rendered, RenderedMessages, Row
 from iggyflux.transports.local.envelopes import bare_message
 
@@ -111,7 +111,9 @@ def example_message(mapping: WriterMapping, tree: Mapping[str, Any], number: int
 def _raw(text: str, options: Options) -> bytes:
     """Return a text as the bytes of a payload; of UTF-8 also one that is not valid."""
     encoding = text_encoding(options)
-    return text.encode("utf-8", "surrogatepass") if encoding == "utf-8" else encode_text(text, "the example", options)
+    return (
+        text.encode("utf-8", "surrogatepass") if encoding == "utf-8" else encode_exactly(text, "the example", options)
+    )
 
 
 def example_rows(tree: Mapping[str, Any], measurement: str) -> list[Row]:

@@ -201,11 +201,16 @@ def decode_text(payload: bytes, options: Options) -> str:
 
 
 def encode_text(text: str, name: str, options: Options) -> bytes:
+    """Return a payload that reads as `text`; raise RecordError for characters that its encoding does not have."""
+    has_mark = text_encoding(options) in _WITHOUT_MARK and text.startswith("\ufeff")  # reading drops one
+    return encode_exactly("\ufeff" + text if has_mark else text, name, options)
+
+
+def encode_exactly(text: str, name: str, options: Options) -> bytes:
     """Return `text` in the encoding of `options`, UTF-16 with its mark; raise RecordError for what it does not have."""
     encoding = text_encoding(options)
-    mark = "\ufeff" if encoding in _WITHOUT_MARK and text.startswith("\ufeff") else ""  # reading drops one
     try:
-        return (mark + text).encode(encoding)
+        return text.encode(encoding)
     except UnicodeEncodeError:
         named = "UTF-8" if encoding == "utf-8" else encoding
         raise not_encodable(name, f"text that {named} can encode", text) from None
