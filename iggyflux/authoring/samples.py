@@ -21,7 +21,7 @@ from iggyflux.authoring.sample_bytes import SampleError as SampleError
 from iggyflux.authoring.sample_bytes import is_utf16, utf8_of
 from iggyflux.errors import counted
 from iggyflux.mapping import From
-from iggyflux.payloads import FORMATS, Options, is_wide, text_encoding
+from iggyflux.payloads import FORMATS, Declared, Options, is_text, is_wide, text_encoding
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
@@ -162,6 +162,16 @@ def read_samples(
 def whole_sample(payload: bytes, coordinates: Coordinates) -> Iterator[Sample]:
     """Yield one message with `payload`, of any format."""
     yield Sample(1, bare_message(payload, 0, stream=coordinates.stream, topic=coordinates.topic))
+
+
+def samples_for(
+    lines: SampleFile, payload: Declared, coordinates: Coordinates, *, envelope: bool = False, whole: bool = False
+) -> Iterator[Sample]:
+    """Return the messages of a file whose payloads are declared so: one if `whole`, else as `read_samples`."""
+    if whole:
+        return whole_sample(lines.read(is_text=is_text(payload)), coordinates)
+    form, options, compression = payload.format, payload.options, payload.compression
+    return read_samples(lines, coordinates, form=form, options=options, compression=compression, envelope=envelope)
 
 
 def check_is_text(sample: Sample) -> None:

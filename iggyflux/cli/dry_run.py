@@ -11,7 +11,7 @@ import click
 
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.sample_bytes import plain_name
-from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, read_samples, whole_sample
+from iggyflux.authoring.samples import NEEDS_ENVELOPE, Coordinates, Sample, SampleError, samples_for
 from iggyflux.authoring.series import beyond_limit, count_series
 from iggyflux.cli.dry_run_reader import dry_run_live, dry_run_reader
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
@@ -40,7 +40,7 @@ from iggyflux.editor.sample_checks import IMPLAUSIBLE_TIME, SOME_FAIL, check_sam
 from iggyflux.errors import DocumentError, MappingError, RecordError
 from iggyflux.lineprotocol import Precision
 from iggyflux.mapping import Mapping, ReaderMapping, Writer, WriterMapping
-from iggyflux.payloads import is_text, undeclared_fields
+from iggyflux.payloads import undeclared_fields
 from iggyflux.payloads.compression import recognized
 from iggyflux.plan.reads import writer_expressions
 from iggyflux.records import Failure, Message, is_part_of_file
@@ -219,18 +219,7 @@ def _file_samples(mapping: WriterMapping, path: Path, envelope: Envelope, whole:
     with open_input(path) as lines:
         try:
             envelope = not whole and are_messages(lines, envelope)
-            found = (
-                whole_sample(lines.read(is_text=is_text(source.payload)), coordinates)
-                if whole
-                else read_samples(
-                    lines,
-                    coordinates,
-                    form=source.payload.format,
-                    options=source.payload.options,
-                    compression=source.payload.compression,
-                    envelope=envelope,
-                )
-            )
+            found = samples_for(lines, source.payload, coordinates, envelope=envelope, whole=whole)
             for index, sample in enumerate(found):
                 if not index and not envelope:
                     _note_assumptions(sample, coordinates, mapping.writer, whole)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import click
 
 from iggyflux.authoring.declarations import declared_payload
-from iggyflux.authoring.samples import Coordinates, read_samples, whole_sample
+from iggyflux.authoring.samples import Coordinates, samples_for
 from iggyflux.cli.envelopes import Envelope, SamplesCommand, are_messages, check_whole, envelope_option
 from iggyflux.cli.eval_session import MOST_SAMPLES, Document, run_session
 from iggyflux.cli.inputs import (
@@ -33,7 +33,7 @@ from iggyflux.documents import parse_document
 from iggyflux.errors import DecodeError, ExpressionError, RecordError
 from iggyflux.expressions import Expression, compile_expression
 from iggyflux.expressions.checks import Tables
-from iggyflux.payloads import FORMATS, OptionError, expand, is_text
+from iggyflux.payloads import FORMATS, OptionError, expand
 from iggyflux.payloads.recognition import explained
 from iggyflux.records import JSON, Message
 from iggyflux.spec import Payload
@@ -224,18 +224,7 @@ def _documents(file: Path | None, declared: Payload, envelope: Envelope, whole: 
     count = 0
     with open_input(path) as lines:
         is_enveloped = not whole and are_messages(lines, envelope)
-        found = (
-            whole_sample(lines.read(is_text=is_text(declared)), Coordinates())
-            if whole
-            else read_samples(
-                lines,
-                Coordinates(),
-                form=declared.format,
-                options=declared.options,
-                compression=declared.compression,
-                envelope=is_enveloped,
-            )
-        )
+        found = samples_for(lines, declared, Coordinates(), envelope=is_enveloped, whole=whole)
         for sample in found:
             count += 1
             yield f"{input_name(path)}:{sample.line}: ", sample.message, is_enveloped

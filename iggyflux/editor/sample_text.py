@@ -19,14 +19,13 @@ from iggyflux.authoring.samples import (
     SampleFile,
     SampleRow,
     read_rows,
-    read_samples,
-    whole_sample,
+    samples_for,
 )
 from iggyflux.documents import Format, read_document
 from iggyflux.editor.evidence import MOST_SAMPLES, Samples
 from iggyflux.errors import DocumentError
 from iggyflux.mapping import ReaderMapping, WriterMapping, compile_document
-from iggyflux.payloads import FORMATS, OptionError, is_text, text_encoding
+from iggyflux.payloads import FORMATS, OptionError, text_encoding
 
 LinedSamples: TypeAlias = Sequence[Sample] | Sequence[SampleRow]
 
@@ -56,16 +55,7 @@ def read_for(
         return list(islice(read_rows(lines, form=rows, measurement=measurement), MOST_SAMPLES))
     source = mapping.writer.source
     coordinates = Coordinates.of(source)
-    if whole:
-        return list(whole_sample(lines.read(is_text=is_text(source.payload)), coordinates))
-    found = read_samples(
-        lines,
-        coordinates,
-        form=source.payload.format,
-        options=source.payload.options,
-        compression=source.payload.compression,
-        envelope=envelope,
-    )
+    found = samples_for(lines, source.payload, coordinates, envelope=envelope, whole=whole)
     return list(islice(found, MOST_SAMPLES))
 
 
