@@ -42,6 +42,10 @@ class RequestLines(Sequence[str]):
         Any thread may call it.
         """
         self._body = body
+        self.drop()
+
+    def drop(self) -> None:
+        """Let the lines go again, of which the body is kept."""
         self._lines = None
 
     def __len__(self) -> int:

@@ -185,7 +185,7 @@ class InfluxLineSink(InfluxConnection):
         """Return the body of a request, and whether it is compressed: then `RequestLines` need not be kept as lines."""
         known = lines if isinstance(lines, RequestLines) else None
         if known is not None and known.body is not None:
-            known.keep(known.body)
+            known.drop()
             return known.body, True
         body = "\n".join(lines).encode()
         if self._settings.gzip == "off" or (self._settings.gzip == "auto" and len(body) < _GZIP_FROM_BYTES):
