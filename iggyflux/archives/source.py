@@ -531,8 +531,10 @@ class ArchiveSource:
         if reading.envelope:
             return Batch(place, messages, end)
 
-        def make(index: int) -> Message:
-            return reading.message(archive, first + index, records[index])
+        lines = [line for line, _ in records]
+
+        def make(index: int, payload: bytes) -> Message:
+            return reading.message(archive, first + index, (lines[index], payload))
 
         return Batch(place, LazyMessages([payload for _, payload in records], make))
 
