@@ -14,28 +14,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
-from array import array
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from iggyflux import deflate
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.pipeline.addresses import PORTS
-from iggyflux.records import LazyMessages, MakeMessage, Message, OutgoingMessage, Partition, Scalar
+from iggyflux.records import Message, OutgoingMessage, Partition, Scalar
 from iggyflux.secrets import Scrubber, url_secrets
 from iggyflux.transports.base import forget_error
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
+from iggyflux.transports.iggy.messages import lazy_messages
 from iggyflux.transports.iggy.wire import StoredOffset
 from iggyflux.transports.probes import answers_http, answers_tls
 from iggyflux.transports.proxies import proxy_for
@@ -97,61 +92,6 @@ class PartitionInfo:
     end: int
     messages: int
     size: int
-
-
-def _lazy(polled: Sequence[Any], place: Partition) -> LazyMessages:
-    def make(index: int, payload: bytes) -> Message:
-        each = polled[index]
-        return Message(
-            payload,
-            place.stream,
-            place.topic,
-            place.partition,
-            each.offset(),
-            each.timestamp(),
-            each.origin_timestamp(),
-            each.id(),
-            _NO_HEADERS if each.user_headers() is None else Headers(each),
-        )
-
-    return LazyMessages(
-        [each.payload() for each in polled],
-        make,
-        compact=lambda indices: _compact([polled[at] for at in indices], place),
-    )
-
-
-def _compact(polled: Sequence[Any], place: Partition) -> MakeMessage:
-    """Return a function that builds the messages of columns: those of the SDK take 440 bytes beside their payloads."""
-    offsets = array("Q", [each.offset() for each in polled])
-    timestamps = array("Q", [each.timestamp() for each in polled])
-    origins = array("Q", [each.origin_timestamp() for each in polled])
-    ids = b"".join([each.id().to_bytes(_ID_BYTES, "big") for each in polled])
-    found = [None if (given := each.user_headers()) is None else _decoded(given) for each in polled]
-    packed = deflate.compress(pickle.dumps(found), 1) if any(found) else b""
-
-    @cache
-    def headers() -> Sequence[Mapping[str, Scalar | bytes] | None]:
-        unpacked: list[Mapping[str, Scalar | bytes] | None] = pickle.loads(deflate.decompress(packed))  # noqa: S301
-        return unpacked
-
-    def make(index: int, payload: bytes) -> Message:
-        return Message(
-            payload,
-            place.stream,
-            place.topic,
-            place.partition,
-            offsets[index],
-            timestamps[index],
-            origins[index],
-            int.from_bytes(ids[index * _ID_BYTES : (index + 1) * _ID_BYTES], "big"),
-            (headers()[index] if packed else None) or _NO_HEADERS,
-        )
-
-    return make
-
-
-_ID_BYTES: Final = 16
 
 
 class Connection:
@@ -401,7 +341,7 @@ class Connection:
     async def poll(self, consumer: ConsumerId, place: Partition, at: At, count: int) -> Sequence[Message]:
         """Return at most `count` messages of a partition; none if it is empty or belongs to another member."""
         polled = await self._poll(consumer, place, at, count, f"polling {place}")
-        return _lazy(polled, place)
+        return lazy_messages(polled, place)
 
     async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
         """Append `messages` to a partition; return when the server has confirmed them."""
@@ -498,36 +438,6 @@ class _Calls:
             return answer
 
         return call
-
-
-class Headers(Mapping[str, "Scalar | bytes"]):
-    """The headers of a message, decoded on first access: most mappings never read them."""
-
-    __slots__ = ("_found", "_message")
-
-    def __init__(self, message: Any) -> None:
-        self._message = message
-
-    def __getitem__(self, key: str) -> Scalar | bytes:
-        return self._all()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def __repr__(self) -> str:
-        return repr(self._all())
-
-    def _all(self) -> dict[str, Scalar | bytes]:
-        if self._message is not None:
-            self._found = _decoded(self._message.user_headers())
-            self._message = None
-        return self._found
-
-
-_NO_HEADERS: Final[Mapping[str, Scalar | bytes]] = MappingProxyType({})
 
 
 def speaks_http(settings: IggySettings) -> bool:
@@ -662,21 +572,6 @@ def _masked(error: BaseException, settings: IggySettings) -> str:
 def _end(partition: Any) -> int:
     """Return the offset of the next message: the server reports 0 as the last offset of an empty partition."""
     return int(partition.current_offset) + 1 if partition.messages_count or partition.current_offset else 0
-
-
-def _decoded(headers: Any) -> dict[str, Scalar | bytes]:
-    """Return headers of every kind, by string keys; where two keys become one string, the later one is kept."""
-    if not headers:
-        return {}
-    found: dict[str, Scalar | bytes] = {}
-    for key, value in headers.items():
-        name = key.value
-        if isinstance(name, bytes):
-            name = b64encode(name).decode("ascii")
-        elif not isinstance(name, str):
-            name = str(name).lower() if isinstance(name, bool) else str(name)
-        found[name] = value.value
-    return found
 
 
 def _headers(headers: Mapping[str, Scalar]) -> dict[str, Any] | None:
