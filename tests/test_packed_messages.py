@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iggyflux.delivery.pace import Bounds, Pace
-from iggyflux.delivery.verdicts import Accepted, Verdict
+from iggyflux.delivery.verdicts import Refusal, Refused, Verdict
 from iggyflux.records import Batch, LazyMessages, Message, Partition, Rendered, memory
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.ledger import Job, Share
@@ -30,6 +30,7 @@ from iggyflux.transports.local.memory import ImmediateClock, ScriptedSource
 from tests.test_runner import route
 
 HERE = Partition("harbour", "cranes", 3)
+HERE_OF = (HERE.stream, HERE.topic, HERE.partition)
 
 
 class Polled:
@@ -54,11 +55,11 @@ class Polled:
         return self._message.id
 
     def user_headers(self) -> dict[Any, Any] | None:
-        return {key: Header(value) for key, value in self._message.headers.items()} or None
+        return {Header(key): Header(value) for key, value in self._message.headers.items()} or None
 
 
 class Header:
-    """A header's value as the SDK returns it."""
+    """A header's key or value as the SDK returns it."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -76,6 +77,11 @@ MESSAGES = st.lists(
         UINT64,
         UINT64,
         st.sampled_from([0, 1, 2**128 - 1]) | st.integers(0, 2**128 - 1),
+        st.dictionaries(
+            st.text(min_size=1, max_size=5),
+            st.booleans() | st.integers(-(2**127), 2**127) | st.floats(allow_nan=False) | st.binary() | st.text(),
+            max_size=2,
+        ),
     ),
     min_size=1,
     max_size=12,
@@ -186,56 +192,57 @@ def test_a_thread_packs_while_another_one_reads() -> None:
         thread.join()
 
 
-HERE_OF = (HERE.stream, HERE.topic, HERE.partition)
-
-
 class SlowSink:
-    """A sink that answers nothing until it is told to."""
+    """A sink that answers when the test says so, and refuses the second line of each request."""
 
     dialect, in_flight = "v3", None
 
     def __init__(self) -> None:
-        self.answer = asyncio.Event()
+        self.may_answer = asyncio.Event()
 
     async def connect(self) -> None: ...
 
     async def write(self, lines: Sequence[str]) -> Verdict:
-        await self.answer.wait()
-        return Accepted()
+        await self.may_answer.wait()
+        return Refused((Refusal(1, "no", 400),), rest_stored=True)
 
     async def close(self) -> None: ...
 
 
-@pytest.mark.parametrize(("size", "expected"), [(40_000, True), (40, False)])
-def test_the_messages_of_requests_in_flight_are_packed_where_they_take_much_memory(size: int, expected: bool) -> None:
-    """And never more than is allowed is in flight: they count as what they take."""
-    settled: list[Job] = []
-    found: list[LazyMessages] = []
+@pytest.mark.parametrize(("size", "is_packed"), [(9_000, True), (90, False)])
+def test_the_messages_of_requests_in_flight_are_packed_where_they_take_much_memory(size: int, is_packed: bool) -> None:
+    """A line that is refused later finds its message."""
+    sink, state = SlowSink(), SinkState()
+    state.pace = Pace(Bounds.exactly(64))
+    lazy = [
+        polled([Message(b"%d " % offset + b"y" * size, *HERE_OF, offset) for offset in range(first, first + 50)])
+        for first in range(0, 1000, 50)
+    ]
+    refused: list[bytes] = []
+
+    async def settle(job: Job) -> None:
+        refused.extend(job.messages[job.message_of(refusal)].payload for refusal in job.refusals)
 
     async def main() -> None:
-        sink, clock = SlowSink(), ImmediateClock()
-        state = SinkState()
-        state.pace = Pace(Bounds.exactly(64))
-
-        async def settle(job: Job) -> None:
-            settled.append(job)
-
-        place = Place(sink, state)  # type: ignore[arg-type]
-        sender = RequestSender(route(ScriptedSource([]), sink), RouteStatus("r"), clock, asyncio.Event(), place, settle)
+        made: Any = route(ScriptedSource([]), sink)  # type: ignore[arg-type]
+        sender = RequestSender(
+            made, RouteStatus("r"), ImmediateClock(), asyncio.Event(), Place(made.sink, state), settle
+        )
+        builder = RequestBuilder(50, 10**7)
         async with asyncio.TaskGroup() as tasks:
-            for number in range(20):
-                offsets = range(number * 50, number * 50 + 50)
-                lazy = polled([Message(b"y" * size, *HERE_OF, offset) for offset in offsets])
-                found.append(lazy)
-                lines = [f"m v={offset} {offset}" for offset in offsets]
-                job = Job(Batch(HERE, lazy), Rendered(lines, range(50)), 50)
-                builder = RequestBuilder(50, 10**7)
+            for first, messages in enumerate(lazy):
+                lines = [f"m v=1 {50 * first + at}" for at in range(50)]
+                job = Job(Batch(HERE, messages), Rendered(lines, range(50)), 50)
                 for request in builder.add(Share(job, lines, range(50))):
                     await sender.send(request, tasks)
-            await asyncio.sleep(0.5)
-            packed = [each.is_packed for each in found]
-            sink.answer.set()
-        assert any(packed) == expected
+            waited = 0.0
+            while not any(each.is_packed for each in lazy) and waited < (20 if is_packed else 0.2):
+                await asyncio.sleep(0.01)
+                waited += 0.01
+            assert any(each.is_packed for each in lazy) == is_packed
+            sink.may_answer.set()
 
-    asyncio.run(main())
-    assert len(settled) == 20
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert sorted(refused, key=lambda payload: int(payload.split()[0])) == [
+        b"%d " % (first + 1) + b"y" * size for first in range(0, 1000, 50)
+    ]
