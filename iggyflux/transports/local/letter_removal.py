@@ -223,16 +223,19 @@ class Retaining:
         still: Callable[[os.stat_result], bool] = lambda _found: True,
     ) -> None:
         """Remove the letters of a file, or those that were replayed, and count them."""
-        gone = Removed()
+        gone, digests = Removed(), list[bytes]()
         marks.when(b"")  # a fault of the marks shows before the folder is locked
 
         def goes(line: bytes, _place: str) -> bool:
-            is_replayed = marks.when(letter_digest(line)) is not None
+            digest = letter_digest(line)
+            is_replayed = marks.when(digest) is not None
             if is_replayed:
                 gone.replayed += 1
             elif not only_replayed:
                 gone.others += 1
-            return is_replayed or not only_replayed
+            if is_gone := is_replayed or not only_replayed:
+                digests.append(digest)
+            return is_gone
 
         rewrite(self._folder, file, goes, still=still, entire=not only_replayed)
         if gone.replayed or gone.others:
@@ -242,6 +245,7 @@ class Retaining:
             unreported.files[file.name] = None
             unreported.letters.replayed += gone.replayed
             unreported.letters.others += gone.others
+            marks.forget_reasons(digests)
 
 
 class RetainingDeadLetters(DirectoryDeadLetters):
