@@ -108,14 +108,16 @@ class Marks:
                 reasons,
             )
 
-    def forget_reasons(self, digests: Iterable[bytes]) -> None:
-        """Remove why these letters failed again: they are not there any more."""
+    def forget(self, digests: Iterable[bytes], *, only_reasons: bool = False) -> None:
+        """Remove what is known of these letters, or only why they failed again; durable when it returns."""
         connection = self._open(create=False)
         if connection is None:
             return
         with self._errors(), _transaction(connection):
             connection.execute(_FAILED)
-            connection.executemany("DELETE FROM failed WHERE letter = ?", ((each,) for each in digests))
+            rows = [(each,) for each in digests]
+            for table in ("failed",) if only_reasons else ("failed", "replayed"):
+                connection.executemany(f"DELETE FROM {table} WHERE letter = ?", rows)  # noqa: S608
 
     def forget_others(self, digests: Iterable[bytes]) -> None:
         """Remove what is known of all other letters than these: they are not there any more."""
