@@ -1009,7 +1009,7 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
 def test_a_load_that_begins_again_leaves_one_letter_of_a_record(folder: Path) -> None:
     """Also where the letter was replayed: kept anew with the same words, it would count as replayed.
 
-    Letters of other files and of other pipelines stay, and so do lines that are no letters.
+    Letters of other files and of other pipelines stay, and so does a damaged line.
     """
     (folder / "other.yaml").write_text(PIPELINE.replace("points.lp", "other.lp"), "utf-8")
     for name, grades in (("b", "xyz"), ("c", "x")):

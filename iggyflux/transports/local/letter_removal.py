@@ -98,7 +98,7 @@ def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes)
     """Remove the letters for which `goes` is true, of the lines that hold `has`, with their marks; return their number.
 
     Letters that are equal to such a one and kept later count as new ones.  A file is read before the folder is locked.
-    Lines that are no letters stay.  Raise `Stopped` (IFX715, IFX719).
+    Other lines stay.  Raise `Stopped` (IFX715, IFX719).
     """
     removed = 0
     going: set[bytes] = set()
