@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -82,7 +83,7 @@ class Schema:
                 except DecodeError as error:
                     if error.find_place is not None:
                         find_path = error.find_place
-                        located(error, lambda: self._look(wire.place_of, payload, find_path().path))
+                        located(error, lambda: self._byte_of(find_path(), payload))
                     raise
                 is_empty = (has_nan or value == of_no_bytes) and not message.ListFields()
                 if is_empty and 0 < size_of(message) == len(payload):  # a declared field with its default takes bytes
@@ -100,6 +101,11 @@ class Schema:
 
     def _look(self, find: Callable[..., Place | None], payload: bytes, *path: tuple[Step, ...]) -> Place | None:
         return find(payload, self.descriptor, *path, json_names=self.json_names)
+
+    def _byte_of(self, found: Place, payload: bytes) -> Place | None:
+        """Return the place of a value that was found by its path."""
+        place = self._look(wire.place_of, payload, found.path)
+        return place and replace(place, why=found.why)
 
     def _has_undeclared(self, message: Any) -> bool:
         """Whether a message has fields, at any depth, that the schema does not declare."""
