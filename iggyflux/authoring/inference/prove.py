@@ -108,6 +108,8 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str, *, renders
         return replace(proposal, replaces_names=True)
     if code == _ALL_NULL and not proposal.where_reason:
         return replace(proposal, where_reason="some samples have none of the fields: those are skipped and counted")
+    if code == _ALL_NULL and (omitting := next((each for each in proposal.fields if each.omits), None)):
+        return _weaker_field(proposal, omitting.key, reason, renders=True)  # a bad value is the only one of a message
     if code == _COLLISION:
         return _apart(proposal)
     if part == "fields" and rest[0]:
@@ -230,7 +232,7 @@ def _with_examples(
     form: Literal["yaml", "toml"],
 ) -> Proposal:
     if not rendered.lines:
-        raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples with values")
+        raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples that are alike, with numbers")
     examples: list[Example] = []
     for message in _telling(messages, rendered):
         example = example_of(mapping, message, len(examples), _headers_read(proposal))
