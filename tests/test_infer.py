@@ -172,11 +172,12 @@ def test_any_messages_give_a_mapping_that_renders_them_or_a_clear_error(
         ([{"tun": [3, "fyra"]}, {"tun": {}}], None),
         ([[[{"kar": "ek"}, ["a", 5, "1"]], [[]]]], "IFX542"),
         (["1e400", None], "IFX542"),
+        ([[{"at": CLOCKS[0], "kar": 1.5}, {"at": CLOCKS[0], "kar": 2.5}, {"at": ["x"], "kar": 3}]], None),
         ([{"kar": 1, "djup": "1e400"}, {"djup": "1e400"}, {}], None),
     ],
 )
 def test_a_few_odd_messages_give_a_mapping_or_an_error_that_says_why(messages: list[Any], code: str | None) -> None:
-    """What is a list in some of them, with scalars of several kinds; texts of numbers that are too large."""
+    """Lists of scalars of several kinds beside objects; texts of numbers that are too large; a time that is none."""
     samples = recognize_payloads([json.dumps(message).encode() for message in messages])
     if code is None:
         proved(infer(samples, Wishes("s", "messages")), samples, "yaml")

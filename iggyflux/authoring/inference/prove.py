@@ -38,7 +38,7 @@ GROWTH: Final = 1.5
 _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
 _ALL_NULL, _COLLISION, _NO_ROOM, _TOO_MANY = "IFX346", "IFX351", "IFX353", "IFX354"
 _NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
-_NULL_TIME: Final = "IFX345"
+_NULL_TIME, _BAD_TIME = "IFX345", "IFX349"
 
 
 def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal:
@@ -211,7 +211,7 @@ def _without_tag(proposal: Proposal, key: str, reason: str) -> Proposal:
 
 def _weaker_time(proposal: Proposal, code: str, reason: str) -> Time:
     time = proposal.time
-    if time.spread is not None and (code != _NULL_TIME or time.expression is None):
+    if time.spread is not None and (code not in (_NULL_TIME, _BAD_TIME) or time.expression is None):
         return replace(time, spread=None, reason=f"{time.reason}; not spread: {reason}")
     if time.expression is not None and not time.falls_back and code == _NULL_TIME:
         return replace(time, falls_back=True)
