@@ -79,12 +79,23 @@ def is_special(name: str) -> bool:
 
 
 class Converters:
-    """The functions of one document and kind of NaN; if `typed`, unsigned integers are `Unsigned`."""
+    """The functions of one document and kind of NaN; if `typed`, unsigned integers are `Unsigned`.
+
+    `find_fault` is that of `wire`, which says why bytes are not a message.
+    """
 
     def __init__(
-        self, pool: Any, json_names: bool, enum_names: bool, defaults: bool, non_finite: bool, typed: bool = False
+        self,
+        pool: Any,
+        find_fault: Callable[[bytes, Descriptor], Place | None],
+        json_names: bool,
+        enum_names: bool,
+        defaults: bool,
+        non_finite: bool,
+        typed: bool = False,
     ) -> None:
         self._pool = pool
+        self._find_fault = find_fault
         self._json_names = json_names
         self._enum_names = enum_names
         self._defaults = defaults
@@ -255,9 +266,7 @@ class Converters:
 
     def _why(self, content: bytes, descriptor: Descriptor) -> Place:
         """Return why what an `Any` holds is not a message; what is in it has no place of its own."""
-        from iggyflux.payloads.protobuf.wire import find_fault
-
-        found = find_fault(content, descriptor, json_names=self._json_names)
+        found = self._find_fault(content, descriptor)
         return Place((), None, why="" if found is None else found.why)
 
 

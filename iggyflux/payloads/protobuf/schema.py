@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -46,7 +46,7 @@ class Schema:
         self.pool = pool
         self._bounds = Bounds(descriptor)
         self.undeclared = Undeclared(descriptor, self.message_class, self._bounds.safe)
-        self._options = (pool, json_names, enum_names, defaults)
+        self._options = (pool, partial(wire.find_fault, json_names=json_names), json_names, enum_names, defaults)
         self._converters: dict[tuple[int, bool, bool, bool], tuple[Reads | None, Converter]] = {}
 
     def converter(self, reads: Reads | None, strict: bool, non_finite: bool, typed: bool) -> Converter:
