@@ -41,7 +41,7 @@ from iggyflux.transports.local.deadletters import (
     read_dead_letters,
 )
 from iggyflux.transports.local.letter_marks import Marks
-from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, rewrite
+from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, remove_letters, rewrite
 from iggyflux.transports.local.log import Log
 from tests.transports.contract import drive
 
@@ -549,6 +549,21 @@ def test_what_a_crash_left_of_a_line_goes_with_the_first_letter(tmp_path: Path) 
     assert file.read_bytes().endswith(first[:30])
     rewrite(tmp_path, file, lambda line, _place: line.startswith(first))
     assert file.read_bytes() == second + b"\n"
+
+
+def test_letters_that_cannot_be_removed_are_told_with_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    put(tmp_path, [letter(1), letter(2)])
+    assert remove_letters(tmp_path / "none", lambda _: True, b"{") == 0
+    monkeypatch.setattr("iggyflux.transports.local.letter_removal.rewrite", refuse)
+    with pytest.raises(Stopped, match=f"cannot remove dead letters of {tmp_path}: Permission denied") as stop:
+        remove_letters(tmp_path, lambda _: True, b"{")
+    assert (stop.value.code, bool(stop.value.hint)) == ("IFX715", True)
+    assert len(list(read_dead_letters(tmp_path))) == 2
 
 
 @pytest.fixture

@@ -54,10 +54,11 @@ class KeptLetter:
     @classmethod
     def of(cls, letter: DeadLetter, digest: bytes, marks: Marks) -> KeptLetter:
         """Return a letter that was read, with what is known of its replays."""
-        failed_us, reasons = marks.failed(digest) or (None, letter.reasons)
-        lines = _lines(reasons) or _lines(letter.reasons)  # a replay that failed to render rejected none
-        letter = dataclasses.replace(letter, reasons=reasons)
-        return cls(letter, digest, marks.when(digest), failed_us, lines)
+        replayed_us, failed, lines = marks.when(digest), marks.failed(digest), _lines(letter.reasons)
+        if failed is None:
+            return cls(letter, digest, replayed_us, None, lines)
+        lines = _lines(failed[1]) or lines  # a replay that failed to render rejected none
+        return cls(dataclasses.replace(letter, reasons=failed[1]), digest, replayed_us, failed[0], lines)
 
 
 def _lines(reasons: Sequence[Reason]) -> list[tuple[str | None, str]]:

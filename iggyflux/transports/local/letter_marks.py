@@ -53,6 +53,8 @@ class Marks:
         self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
         self._replay: int | None = None
+        self._has_failed = False
+        """Whether the file is known to have that table."""
         self._one_thread = threading.RLock()
 
     def when(self, digest: bytes) -> int | None:
@@ -75,7 +77,11 @@ class Marks:
         if connection is None:
             return None
         with self._errors():
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'failed'").fetchone():
+            if not self._has_failed:
+                self._has_failed = bool(
+                    connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'failed'").fetchone()
+                )
+            if not self._has_failed:
                 return None
             found = connection.execute("SELECT at_us, reasons FROM failed WHERE letter = ?", (digest,)).fetchone()
         return None if found is None else (int(found[0]), msgspec.json.decode(found[1], type=tuple[Reason, ...]))
