@@ -109,7 +109,8 @@ class LazyMessages(Sequence[Message]):
         if self._payloads is None and self._packed is not None:
             return len(self._packed.block) + _OF_A_PACKED_MESSAGE * len(self)
         kept = self.payload_bytes + _OF_A_PAYLOAD * len(self)
-        return kept if self._compact is None else 2 * kept + _OF_A_MESSAGE * len(self)
+        built = 0 if self._made is None else OF_A_BUILT_MESSAGE * len(self)
+        return built + (kept if self._compact is None else 2 * kept + _OF_A_MESSAGE * len(self))
 
     def pack(self) -> None:
         """Keep the messages compressed until one is used that is neither the first nor the last.
@@ -176,7 +177,7 @@ _OF_A_PAYLOAD: Final = 60
 _OF_A_MESSAGE: Final = 240
 """The bytes of a message of Iggy's SDK beside its payload."""
 
-_OF_A_BUILT_MESSAGE: Final = 200
+OF_A_BUILT_MESSAGE: Final = 200
 """The bytes of a `Message` beside its payload: itself, and the numbers in it."""
 
 _OF_A_PACKED_MESSAGE: Final = 48
@@ -202,13 +203,6 @@ def payload_bytes(messages: Sequence[Message]) -> int:
     if isinstance(messages, LazyMessages):
         return messages.payload_bytes
     return sum([len(message.payload) for message in messages])
-
-
-def memory(messages: Sequence[Message]) -> int:
-    """Return about how many bytes the messages take now."""
-    if isinstance(messages, LazyMessages):
-        return messages.memory
-    return payload_bytes(messages) + _OF_A_BUILT_MESSAGE * len(messages)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,12 +18,12 @@ from hypothesis import strategies as st
 
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.verdicts import Refusal, Refused, Verdict
-from iggyflux.records import Batch, LazyMessages, Message, Partition, Rendered, memory
+from iggyflux.records import Batch, LazyMessages, Message, Partition, Rendered
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.places import Place
 from iggyflux.runner.request_sender import RequestSender
-from iggyflux.runner.requests import RequestBuilder
+from iggyflux.runner.requests import RequestBuilder, memory_of
 from iggyflux.runner.status import RouteStatus
 from iggyflux.transports.iggy.connection import lazy_messages
 from iggyflux.transports.local.log import Log
@@ -157,11 +158,48 @@ def test_a_log_and_a_source_of_iggy_pack_to_less_than_a_third(tmp_path: Path) ->
     known = list(read)
 
     for lazy in (read, polled(known)):
-        before = memory(lazy)
+        before = lazy.memory
         lazy.pack()
-        assert memory(lazy) < before / 3
+        assert lazy.memory < before / 3
         assert [each.payload for each in lazy] == texts
         assert [each.offset for each in lazy] == list(range(999))
+
+
+def test_messages_that_were_built_count_until_they_are_packed() -> None:
+    lazy = polled([Message(b"x" * 99, *HERE_OF, offset) for offset in range(300)])
+    before = lazy.memory
+
+    assert len(list(lazy)) == 300
+
+    assert lazy.memory > before + 300 * sys.getsizeof(lazy[0])
+    lazy.pack()
+    assert lazy.memory < before
+
+
+class Unread(list[Message]):
+    """Messages of which none may be read any more."""
+
+    is_read = True
+
+    def __iter__(self) -> Iterator[Message]:
+        assert self.is_read
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("is_lazy", [True, False])
+def test_the_memory_of_requests_is_found_without_a_look_at_each_message(is_lazy: bool) -> None:
+    """It is asked for when each request begins.  A batch counts once, in however many requests its lines are."""
+    made = Unread(Message(b"y" * 50, *HERE_OF, offset) for offset in range(10))
+    lines = [f"m v=1 {offset}" for offset in range(10)]
+    job = Job(Batch(HERE, polled(made) if is_lazy else made), Rendered(lines, range(10)), 10)
+    requests = list(RequestBuilder(2, 10**6).add(Share(job, lines, range(10))))
+    made.is_read = False
+
+    of_lines = sum(each.memory for each in requests)
+
+    assert len(requests) == 5
+    assert memory_of(requests) - of_lines == memory_of(requests[:1]) - requests[0].memory == job.memory
+    assert 10 * 50 < job.memory < 10 * 1000
 
 
 def test_messages_of_the_sdk_are_freed_when_they_are_packed_also_those_of_a_part() -> None:

@@ -19,7 +19,6 @@ from typing import Final
 
 from iggyflux.delivery.lines import RequestLines
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.records import memory
 from iggyflux.runner.ledger import Job, Share
 from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
 
@@ -90,7 +89,7 @@ def memory_of(requests: Iterable[Request]) -> int:
     for each in requests:
         lines += each.memory
         jobs.update(each.jobs)
-    return lines + sum(memory(job.messages) for job in jobs)
+    return lines + sum(job.memory for job in jobs)
 
 
 class RequestBuilder:
