@@ -566,6 +566,21 @@ def test_letters_that_cannot_be_removed_are_told_with_their_folder(
     assert len(list(read_dead_letters(tmp_path))) == 2
 
 
+def test_a_file_that_retention_removes_meanwhile_does_not_keep_the_others(tmp_path: Path) -> None:
+    """Neither before it is read nor after that."""
+    for number in range(3):
+        put(tmp_path, [letter(number)], 1)
+    first, second, _ = dead_letter_files(tmp_path)
+
+    def goes(_: DeadLetter) -> bool:
+        first.unlink(missing_ok=True)
+        second.unlink(missing_ok=True)
+        return True
+
+    assert remove_letters(tmp_path, goes, b"{") == 1
+    assert not dead_letter_files(tmp_path)
+
+
 @pytest.fixture
 def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mill:
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -112,12 +112,13 @@ def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes)
     try:
         with closing(Marks(folder)) as marks:
             for file in dead_letter_files(folder) if folder.exists() else ():
-                with file.open("rb") as lines:
-                    found = (line for line, place in _pieces(lines.readline, file) if place and has in line)
-                    going = {letter_digest(line) for line in found if _is_letter(line, goes)}
-                if going:
-                    marks.forget(going)  # first: a letter that stays is replayed, a mark that stays hides a new one
-                    rewrite(folder, file, is_gone)
+                with suppress(FileNotFoundError):  # retention removed it
+                    with file.open("rb") as lines:
+                        found = (line for line, place in _pieces(lines.readline, file) if place and has in line)
+                        going = {letter_digest(line) for line in found if _is_letter(line, goes)}
+                    if going:
+                        marks.forget(going)  # first: a letter that stays is replayed, a mark that stays hides a new one
+                        rewrite(folder, file, is_gone)
     except OSError as error:
         hint = "correct the permissions, and begin again"
         raise Stopped(f"cannot remove dead letters of {folder}: {error.strerror or error}", hint, "IFX715") from error
