@@ -49,6 +49,7 @@ from iggyflux.records import FILE_HEADER, LINE_HEADER, Batch, Message
 from iggyflux.sim import SimServer
 from iggyflux.state.copies import read_state
 from iggyflux.state.memory import MemoryState
+from iggyflux.transports.local.letter_removal import remove_letters
 from iggyflux.transports.share import Share
 from tests.archive_mapping import DOCUMENT
 from tests.transports.contract import SourceContract, drive
@@ -1048,18 +1049,29 @@ def test_a_load_that_begins_again_leaves_one_letter_of_a_record(folder: Path) ->
 def test_a_load_that_dies_while_it_removes_letters_loads_their_records(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So each record is loaded, kept as a letter, or still to be loaded, at any time."""
+    """So each record is loaded, kept as a letter, or still to be loaded, at any time.
+
+    One that fails again is a letter to replay, also with the words of a letter that was replayed.
+    """
     args = ("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml")
     iggyflux(*args)
+    letters = str(folder / "dead-letters" / "klima")
+    (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "grad: {const: 1.5}"), "utf-8")
+    assert iggyflux("replay", letters, "--pipeline", "pipeline.yaml").code == 0
+    (folder / "klima.yaml").write_text(DOCUMENT, "utf-8")
 
-    def killed(*_: object) -> None:
-        raise Stopped("killed", None, "IFX715")
+    def dying(*given: Any, only_marks: bool = False) -> int:
+        if not only_marks:
+            raise Stopped("killed", None, "IFX715")
+        return remove_letters(*given, only_marks=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr("iggyflux.archives.job.remove_letters", killed)
+        patch.setattr("iggyflux.archives.job.remove_letters", dying)
         assert "IFX715" in iggyflux(*args, "--restart").err
 
     assert "klima  done: 10 messages, 9 points written" in iggyflux(*args).err
+    listed = iggyflux("dead-letters", "list", letters, "--format", "json", "--not-replayed")
+    assert {json.loads(line)["message"] for line in listed.out.splitlines()} == {"a.ndjson:5"}
 
 
 @pytest.mark.parametrize("grows", [True, False])

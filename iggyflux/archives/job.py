@@ -51,24 +51,30 @@ def load_route(
 def begin_again(pipeline: Pipeline, item: RouteSettings, archives: Sequence[Archive]) -> int:
     """Forget what was loaded of `archives`, and remove the dead letters that the route kept of them.
 
-    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded.  Return how
-    many letters there were.  Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
+    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded; their marks go
+    before, since one that stayed would hide a letter that is kept anew with the same words.  Return how many letters
+    there were.  Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
     """
     route = load_route(pipeline, item, [], Reading())
+    sink = route.dead_letters
+    assert isinstance(sink, DirectoryDeadLetters)  # noqa: S101
+    folder = sink.path
+
+    def remove(names: set[str], *, only_marks: bool = False) -> int:
+        def goes(letter: DeadLetter) -> bool:
+            is_own = (letter.route, letter.pipeline) == (route.name, route.pipeline)
+            return is_own and letter.message.headers.get(FILE_HEADER) in names
+
+        return remove_letters(folder, goes, f'"{FILE_HEADER}":'.encode(), only_marks=only_marks)
+
+    remove({each.name for each in archives}, only_marks=True)
     forgotten: set[str] = set()
     try:
         for archive in archives:
             forget_position(position_state(state_folder(pipeline), route.name, archive))
             forgotten.add(archive.name)
     finally:
-        sink = route.dead_letters
-        assert isinstance(sink, DirectoryDeadLetters)  # noqa: S101
-
-        def goes(letter: DeadLetter) -> bool:
-            is_own = (letter.route, letter.pipeline) == (route.name, route.pipeline)
-            return is_own and letter.message.headers.get(FILE_HEADER) in forgotten
-
-        count = remove_letters(sink.path, goes, f'"{FILE_HEADER}":'.encode())
+        count = remove(forgotten)
     return count
 
 
