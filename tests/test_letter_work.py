@@ -31,7 +31,7 @@ from iggyflux.cli.output import attached
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Retention
 from iggyflux.records import DeadLetter, Message, OutgoingMessage, Reason
-from iggyflux.state.sqlite import BUSY_SECONDS
+from iggyflux.state.sqlite import BUSY_SECONDS, connect
 from iggyflux.transports.local.deadletters import (
     DirectoryDeadLetters,
     TopicDeadLetters,
@@ -848,6 +848,19 @@ def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.Mon
     assert [row["reasons"][0]["code"] for row in rows] == ["IFX340"] * 3  # also of the one that was kept with IFX609
     assert [row["failed_again"] is not None for row in rows] == [False, True, False]
     assert "3 dead letters in iggy:mill/dead, 2 of them replayed" in iggyflux("dead-letters", "summary", *place).err
+    topic.payloads *= 9
+    statements: list[str] = []
+
+    def traced(*given: Any) -> sqlite3.Connection:
+        opened = connect(*given)
+        opened.set_trace_callback(statements.append)
+        return opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr("iggyflux.transports.local.letter_marks.connect", traced)
+        assert "3 dead letters in iggy:mill/dead, 2 of them replayed" in iggyflux("dead-letters", "summary", *place).err
+    assert sum("INSERT" in each for each in statements) >= 9 * 4
+    assert statements.count("COMMIT") <= 1  # each waits for the disk
     topic.payloads.append(b'{"replayed":["no digest"],"at_us":1}')
     refused = iggyflux("dead-letters", "summary", *place)
     assert (refused.code, "IFX716" in refused.err) == (3, True)

@@ -51,9 +51,9 @@ def load_route(
 def begin_again(pipeline: Pipeline, item: RouteSettings, archives: Sequence[Archive]) -> int:
     """Forget what was loaded of `archives`, and remove the dead letters that the route kept of them.
 
-    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded; their marks go
-    before, since one that stayed would hide a letter that is kept anew with the same words.  Return how many letters
-    there were.  Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
+    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded.  Their marks
+    go before: one that stayed would hide a letter that is kept anew with the same words.  Return how many letters there
+    were.  Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
     """
     route = load_route(pipeline, item, [], Reading())
     sink = route.dead_letters

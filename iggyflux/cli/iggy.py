@@ -123,7 +123,7 @@ def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Pa
 
 async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path, marks: Marks) -> None:
     seen: set[bytes] = set()
-    with file.open("xb") as lines:
+    with file.open("xb") as lines, marks.together():
         async for message in read_range(IggyRange(settings, [(stream, topic)])):
             if is_mark(message.payload):
                 with suppress(msgspec.MsgspecError, ValueError):  # such a message is not a letter either

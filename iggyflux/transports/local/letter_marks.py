@@ -114,6 +114,21 @@ class Marks:
                 reasons,
             )
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make what is added inside durable together, at the end: each commit waits for the disk."""
+        connection = self._open(create=True)
+        assert connection is not None  # noqa: S101
+        with self._errors():
+            connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            connection.rollback()
+            raise
+        with self._errors():
+            connection.execute("COMMIT")
+
     def forget(self, digests: Iterable[bytes], *, only_reasons: bool = False) -> None:
         """Remove what is known of these letters, or only why they failed again; durable when it returns."""
         connection = self._open(create=False)
@@ -189,6 +204,9 @@ class Marks:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    if connection.in_transaction:  # of `together`
+        yield
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
