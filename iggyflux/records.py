@@ -63,8 +63,8 @@ class LazyMessages(Sequence[Message]):
 
     A plan reads `payloads`, and coordinates only where the mapping uses them, so most messages are never built.
 
-    `compact` is given where what `make` needs is large: as the messages themselves, payloads included.  It returns
-    another function that builds the messages with these indices, numbered from 0, of less.
+    `compact` is given where `make` holds other messages, with their own copies of the payloads.  It returns a function
+    that builds the messages with the given indices, numbered from 0, and holds less.
     """
 
     __slots__ = ("_compact", "_ends", "_made", "_make", "_packed", "_payload_bytes", "_payloads")

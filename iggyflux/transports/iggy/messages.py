@@ -1,7 +1,7 @@
 """Messages of Iggy's SDK as the messages of a batch.
 
-Most are never built, and their headers are never decoded.  Those of the SDK take 440 bytes beside their payloads, so
-messages that wait for a server are kept as columns.
+Most are never built, and their headers are never decoded.  Those of the SDK take 240 bytes and hold their payloads a
+second time, so messages that wait for a server are kept as columns.
 """
 
 from __future__ import annotations
