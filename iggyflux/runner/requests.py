@@ -52,8 +52,6 @@ class Request:
     lines: RequestLines
     size: int
     """In characters, line feeds included."""
-    payload_bytes: int = 0
-    """The part of the payloads that its lines are of their batches."""
     times: Sequence[int] | None = None
     """As `Rendered.times`."""
     traced: Requests = field(default=NO_REQUESTS, compare=False)
@@ -150,8 +148,7 @@ class RequestBuilder:
     def take(self) -> Request:
         """Return the request, full or not, and begin the next one."""
         traced = requests_of([lines.share.job.trace for lines in self._ranges])
-        sizes = self._size, int(self._payload_bytes)
-        request = Request(tuple(self._ranges), RequestLines(self._lines), *sizes, self._times, traced)
+        request = Request(tuple(self._ranges), RequestLines(self._lines), self._size, self._times, traced)
         self._ranges, self._lines, self._size, self._payload_bytes = [], (), 0, 0.0
         self._times = array("q")
         return request
