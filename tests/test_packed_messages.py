@@ -6,10 +6,11 @@ import asyncio
 import gc
 import json
 import sys
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -19,11 +20,12 @@ from hypothesis import strategies as st
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.verdicts import Refusal, Refused, Verdict
 from iggyflux.records import Batch, LazyMessages, Message, Partition, Rendered
+from iggyflux.runner import request_sender
 from iggyflux.runner.deliver import SinkState
 from iggyflux.runner.ledger import Job, Share
 from iggyflux.runner.places import Place
 from iggyflux.runner.request_sender import RequestSender
-from iggyflux.runner.requests import RequestBuilder, memory_of
+from iggyflux.runner.requests import Request, RequestBuilder, memory_of
 from iggyflux.runner.status import RouteStatus
 from iggyflux.transports.iggy.connection import lazy_messages
 from iggyflux.transports.local.log import Log
@@ -284,3 +286,73 @@ def test_the_messages_of_requests_in_flight_are_packed_where_they_take_much_memo
     assert sorted(refused, key=lambda payload: int(payload.split()[0])) == [
         b"%d " % (first + 1) + b"y" * size for first in range(0, 1000, 50)
     ]
+
+
+@pytest.mark.parametrize(("room", "more"), [(1, 100_000), (2, 1_000)])
+def test_messages_in_flight_are_packed_until_the_next_request_has_room(
+    monkeypatch: pytest.MonkeyPatch, room: int, more: int
+) -> None:
+    """Also those of one that is alone, as where each of many buckets has few lines of a batch, and of one that began
+    while others were packed."""
+    requests = large_requests(room + 1)
+    size, may_pack, pack = memory_of(requests[:1]), Event(), request_sender._pack_all
+    monkeypatch.setattr(request_sender, "_MOST_BYTES", room * size + more)
+    monkeypatch.setattr(request_sender, "_PACKED_ABOVE_BYTES", size // 2)
+    monkeypatch.setattr(request_sender, "_ONE_PACKED_ABOVE_BYTES", size // 2)
+    monkeypatch.setattr(request_sender, "_pack_all", lambda found: pack(found) if may_pack.wait(30) else None)
+
+    def started(in_flight: int) -> None:
+        if in_flight == room:
+            may_pack.set()
+
+    send_all(requests, started)
+
+
+def test_packing_is_not_tried_again_where_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as for a lack of memory: messages stay as they are, and are delivered."""
+    tried: list[int] = []
+
+    def fail(found: Sequence[LazyMessages]) -> None:
+        tried.append(len(found))
+        raise MemoryError
+
+    monkeypatch.setattr(request_sender, "_ONE_PACKED_ABOVE_BYTES", 1)
+    monkeypatch.setattr(request_sender, "_PACKED_ABOVE_BYTES", 1)
+    monkeypatch.setattr(request_sender, "_pack_all", fail)
+
+    send_all(large_requests(4), lambda _: time.sleep(0.05))
+
+    assert tried == [1]
+
+
+def large_requests(count: int) -> list[Request]:
+    requests = []
+    for first in range(count):
+        messages = polled([Message(b"y" * 2_000, *HERE_OF, 100 * first + at) for at in range(100)])
+        lines = [f"m v=1 {100 * first + at}" for at in range(100)]
+        job = Job(Batch(HERE, messages), Rendered(lines, range(100)), 100)
+        requests += RequestBuilder(100, 10**7).add(Share(job, lines, range(100)))
+    return requests
+
+
+def send_all(requests: Sequence[Request], started: Callable[[int], None]) -> None:
+    """Send the requests, of which none is answered before all are in flight; `started` is told how many are."""
+    state = SinkState()
+    state.pace = Pace(Bounds.exactly(64))
+
+    async def settle(job: Job) -> None: ...
+
+    async def main() -> None:
+        sink = SlowSink()
+        made: Any = route(ScriptedSource([]), sink)  # type: ignore[arg-type]
+        place = Place(made.sink, state)
+        sender = RequestSender(made, RouteStatus("r"), ImmediateClock(), asyncio.Event(), place, settle)
+        async with asyncio.TaskGroup() as tasks:
+            for request in requests:
+                await sender.send(request, tasks)
+                started(sender.in_flight)
+                await asyncio.sleep(0)
+            assert sender.in_flight == len(requests)
+            sink.may_answer.set()
+
+    asyncio.run(asyncio.wait_for(main(), 20))

@@ -22,7 +22,6 @@ from iggyflux.runner.requests import Request, memory_of
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.base import forget_error
 
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _LEAST_PAUSE_SECONDS = 1.0
@@ -37,6 +36,9 @@ _MOST_BYTES = 64_000_000
 
 _PACKED_ABOVE_BYTES = 16_000_000
 """From so much memory of requests in flight on, their messages are packed: the server takes its time."""
+
+_ONE_PACKED_ABOVE_BYTES = 32_000_000
+"""The same for one: its lines are of many batches, of which each bucket has a few lines."""
 
 _LESS_SECONDS = 0.05
 """How soon to look again whether a request in flight takes less memory: its lines as a body, its messages packed."""
@@ -72,6 +74,7 @@ class RequestSender:
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
         self._packing: asyncio.Future[None] | None = None
+        self._can_pack = True
         self._is_finishing = False
 
     @property
@@ -137,6 +140,7 @@ class RequestSender:
     ) -> None:
         pace = self._pace()
         while self._in_flight and self._is_full(request):
+            self._pack()
             is_body_soon = any(each.lines.kept_bytes is None for each in self._requests.values())
             seconds = _LESS_SECONDS if is_body_soon or self._packing is not None else None
             await asyncio.wait(self._in_flight, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -161,9 +165,10 @@ class RequestSender:
 
     def _pack(self) -> None:
         """Pack the messages of the requests in flight, in a thread, if they take much memory: few are used again."""
-        if self._packing is not None or len(self._requests) == 1:
+        if self._packing is not None or not self._can_pack:
             return
-        if memory_of(self._requests.values()) <= _PACKED_ABOVE_BYTES:
+        above = _PACKED_ABOVE_BYTES if len(self._requests) > 1 else _ONE_PACKED_ABOVE_BYTES
+        if memory_of(self._requests.values()) <= above:
             return
         found = {id(job): job.messages for request in self._requests.values() for job in request.jobs}
         messages = [each for each in found.values() if isinstance(each, LazyMessages) and not each.is_packed]
@@ -173,7 +178,8 @@ class RequestSender:
 
     def _has_packed(self, packing: asyncio.Future[None]) -> None:
         self._packing = None
-        forget_error(packing)  # such as a lack of memory: what is not packed stays as it is
+        if packing.cancelled() or packing.exception() is not None:  # a lack of memory: what is not packed stays
+            self._can_pack = False
 
     def _has_ended(self, delivery: asyncio.Task[None]) -> None:
         del self._in_flight[delivery], self._requests[delivery]
