@@ -135,7 +135,8 @@ def command(
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
     archives = _find(paths, notes=True) if only is None else _find_named(paths, json.loads(only.read_bytes()))
     reading = _reading(document, archives, envelope, whole, message_time)
-    loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run)
+    warns = share is None and not dry_run  # a worker has what its supervisor has
+    loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run, warns=warns)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
     if verify and not _are_sound(archives, reading):
         return ExitCode.STOPPED
