@@ -12,7 +12,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -390,6 +390,20 @@ def test_each_connector_keeps_its_own_server(word: str) -> None:
     assert tree["iggy"]["batch_size"] == 10
     told = {line.construct: line.verdict for line in made.report.lines if line.number > 14}
     assert told[f"{word}s.streams.batch_length"] is told[f"{word}s.streams.poll_interval"] is Verdict.NOT_TAKEN
+
+
+@pytest.mark.parametrize("named", ["", 'consumer_group = "ferry"\n'])
+@pytest.mark.parametrize("key", ["", 'key = "dock"\n'])
+def test_the_report_names_the_group_in_which_the_sink_reads(key: str, named: str) -> None:
+    """Without a name the runtime of the connectors makes one of the connector's key."""
+    text = f'{key}[[streams]]\nstream = "s"\ntopics = ["t"]\n{named}[plugin_config]\nurl = "http://x:1"\n'
+    made = convert("iggy-influxdb-sink", text)
+    (said,) = (line.became for line in made.report.lines if line.construct == "streams.consumer_group")
+    (route,) = cast(Any, read_document(made.files["pipeline.yaml"]).tree)["run"]
+
+    assert "goes on where the connector stopped; stop it before" in said
+    assert route.get("consumer") == ({"group": "ferry"} if named else None)
+    assert named or f"`iggy-connect-sink-{'dock' if key else 'KEY'}`" in said
 
 
 @pytest.mark.parametrize(("value", "verdict"), [("5", Verdict.APPROXIMATED), ("5.5", Verdict.TAKEN)])
@@ -1030,7 +1044,7 @@ def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
     form, file = configuration(folder)
     exact = tmp_path / "exact.toml"
     exact.write_text(
-        '[[streams]]\nstream = "s"\ntopics = ["t"]\nschema = "raw"\n[plugin_config]\nurl = "http://x:1"\n'
+        '[[streams]]\nstream = "s"\ntopics = ["t"]\nschema = "raw"\nconsumer_group = "g"\n[plugin_config]\nurl = "http://x:1"\n'
         'bucket = "b"\ninclude_checksum = false\npayload_format = "base64"\n'
     )
 
