@@ -406,6 +406,30 @@ def test_the_report_names_the_group_in_which_the_sink_reads(key: str, named: str
     assert named or f"`iggy-connect-sink-{'dock' if key else 'KEY'}`" in said
 
 
+NOT_TAKEN = [
+    (
+        'data_format = "json"\n[[processors.defaults]]\n[processors.defaults.fields]\nopen = true',
+        "processors.defaults.fields.open",
+        Verdict.NOT_TAKEN,
+    ),
+    (
+        'data_format = "xml"\n[[inputs.file.xpath]]\nmetric_selection = "/pier/*"\nfields = {beds = "number(beds)"}',
+        "inputs.file.xpath.metric_selection",
+        Verdict.NOT_TAKEN,
+    ),
+    ('data_format = "grok"\ngrok_patterns = ["%{WORD:crane} %{NUMBER:load:float}"]', "grok", Verdict.APPROXIMATED),
+    ('data_format = "csv"\ncsv_skip_rows = 2\ncsv_header_row_count = 1', "inputs.file.csv_skip_rows", Verdict.TAKEN),
+]
+
+
+@pytest.mark.parametrize(("text", "construct", "verdict"), NOT_TAKEN, ids=[row[1] for row in NOT_TAKEN])
+def test_what_telegraf_does_otherwise_has_one_line_that_says_so(text: str, construct: str, verdict: Verdict) -> None:
+    options = Options(samples=[Message(b"hoist 12\nboom 7\n", "s", "t")])
+    made = convert("telegraf", f"[[inputs.file]]\n{text}", options=options)
+
+    assert [line.verdict for line in made.report.lines if line.construct == construct] == [verdict]
+
+
 @pytest.mark.parametrize(("value", "verdict"), [("5", Verdict.APPROXIMATED), ("5.5", Verdict.TAKEN)])
 def test_an_integer_as_the_default_of_numbers_is_a_float_and_the_report_says_so(value: str, verdict: Verdict) -> None:
     defaults = f"[[processors.defaults]]\n[processors.defaults.fields]\nlevel = {value}\n"

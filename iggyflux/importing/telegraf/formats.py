@@ -214,7 +214,8 @@ def _csv_payload(part: Part, names: list[str]) -> Tree:
     if part.flag("csv_trim_space"):
         payload["trim"] = True
         part.approximated("csv_trim_space", "`trim` of the payload, at both sides")
-    part.not_needed("csv_trim_space", "csv_skip_rows", "csv_comment", because="the default")
+    unused = [key for key in ("csv_trim_space", "csv_skip_rows", "csv_comment") if not part.tree.get(key)]
+    part.not_needed(*unused, because="the default")
     for key, default in _CSV_LEFT.items():
         if key in part and part.tree[key] == default:
             part.not_needed(key, because="the default")
@@ -318,16 +319,19 @@ def _value(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa:
     return Parsed("text", [{"measurement": {"const": kind}, "tags": {}, "fields": {key: field_tree}}])
 
 
-def _grok(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
+def _grok(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
     made = grok.read(part, kind)
     if made is None:
         return Parsed("text", [])
+    if any("\n" in document.strip() for document in documents if isinstance(document, str)):
+        became = "a sample has several lines: the first one that matches counts, so send each line as a message"
+        part.remark(Verdict.APPROXIMATED, "grok", became)
     return Parsed({"format": "text", "pattern": made[0]}, [made[1]])
 
 
 def _xpath(payload: str) -> Callable[[Part, str, Sequence[JSON]], Parsed]:
     def read(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
-        return Parsed(payload, xpath.points_of(part, kind, documents))
+        return Parsed(payload, xpath.points_of(part, kind, documents, is_xml=payload == "xml"))
 
     return read
 

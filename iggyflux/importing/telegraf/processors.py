@@ -346,13 +346,18 @@ def _defaults(part: Part, point: Tree, tree: Tree) -> None:  # noqa: ARG001
         if isinstance(value, str) and value:
             now = point["tags"].get(key)
             point["tags"][key] = (
-                {"expr": metric.expression_of(now), "default": value} if now is not None else {"const": value}
+                {"expr": _unless_blank(metric.expression_of(now)), "default": value}
+                if now is not None
+                else {"const": value}
             )
             tags.taken(key, f"`default` of the tag `{key}`")
     for key, value in fields.tree.items():
         if isinstance(value, dict | list) or value is None:
             continue
         now = metric.field_of(point, key)
+        if _is_no_text(now) and _TYPES[type(value)] not in _SAME.get(now["type"], (now["type"],)):
+            fields.not_taken(key, f"the field is a {now['type']}: write a default of that type")
+            continue
         made = point["fields"][key] = _with_default(now, value)
         became = f"`default` of the field `{key}`"
         if type(value) is int and type(made.get("default")) is float:
@@ -361,17 +366,28 @@ def _defaults(part: Part, point: Tree, tree: Tree) -> None:  # noqa: ARG001
             fields.taken(key, became)
 
 
+_TYPES: Final = {bool: "boolean", int: "integer", float: "float", str: "string"}
+_SAME: Final = {"float": ("float", "integer"), "unsigned": ("integer",)}
+"""Types of defaults that a field may have; others have their own only."""
+
+
 def _with_default(now: Any, value: Any) -> Tree:
-    kinds = {bool: "boolean", int: "integer", float: "float", str: "string"}
-    of_type = kinds[type(value)]
+    of_type = _TYPES[type(value)]
     if now is None or "const" in (now if isinstance(now, dict) else {}):
         return now if now is not None else {"const": value, "type": of_type}
     made = dict(now) if isinstance(now, dict) else {"expr": now}
     made.pop("required", None)
+    if of_type == "string":
+        made["expr"] = _unless_blank(made["expr"])
     if made.get("type", "float") in ("auto", "payload"):
         made["expr"] = f"coalesce({made['expr']}, {literal(value)})"
         return made
     return {**made, "default": float(value) if made.get("type", "float") == "float" and of_type == "integer" else value}
+
+
+def _unless_blank(text: str) -> str:
+    """Return the expression of a value that is null for a text without a letter or sign, as `defaults` takes it."""
+    return f"if(regex_match({text_of(text)}, '\\S'), {text})"
 
 
 PROCESSORS: Final[dict[str, Callable[[Part, Tree, Tree], None]]] = {
