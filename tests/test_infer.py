@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import cbor2
+import fastavro
+import msgspec
+import pyarrow
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from iggyflux import parse_mapping
 from iggyflux.authoring.examples import run_examples
@@ -636,3 +643,51 @@ def test_the_namespace_of_xml_is_not_stored(name: str) -> None:
     proved(proposal, samples, "yaml")
     assert [tag.key for tag in proposal.tags] == ["brunn_@xmlnsx"]
     assert [(each.key, each.reason) for each in proposal.unused] == [(f"brunn_@{name}", "it declares an XML namespace")]
+
+
+def _written(form: str, rows: list[dict[str, Any]]) -> bytes:
+    """Rows in a format, as other programs write them."""
+    if form == "avro":
+        schema = {"type": "record", "name": "R", "fields": [{"name": "ts", "type": "long"}, _DJUP, _KAR]}
+        file = io.BytesIO()
+        fastavro.writer(file, fastavro.parse_schema(schema), rows)
+        return file.getvalue()
+    if form == "parquet":
+        file = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+        return file.getvalue()
+    write = {"msgpack": msgspec.msgpack.encode, "cbor": cbor2.dumps, "json": lambda each: json.dumps(each).encode()}
+    return write[form](rows)
+
+
+_DJUP = {"name": "djup", "type": "double"}
+_KAR = {"name": "kar", "type": "string"}
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack", "cbor", "avro", "parquet"])
+@pytest.mark.parametrize("bad", [[], [math.nan], [math.inf, -math.inf]], ids=str)
+def test_numbers_that_json_does_not_have_are_left_out_in_each_format(
+    form: str, bad: list[float], tmp_path: Path
+) -> None:
+    """The others are points; nothing is left out silently where no sample has such a number."""
+    depths = [*bad, 1.5, 2.25, 20.5]
+    rows = [{"ts": 1_764_500_000 + n, "kar": "a", "djup": depth} for n, depth in enumerate(depths)]
+    file = tmp_path / f"m.{form}"
+    file.write_bytes(_written(form, rows))
+    outcome = iggyflux("infer", file)
+
+    assert outcome.code == 0, outcome.err
+    assert ("on_bad_value: omit" in outcome.out) == bool(bad)
+    (tmp_path / "m.yaml").write_text(outcome.out, encoding="utf-8")
+    command = ["load", tmp_path / "m.yaml", file, "--dry-run", *["--whole"] * (form not in ("avro", "parquet"))]
+    assert [line.split()[1] for line in iggyflux(*command).out.splitlines()] == ["djup=1.5", "djup=2.25", "djup=20.5"]
+
+
+def test_a_container_that_cannot_be_read_is_named_with_the_reason() -> None:
+    whole = _written("avro", [{"ts": n, "kar": "a", "djup": 1.5} for n in range(9)])
+    with pytest.raises(SampleError) as refused:
+        recognize_file(whole[:-30])
+
+    assert refused.value.code == "IFX541"
+    assert "an Avro container: " in refused.value.reason
+    assert "no known format" not in refused.value.reason

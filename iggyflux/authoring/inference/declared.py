@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iggyflux.authoring.declarations import declared_payload
-from iggyflux.authoring.inference.recognition import UNKNOWN, Recognized
+from iggyflux.authoring.inference.recognition import UNKNOWN, Recognized, decoded
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.documents import parse_document
 from iggyflux.errors import DecodeError
@@ -38,14 +38,17 @@ class Declared:
         """Return payloads with their values.  Raise SampleError with the first that is not of the format."""
         form, options = self._payload.format, self._payload.options
         numbers = list(lines) or list(range(1, len(payloads) + 1))
-        trees = []
+        values = []
         for number, payload in zip(numbers, payloads, strict=True):
             try:
-                trees.append(FORMATS[form].decode(payload, options, None, False))
+                values.append(decoded(form, payload, options))
             except DecodeError as error:
                 told = explained(error, payload, form)
                 raise SampleError(UNKNOWN, told.reason, number, told.hint or "correct --payload") from None
         written = self._written if isinstance(self._written, dict) else {}
-        how = f"{form}, as --payload says"
+        trees, has_non_finite = [tree for tree, _ in values], any(has for _, has in values)
+        how = f"{form}, as --payload says{'; it has NaN or Infinity' * has_non_finite}"
         kept = {key: value for key, value in written.items() if key != "format"}
-        return Recognized(form, list(payloads), trees, numbers, how, kept, file=self._file)
+        return Recognized(
+            form, list(payloads), trees, numbers, how, kept, has_non_finite=has_non_finite, file=self._file
+        )

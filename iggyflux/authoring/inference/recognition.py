@@ -25,7 +25,7 @@ from iggyflux.lineprotocol import parse_line
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
-from iggyflux.payloads.format import ONE_BYTE, not_utf8, single_byte_encoding
+from iggyflux.payloads.format import ONE_BYTE, Options, not_utf8, single_byte_encoding
 from iggyflux.payloads.recognition import WITH_ENCODING, explained
 from iggyflux.records import JSON
 
@@ -38,6 +38,8 @@ RECOGNIZED: Final = (
 )
 """The formats that samples show by themselves."""
 _DECLARED: Final = "declare another one, such as bare Avro: --payload '{format: avro, schema: FILE}'"
+
+_AVRO_HINT: Final = "copy the file again, or take another one"
 
 DELIMITERS: Final = (",", ";", "\t", "|")
 LEAST_ROWS: Final = 2
@@ -145,16 +147,24 @@ def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequen
 
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
     """Return what is wrong, as seen from the format that most payloads have."""
-    decoded = [_decodes("json", payload) for payload in payloads]
+    if all(map(is_container, payloads)):
+        for number, payload in zip(numbers, payloads, strict=True):
+            try:
+                decoded("avro", payload, {})
+            except DecodeError as error:
+                return SampleError(UNKNOWN, f"an Avro container: {error.reason}", number, error.hint or _AVRO_HINT)
+    are_json = [_decodes("json", payload) for payload in payloads]
     hint = f"{', '.join(RECOGNIZED[:-1])} and {RECOGNIZED[-1]} are recognized; {_DECLARED}"
-    bad = decoded.index(False)
-    if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
+    bad = are_json.index(False)
+    if any(are_json) or payloads[bad].lstrip()[:1] in (b"{", b"["):
         try:
             FORMATS["json"].decode(payloads[bad], {}, None, False)
         except DecodeError as error:
             told = explained(error, payloads[bad], "json")
             reason = (
-                told.reason if len(decoded) == 1 or not any(decoded) else f"others are JSON, but this is {told.reason}"
+                told.reason
+                if len(are_json) == 1 or not any(are_json)
+                else f"others are JSON, but this is {told.reason}"
             )
             return SampleError(UNKNOWN, reason, numbers[bad], told.hint or "remove it, or correct it")
     for name in ("influx", "text"):
@@ -201,27 +211,42 @@ def _trees(form: str, payloads: Sequence[bytes], options: dict[str, JSON]) -> li
         return None
 
 
+def decoded(form: str, payload: bytes, options: Options) -> tuple[JSON, bool]:
+    """Return the value of a payload, and whether NaN or infinities are in it.  Raise DecodeError."""
+    try:
+        return FORMATS[form].decode(payload, options, None, False), False
+    except DecodeError:
+        decode = FORMATS[form].decode_non_finite
+        if decode is None:
+            raise
+    return decode(payload, options, None, False), True
+
+
+def _found(form: str, payloads: Sequence[bytes], numbers: Sequence[int], how: str) -> Recognized | None:
+    """Return payloads of a format without options that may have NaN and infinities; None if one is no such payload."""
+    try:
+        values = [decoded(form, payload, {}) for payload in payloads]
+    except DecodeError:
+        return None
+    trees, has_non_finite = [tree for tree, _ in values], any(has for _, has in values)
+    how += " with NaN or Infinity" * has_non_finite
+    return Recognized(form, list(payloads), trees, list(numbers), how, has_non_finite=has_non_finite)
+
+
 # --- each format ---
 
 
 def _json(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     """JSON; also with the NaN and Infinity that some encoders write."""
-    trees = _trees("json", payloads, {})
-    how = "JSON"
-    decode = FORMATS["json"].decode_non_finite
-    if trees is None and decode is not None and any(b"N" in each or b"Inf" in each for each in payloads):
-        how = "JSON with NaN or Infinity"
-        try:
-            trees = [decode(payload, {}, None, False) for payload in payloads]
-        except DecodeError:
-            return None
-    if trees is None:
+    found = _found("json", payloads, numbers, "JSON")
+    if found is None:
         return None
+    trees, how = found.trees, found.how
     if len(payloads) == 1 and isinstance(trees[0], list):
         how = "one JSON array, which is one message (`jq -c '.[]'` makes a message of each element)"
     elif len(payloads) == 1:
         how += ", one document"
-    return Recognized("json", list(payloads), trees, list(numbers), how, has_non_finite="NaN" in how)
+    return replace(found, how=how)
 
 
 def _xml(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
@@ -262,12 +287,11 @@ def _logfmt(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | N
 def _binary(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     """MessagePack, CBOR or Avro; a single byte or a text would be valid in both, so only objects and lists count."""
     for form, name in (("msgpack", "MessagePack"), ("cbor", "CBOR")):
-        trees = _trees(form, payloads, {}) if all(each[0] >= 0x80 for each in payloads) else None
-        if trees is not None and all(isinstance(tree, (dict, list)) for tree in trees):
-            return Recognized(form, list(payloads), trees, list(numbers), name)
+        found = _found(form, payloads, numbers, name) if all(each[0] >= 0x80 for each in payloads) else None
+        if found is not None and all(isinstance(tree, (dict, list)) for tree in found.trees):
+            return found
     # Of Avro only a container has its schema with it.
-    trees = _trees("avro", payloads, {}) if all(map(is_container, payloads)) else None
-    return None if trees is None else Recognized("avro", list(payloads), trees, list(numbers), "Avro containers")
+    return _found("avro", payloads, numbers, "Avro containers") if all(map(is_container, payloads)) else None
 
 
 def _line_protocol(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
