@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import json
 import math
@@ -691,3 +693,23 @@ def test_a_container_that_cannot_be_read_is_named_with_the_reason() -> None:
     assert refused.value.code == "IFX541"
     assert "an Avro container: " in refused.value.reason
     assert "no known format" not in refused.value.reason
+
+
+@pytest.mark.parametrize("packed", [0, 1, 3])
+def test_payloads_of_a_declared_format_may_be_compressed(packed: int, tmp_path: Path) -> None:
+    """The option `--payload` has no place to say so."""
+    schema = {"type": "record", "name": "R", "fields": [{"name": "ts", "type": "long"}, _DJUP, _KAR]}
+    lines = []
+    for number in range(3):
+        file = io.BytesIO()
+        fastavro.schemaless_writer(file, schema, {"ts": 1_764_500_000 + number, "kar": "a", "djup": 1.5})
+        payload = gzip.compress(file.getvalue()) if number < packed else file.getvalue()
+        lines.append(json.dumps({"payload_base64": base64.b64encode(payload).decode()}))
+    (tmp_path / "m.ndjson").write_text("\n".join(lines), "utf-8")
+    declared = json.dumps({"format": "avro", "schema": schema})
+    outcome = iggyflux("infer", tmp_path / "m.ndjson", "--envelope", "--payload", declared)
+
+    assert outcome.code == 0, outcome.err
+    assert re.findall(r"compression: (\w+)", outcome.out) == {0: [], 1: ["auto"], 3: ["gzip"]}[packed]
+    (tmp_path / "m.yaml").write_text(outcome.out, encoding="utf-8")
+    assert iggyflux("dry-run", tmp_path / "m.yaml", tmp_path / "m.ndjson", "--envelope").out.count("djup=1.5") == 3

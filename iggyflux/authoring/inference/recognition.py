@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -122,7 +122,7 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
         raise SampleError(NOTHING, "there are no messages", 0, "give messages: one a line, or one document")
     numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
     if set(ways := [recognized(payload) for payload in payloads]) != {"none"}:
-        return _compressed(payloads, numbers, ways)
+        return compressed(payloads, numbers, ways, recognize_payloads)
     for recognize in (_json, _xml, _binary, _line_protocol, _syslog, _logfmt, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
@@ -131,15 +131,20 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     raise _unrecognized(payloads, numbers)
 
 
-def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequence[str]) -> Recognized:
-    """Return the format of what payloads expand to, which some compress: all by one way, or each by its own."""
+def compressed(
+    payloads: Sequence[bytes],
+    numbers: Sequence[int],
+    found: Sequence[str],
+    read: Callable[[list[bytes], Sequence[int]], Recognized],
+) -> Recognized:
+    """Return what `read` makes of what payloads expand to: all compressed by one way, or each by its own."""
     expanded = []
     for payload, number, name in zip(payloads, numbers, found, strict=True):
         try:
             expanded.append(expand(payload, name))
         except DecodeError as error:
             raise SampleError(UNKNOWN, error.reason, number, error.hint or "remove it, or correct it") from error
-    inside = recognize_payloads(expanded, numbers)
+    inside = read(expanded, numbers)
     way = found[0] if len(set(found)) == 1 else "auto"
     how = f"{inside.how}, {'some of it compressed' if way == 'auto' else f'compressed by {way}'}"
     return replace(inside, payloads=list(payloads), how=how, compression=way)
