@@ -233,12 +233,9 @@ def _find(paths: Sequence[str], *, notes: bool) -> list[Archive]:
     except NotFound as error:
         raise click.BadParameter(str(error), param_hint="PATH") from error
     except NoFsspec as error:
-        extra = "iggyflux[s3]" if str(error) == "s3" else "fsspec"
-        raise click.UsageError(f"{error}:// needs a package: pip install '{extra}'") from error
+        raise click.UsageError(str(error)) from error
     except NotConnected as error:
-        hint = (
-            "check the login, the region and the address of the store, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
-        )
+        hint = "check the login and the address of the store; for s3:// AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, region"
         raise Stopped(error.named, hint, "IFX611") from error
     if again and notes:
         note(
