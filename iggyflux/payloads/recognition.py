@@ -73,7 +73,7 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         hint = f"set `compression: {compression}`" if is_known else "let the producer send it uncompressed"
         yield f"it looks like {compression}", hint
     for encoding, pattern in (("UTF-32", _UTF_32), ("UTF-16", _UTF_16)):
-        if pattern.match(payload):
+        if pattern.match(payload) and (encoding, declared) != ("UTF-16", "xml"):  # XML is read in it
             yield (
                 f"it looks like {encoding}",
                 _encoding_hint(declared, _utf_16(payload)) if encoding == "UTF-16" else _UTF_8,

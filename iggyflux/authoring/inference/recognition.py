@@ -270,7 +270,7 @@ def _xml(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None
     return Recognized("xml", list(payloads), _trees("xml", payloads, options) or trees, list(numbers), how, options)
 
 
-_TAG: Final = re.compile(rb"\s*+<[!?A-Za-z_]")
+_TAG: Final = re.compile(rb"\s*+<[!?A-Za-z_]|\xff\xfe<\0|\xfe\xff\0<")
 
 
 def _note_lists(tree: JSON, kinds: set[tuple[str, bool]]) -> None:
