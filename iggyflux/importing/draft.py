@@ -205,7 +205,7 @@ def _with_examples(draft: Draft, mapping: WriterMapping, tell: Tell) -> str:
         del draft.tree["examples"]
     why = "no message could be made up that the mapping reads: give --samples"
     if draft.samples:
-        why = "no samples pass without a warning: `iggyflux validate MAPPING --samples FILE` says why"
+        why = "no sample can be one that passes: write one"
     tell("examples", why)
     return document_text(draft)
 

@@ -43,9 +43,13 @@ def _json(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
     found = json_v2.evaluated(base, documents)
     known = _flattened([each for value in found for each in (value if isinstance(value, list) else [value])])
     tags = _json_tags(part, known)
+    for key, text in tags.items():
+        if any(isinstance(value, float) and value.is_integer() for value in _values(found, text)):
+            became = f"the tag `{key}` is a number as the payload has it, such as 7.0; Telegraf writes 7"
+            part.remark(Verdict.APPROXIMATED, "tag_keys", became)
     time_key, name_key = part.text("json_time_key"), part.text("json_name_key")
     point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
-    _json_fields(part, point, known, [*tags, *filter(None, [time_key, name_key])])
+    _json_fields(part, point, known, [*tags, *filter(None, [time_key, name_key])], found)
     if name_key:
         point["measurement"] = f"coalesce({text_of(_path(known, name_key))}, {literal(kind)})"
         part.taken("json_name_key", "`measurement`")
@@ -94,15 +98,24 @@ def _json_tags(part: Part, known: dict[str, str]) -> Tree:
     return tags
 
 
-def _json_fields(part: Part, point: Tree, known: dict[str, str], used: list[str]) -> None:
+def _values(found: Sequence[JSON], text: str) -> list[JSON]:
+    """Return the values of an expression in the elements of samples, without nulls."""
+    return json_v2.evaluated(
+        text, [each for value in found for each in (value if isinstance(value, list) else [value])]
+    )
+
+
+def _json_fields(part: Part, point: Tree, known: dict[str, str], used: list[str], found: Sequence[JSON]) -> None:
     """Put the fields of `json` into a point: all numbers, and the texts and booleans that are named."""
     texts = part.texts("json_string_fields")
     named = [key for key in known if any(_is_glob(glob) and fnmatchcase(key, glob) for glob in texts)]
     is_any = any(map(_is_glob, texts)) and not known
     texts = [*texts, *(key for key in named if key not in used)]
     for key in texts:
-        if not _is_glob(key):
-            point["fields"][key] = {"expr": _path(known, key), "type": "auto"}
+        if not _is_glob(key) and key not in used:
+            kinds = [*{type(value) for value in _values(found, _path(known, key))}]
+            of_type = "string" if kinds == [str] else "boolean" if kinds == [bool] else "auto"
+            point["fields"][key] = {"expr": _path(known, key), "type": of_type}
     star: Tree = {"expr": "@", "flatten": "_"}
     if used:
         star["exclude"] = used

@@ -130,6 +130,8 @@ def _convert(table: Part, point: Tree, source: str, key: str, target: str, layou
         point["fields"][key] = made
     if target in ("integer", "unsigned", "boolean"):
         table.approximated(target, "`cast: true`, which loses nothing: a fraction fails where Telegraf rounds it")
+    elif target == "float" and not _is_no_text(value):
+        table.approximated(target, "`cast: true`: a text that is no number fails, and Telegraf leaves it out")
     else:
         table.taken(target, f"`{key}`")
 
@@ -182,7 +184,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
         metric.keep(point, source, key)
         for name in re.findall(r"\(\?P?<([A-Za-z_]\w*)>", pattern):
             made = f"regex_capture({text}, {string(pattern)}, {string(name)})"
-            point[source][name] = made if source == "tags" else {"expr": made, "type": "string"}
+            metric.put(point, source, name, made if source == "tags" else {"expr": made, "type": "string"})
         part.taken(None, "a value for each named group")
         return
     replacement = metric.go_replacement(part.text("replacement"))
@@ -195,7 +197,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
     if part.flag("append"):
         before = _text_of(metric.expression_of(point[source][target]), source) if target in point[source] else ""
         made = f"coalesce(format('{{}}{{}}', {before}, {made}), {made}, {before})" if before else made
-    point[source][target] = made if source == "tags" else {"expr": made, "type": "string"}
+    metric.put(point, source, target, made if source == "tags" else {"expr": made, "type": "string"}, instead_of=key)
     part.taken(None, f"`{source}: {{{target}: regex_replace(…)}}`")
 
 
@@ -247,10 +249,12 @@ def _enum_value(part: Part, point: Tree, tree: Tree, source: str, key: str, tabl
     of_type = {int: "integer", float: "float", bool: "boolean", str: "string"}.get(next(iter(kinds)), "auto")
     if len(kinds) > 1:
         of_type = "auto"
-    point[source][target] = made if source == "tags" else {"expr": made, "type": of_type}
+    metric.put(point, source, target, made if source == "tags" else {"expr": made, "type": of_type}, instead_of=key)
     is_open = otherwise is None and target == key and of_type != "string" and source == "fields"
-    told = part.approximated if is_open else part.taken
-    told(None, f"`lookup` in `tables.{name}`" + ("; a value that is not in it fails" * is_open))
+    are_mixed = len(kinds) > 1 and int in kinds and source == "fields"
+    told = part.approximated if is_open or are_mixed else part.taken
+    differs = "; a value that is not in it fails" * is_open + "; integers are floats beside other types" * are_mixed
+    told(None, f"`lookup` in `tables.{name}`{differs}")
 
 
 _STRINGS: Final[dict[str, Callable[[Part, str], str | None]]] = {
@@ -321,7 +325,7 @@ def _string_value(part: Part, point: Tree, change: Callable[[Part, str], str | N
         target = part.text("dest") or key
         if target != key:
             metric.keep(point, source, key)
-        point[source][target] = text if place == "tag" else {"expr": text, "type": "string"}
+        metric.put(point, source, target, text if place == "tag" else {"expr": text, "type": "string"}, instead_of=key)
     if "width" in part:
         part.approximated(None, "`substring`: characters, where Telegraf cuts bytes")
     else:
