@@ -406,6 +406,31 @@ def test_the_report_names_the_group_in_which_the_sink_reads(key: str, named: str
     assert named or f"`iggy-connect-sink-{'dock' if key else 'KEY'}`" in said
 
 
+BOOLEANS: list[tuple[Any, bool | None]] = [
+    *[(text, True) for text in ("1", "t", "T", "TRUE", "true", "True", 1, 1.0, True)],
+    *[(text, False) for text in ("0", "f", "F", "FALSE", "false", "False", 0, 0.0, False)],
+    *[(text, None) for text in ("yes", "", " true", "s 2", 2, -1, 7.5, 1764500061)],
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), BOOLEANS, ids=repr)
+@pytest.mark.parametrize("table", ["field", "object"])
+def test_what_telegraf_reads_as_no_boolean_is_none(value: Any, expected: bool | None, table: str) -> None:
+    """It was false, whatever it was; a message with such a value fails, as in Telegraf."""
+    settings = {"field": 'path = "open"\ntype = "bool"', "object": 'path = "@this"\nfields = {open = "bool"}'}[table]
+    head = '[[inputs.file]]\ndata_format = "json_v2"\n[[inputs.file.json_v2]]\n'
+    text = f"{head}[[inputs.file.json_v2.{table}]]\n{settings}"
+    sample = Message(json.dumps({"open": value}).encode(), "s", "t", timestamp_us=1)
+    made = convert("telegraf", text, options=Options(samples=[sample]))
+    (mapping,) = (content for name, content in made.files.items() if name != "pipeline.yaml")
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render([sample])
+
+    assert [line.split()[1] for line in rendered.lines] == (
+        [] if expected is None else [f"open={str(expected).lower()}"]
+    )
+    assert len(rendered.failures) == (expected is None)
+
+
 NOT_TAKEN = [
     (
         'data_format = "json"\n[[processors.defaults]]\n[processors.defaults.fields]\nopen = true',

@@ -23,6 +23,7 @@ from iggyflux.importing.telegraf.times import time_of
 from iggyflux.records import JSON
 
 _TRUE: Final = ["1", "t", "T", "TRUE", "true", "True"]
+_FALSE: Final = ["0", "f", "F", "FALSE", "false", "False"]
 MOST_LEVELS: Final = 8
 MOST_LEAVES: Final = 400
 
@@ -585,9 +586,11 @@ def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
             whole = f"if(is_boolean({text}), if({text}, `1`, `0`), {whole})"
     elif made == "boolean":
         if "string" in kinds:
-            whole = f"if(is_string({text}), contains({literal(list(_TRUE))}, {text}), {whole})"
+            no = f"if(contains({literal(list(_FALSE))}, {text}), `false`, {text})"
+            whole = f"if(is_string({text}), if(contains({literal(list(_TRUE))}, {text}), `true`, {no}), {whole})"
         if kinds & {"integer", "float"}:
-            whole = f"if(is_number({text}), {text} == `1`, {whole})"
+            no = f"if({text} == `0`, `false`, {text})"
+            whole = f"if(is_number({text}), if({text} == `1`, `true`, {no}), {whole})"
     elif made == "string" and kinds & {"object", "array"}:
         whole = text_of(text)
     return {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})
