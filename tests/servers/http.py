@@ -35,8 +35,8 @@ def ask(server: Server, method: str, target: str, body: object = None) -> Reply:
     headers = dict(server.headers)
     if more := headers.pop("X-Query", ""):
         target += ("&" if "?" in target else "?") + more
-    data = None if body is None else json.dumps(body).encode()
-    if data is not None:
+    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    if data is not None and not isinstance(body, bytes):
         headers["Content-Type"] = "application/json"
     request = urllib.request.Request(server.url + target, data, headers, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -46,6 +46,15 @@ def ask(server: Server, method: str, target: str, body: object = None) -> Reply:
     except urllib.error.HTTPError as error:
         with error:
             return Reply(error.code, error.read())
+
+
+def write_line(server: Server, line: str) -> Reply:
+    """Write a line, with its time in nanoseconds, into the default database of a 1.x or 2.x."""
+    names = ("org", "bucket") if server.flavor == "v2" else ("database",)
+    given = {"db" if name == "database" else name: server.given[name] for name in names}
+    return ask(
+        server, "POST", ("/api/v2/write?" if server.flavor == "v2" else "/write?") + urlencode(given), line.encode()
+    )
 
 
 def influxql(server: Server, statement: str, **more: str) -> list[dict[str, Any]]:

@@ -69,6 +69,8 @@ class Server:
     wrong: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """What a request without iggyflux needs."""
+    used_days: set[int] = field(default_factory=set)
+    """The days since 1970 for which the database has a point of the tests."""
 
     @property
     def lacks(self) -> frozenset[str]:

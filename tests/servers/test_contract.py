@@ -26,7 +26,7 @@ from iggyflux.runner.clock import SystemClock
 from iggyflux.runner.deliver import deliver
 from iggyflux.transports.influxdb.admin import CheckReport
 from iggyflux.transports.influxdb.write.sink import InfluxLineSink
-from tests.servers.http import as_stored, read
+from tests.servers.http import as_stored, read, write_line
 from tests.servers.products import Server
 from tests.servers.proxy import Trouble, in_front_of
 
@@ -65,6 +65,8 @@ def send(
     server: Server, lines: Sequence[str], policy: Policy = POLICY, settings: InfluxSettings | None = None, **more: Any
 ) -> tuple[Refusal, ...]:
     """Deliver lines to the server as a run does; return those that it rejected."""
+    if settings is None:
+        _use_shards(server, lines)
 
     async def main() -> tuple[Refusal, ...]:
         sink = InfluxLineSink(settings or server.settings(**more))
@@ -76,6 +78,24 @@ def send(
             await sink.close()
 
     return drive(main())
+
+
+def _use_shards(server: Server, lines: Sequence[str]) -> None:
+    """Write a point into each shard of the default database that these lines are for, if none is known to be there.
+
+    InfluxDB 1.x and 2.x free the caches of idle shards every 10 seconds.  A point that they receive for an idle shard
+    in between is acknowledged, and no query returns it.  A shard whose cache has a point is not idle.
+    """
+    if server.flavor not in ("v1", "v2") or server.name.startswith("simulator"):
+        return
+    for day in {int(time) // _DAY_NS for line in lines if (time := line.rpartition(" ")[2]).lstrip("-").isdigit()}:
+        if day not in server.used_days:
+            assert write_line(server, f"used x=1 {day * _DAY_NS}").status == 204
+            server.used_days.add(day)
+
+
+_DAY_NS = 86_400 * 10**9
+"""A shard begins and ends at midnight."""
 
 
 def check(server: Server, **more: Any) -> CheckReport:
