@@ -228,7 +228,7 @@ def decoded(form: str, payload: bytes, options: Options) -> tuple[JSON, bool]:
 
 
 def _found(form: str, payloads: Sequence[bytes], numbers: Sequence[int], how: str) -> Recognized | None:
-    """Return payloads of a format without options that may have NaN and infinities; None if one is no such payload."""
+    """Return payloads of a format that has no options, also with NaN and infinities; None if one is not of it."""
     try:
         values = [decoded(form, payload, {}) for payload in payloads]
     except DecodeError:

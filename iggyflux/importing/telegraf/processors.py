@@ -131,7 +131,7 @@ def _convert(table: Part, point: Tree, source: str, key: str, target: str, layou
     if target in ("integer", "unsigned", "boolean"):
         table.approximated(target, "`cast: true`, which loses nothing: a fraction fails where Telegraf rounds it")
     elif target == "float" and not _is_no_text(value):
-        table.approximated(target, "`cast: true`: a text that is no number fails, and Telegraf leaves it out")
+        table.approximated(target, "`cast: true`: other texts than numbers fail; Telegraf leaves the field out")
     else:
         table.taken(target, f"`{key}`")
 
