@@ -695,6 +695,37 @@ def test_a_container_that_cannot_be_read_is_named_with_the_reason() -> None:
     assert "no known format" not in refused.value.reason
 
 
+@pytest.mark.parametrize("tags", ["", ",ort=a", ",ort=a,hall=b"])
+@pytest.mark.parametrize("fields", ["floor=7i", 'floor=7i,djup=2.5,läge="a,b"', "wet=true"])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_line_protocol_is_no_table_however_many_commas_its_lines_have(count: int, fields: str, tags: str) -> None:
+    """And its rows are always walked, so that a message with several lines makes several points."""
+    lines = [f"kar{tags} {fields} {1_764_500_000_000_000_000 + number}" for number in range(count)]
+    samples = recognize_file("".join(f"{line}\n" for line in lines).encode())
+    proposal = infer(samples, Wishes("s", "t"))
+    rendered = proved(proposal, samples, "yaml").plan().render([bare_message("\n".join(lines).encode(), 0)])
+
+    assert samples.format == "influx"
+    assert rendered.failures == []
+    assert [parse_lines(line) for line in rendered.lines] == [parse_lines(line) for line in lines]
+
+
+def test_syslog_is_no_table_however_many_commas_its_lines_have() -> None:
+    lines = [f"<34>1 2026-01-01T00:00:0{number}Z lift7 ctl - - - door, open" for number in range(3)]
+
+    assert recognize_file("\n".join(lines).encode()).how.startswith("syslog")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_said"),
+    [("kar,ort=a floor=1u 1764500000000000000", True), ('kar,ort=a floor=1i,x="=7u" 1764500000000000000', False)],
+)
+def test_unsigned_integers_that_become_integers_are_to_be_checked(line: str, is_said: bool) -> None:
+    proposal = infer(recognize_file(f"{line}\n{line}\n".encode()), Wishes("s", "t"))
+
+    assert ("CHECK: unsigned integers become integers" in proposal.text("yaml")) is is_said
+
+
 @pytest.mark.parametrize("packed", [0, 1, 3])
 def test_payloads_of_a_declared_format_may_be_compressed(packed: int, tmp_path: Path) -> None:
     """The option `--payload` has no place to say so."""

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from iggyflux.authoring.inference.logfmt import (
     LEAST_PAIRS,
@@ -21,7 +21,7 @@ from iggyflux.authoring.inference.logfmt import (
 from iggyflux.authoring.inference.syslog import KNOWN, PATTERN, syslog_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError, counted
-from iggyflux.lineprotocol import parse_line
+from iggyflux.lineprotocol import Unsigned, parse_line
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
@@ -82,13 +82,16 @@ def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
         return found
     if found := _xml([payload for _, payload in as_json], [line for line, _ in as_json]) or _xml([data], [1]):
         return found
-    is_text = _is_utf8(data)
-    if is_text and (table := _table([data], [1])):
-        return table
-    if not is_text:
+    if not _is_utf8(data):
         return _in_one_byte_a_character(data) or recognize_payloads([data])
+    numbers, lines = [line for line, _ in as_json], [payload for _, payload in as_json]
+    for recognize in (_line_protocol, _syslog):  # commas that are as many in each line do not make a table of it
+        if found := recognize(lines, numbers):
+            return found
+    if table := _table([data], [1]):
+        return table
     try:
-        return recognize_payloads([payload for _, payload in as_json], [line for line, _ in as_json])
+        return recognize_payloads(lines, numbers)
     except SampleError:
         if table := _table_below_titles(data):
             return table
@@ -307,8 +310,21 @@ def _line_protocol(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recogni
         trees = _trees("influx", payloads, options)
         if trees is not None and any(trees):
             how = f"line protocol with times in {precision}"
+            if any(map(_has_unsigned, payloads)):
+                how += "; CHECK: unsigned integers become integers, `type: payload` keeps them"
             return Recognized("influx", list(payloads), trees, list(numbers), how, options)
     return None
+
+
+def _has_unsigned(payload: bytes) -> bool:
+    decode = FORMATS["influx"].decode_typed
+    if decode is None or not _MAY_BE_UNSIGNED.search(payload):
+        return False
+    rows: Any = decode(payload, {}, None, False)
+    return any(isinstance(value, Unsigned) for row in rows for value in row["fields"].values())
+
+
+_MAY_BE_UNSIGNED: Final = re.compile(rb"=[0-9]++u")
 
 
 def _precisions(payloads: Sequence[bytes]) -> Iterator[str]:
