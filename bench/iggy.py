@@ -40,7 +40,7 @@ points:
 PIPELINE = """\
 iggyflux: 1
 iggy: {{address: "{tcp}", username: iggy, password: "${{IGGY_PASSWORD}}"}}
-influxdb: {{url: "http://127.0.0.1:{port}", database: bench, flavor: v1, gzip: {gzip}}}
+influxdb: {{url: "http://127.0.0.1:{port}", database: bench, flavor: {flavor}, gzip: {gzip}}}
 consumer: {{group: "{group}"}}
 run:
   - mapping: env.yaml
@@ -134,9 +134,11 @@ class Bench:
         self.server, self.folder, self.port = server, folder, port
         (folder / "env.yaml").write_text(MAPPING)
 
-    def start(self, group: str, *, gzip: str = "auto", seconds: float = 0, before: str = "") -> subprocess.Popen[bytes]:
+    def start(
+        self, group: str, *, gzip: str = "auto", seconds: float = 0, before: str = "", flavor: str = "v1"
+    ) -> subprocess.Popen[bytes]:
         path = self.folder / f"{group}.yaml"
-        path.write_text(PIPELINE.format(tcp=self.server.tcp, port=self.port, group=group, gzip=gzip))
+        path.write_text(PIPELINE.format(tcp=self.server.tcp, port=self.port, group=group, gzip=gzip, flavor=flavor))
         command = [sys.executable, "-c", before + RUN, str(path), str(seconds)]
         environ = {**os.environ, "IGGY_PASSWORD": "iggy"}
         environ.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as for a user

@@ -1,4 +1,4 @@
-"""The largest resident memory of a run from `log:` to InfluxDB 3, by the kind of messages and of server.
+"""The largest resident memory of a run to InfluxDB 3, from `log:` and from Iggy, by the kind of messages and of server.
 
 `VmHWM` of the run's process, whose first megabytes are Python and what it imports.  A server that hangs is waited for a
 while, and its run is killed then.  `python -m bench memory`; `python -m bench.memory growth 10000000` reads so many
@@ -7,6 +7,7 @@ messages with a million different tags instead, and shows what is resident on th
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench import iggy
 from bench.influx import KINDS, PIPELINE, serving
 from bench.run import BATCH, RUN, fill, messages
 from bench.table import Figure, show
 from iggyflux.records import Message
+from tests.iggy_server import find_server
 
 _STEADY, _WORST = 100, 150
 _SECONDS = 20.0
@@ -60,17 +63,41 @@ def watched(folder: Path, kind: str, seconds: float) -> Iterator[tuple[float, in
     with serving(kind) as port:
         (folder / "p.yaml").write_text(PIPELINE.format(port=port))
         command = [sys.executable, "-c", RUN, str(folder / "p.yaml")]
-        began = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                sizes = [re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM")]
-                resident, largest = (int(size[1]) // 1024 if size else 0 for size in sizes)
-                if largest:
-                    yield time.monotonic() - began, resident, largest
-                if time.monotonic() - began > seconds:
-                    process.kill()
-                time.sleep(0.05)
+            yield from sizes_of(process, seconds)
+
+
+def sizes_of(process: subprocess.Popen[bytes], seconds: float) -> Iterator[tuple[float, int, int]]:
+    """Yield time, resident and largest resident MB of a process until it ends; it is killed after so many seconds."""
+    began = time.monotonic()
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        sizes = [re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM")]
+        resident, largest = (int(size[1]) // 1024 if size else 0 for size in sizes)
+        if largest:
+            yield time.monotonic() - began, resident, largest
+        if time.monotonic() - began > seconds:
+            process.kill()
+        time.sleep(0.05)
+
+
+def from_iggy(folder: Path) -> Iterator[Figure]:
+    """Yield the largest of runs that read from a real Iggy, whose SDK has each message a second time."""
+    server = find_server(folder)
+    if isinstance(server, str):
+        print(f"from iggy: not measured: {server}", file=sys.stderr)
+        return
+    try:
+        server.create_topic("bench", "readings", iggy.PARTITIONS)
+        asyncio.run(iggy.fill(server, iggy.COUNT))
+        for kind in KINDS:
+            if kind != "bad":
+                with serving(kind) as port:
+                    process = iggy.Bench(server, folder, port).start(kind.replace(" ", "-"), flavor="v3")
+                    most = max(largest for _, _, largest in sizes_of(process, _SECONDS))
+                yield Figure(f"from iggy, 171 bytes: {kind}", most, "MB", "", None, f"< {_WORST}", most < _WORST)
+    finally:
+        server.close()
 
 
 def growth(count: int) -> None:
@@ -101,6 +128,8 @@ def main() -> None:
                 if kind != "bad":
                     most = max(largest for _, _, largest in watched(folder, kind, _SECONDS))
                     figures.append(Figure(f"{name}: {kind}", most, "MB", "", None, f"< {_WORST}", most < _WORST))
+    with tempfile.TemporaryDirectory() as temporary:
+        figures += from_iggy(Path(temporary))
     show("largest resident memory of a run to InfluxDB 3", figures)
 
 

@@ -5,11 +5,15 @@ Everything here is frozen plain data.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Final, TypeAlias, overload
 
 import msgspec
+
+from iggyflux import deflate
 
 Scalar: TypeAlias = str | int | float | bool
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
@@ -50,19 +54,42 @@ def is_part_of_file(message: Message) -> bool:
     return LINE_HEADER in message.headers
 
 
+MakeMessage: TypeAlias = Callable[[int, bytes], Message]
+"""Builds the message with this index and payload."""
+
+
 class LazyMessages(Sequence[Message]):
-    """A sequence of messages that `make(index)` builds when they are used.
+    """A sequence of messages that `make(index, payload)` builds when they are used.
 
     A plan reads `payloads`, and coordinates only where the mapping uses them, so most messages are never built.
+
+    `compact` is given where what `make` needs is large: as the messages themselves, payloads included.  It returns
+    another function that builds the messages with these indices, numbered from 0, of less.
     """
 
-    __slots__ = ("_made", "_make", "_payload_bytes", "payloads")
+    __slots__ = ("_compact", "_ends", "_made", "_make", "_packed", "_payload_bytes", "_payloads")
 
-    def __init__(self, payloads: list[bytes], make: Callable[[int], Message]) -> None:
-        self.payloads = payloads
+    def __init__(
+        self,
+        payloads: list[bytes],
+        make: MakeMessage,
+        *,
+        compact: Callable[[Sequence[int]], MakeMessage] | None = None,
+    ) -> None:
+        self._payloads: list[bytes] | None = payloads
         self._make = make
+        self._compact = compact
         self._made: list[Message] | None = None
+        self._packed: _Packed | None = None
+        self._ends: tuple[Message, Message] | None = None
         self._payload_bytes: int | None = None
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payloads."""
+        if (payloads := self._payloads) is None:
+            payloads = self._payloads = [] if self._packed is None else self._packed.payloads()
+        return payloads
 
     @property
     def payload_bytes(self) -> int:
@@ -71,32 +98,68 @@ class LazyMessages(Sequence[Message]):
             self._payload_bytes = sum(map(len, self.payloads))
         return self._payload_bytes
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether they are kept compressed."""
+        return self._payloads is None
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes the messages take now."""
+        if self._payloads is None and self._packed is not None:
+            return len(self._packed.block) + _OF_A_PACKED_MESSAGE * len(self)
+        kept = self.payload_bytes + _OF_A_PAYLOAD * len(self)
+        return kept if self._compact is None else 2 * kept + _OF_A_MESSAGE * len(self)
+
+    def pack(self) -> None:
+        """Keep the messages compressed until one is used that is neither the first nor the last.
+
+        They may wait for long, for a server.  Any thread may call it, while another one uses the messages.
+        """
+        payloads, compact = self._payloads, self._compact
+        if payloads is None:
+            return
+        self._ends = self._make(0, payloads[0]), self._make(len(payloads) - 1, payloads[-1])
+        if compact is not None:
+            self._make, self._compact = compact(range(len(payloads))), None
+        self._packed = self._packed or _Packed(payloads)
+        self._made = self._payloads = None
+
     def __len__(self) -> int:
-        return len(self.payloads)
+        return len(self._packed.stops) if self._packed is not None else len(self.payloads)
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Message]: ...
     def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
-        if self._made is not None:
-            return self._made[index]
-        if isinstance(index, int):
-            return self._make(range(len(self.payloads))[index])
-        return self._of(self.payloads[index], range(len(self.payloads))[index])
+        if (made := self._made) is not None:
+            return made[index]
+        indices = range(len(self))
+        if isinstance(index, slice):
+            return self._of(self.payloads[index], indices[index])
+        at = indices[index]
+        if self._payloads is None and self._ends is not None and at in (0, len(indices) - 1):
+            return self._ends[at > 0]
+        return self._make(at, self.payloads[at])
 
     def chosen(self, indices: Sequence[int]) -> Sequence[Message]:
         """Return the messages with these indices, which are not built for it."""
         return self._of([self.payloads[index] for index in indices], indices)
 
     def _of(self, payloads: list[bytes], indices: Sequence[int]) -> Sequence[Message]:
-        make = self._make
-        return LazyMessages(payloads, lambda number: make(indices[number]))
+        make, compact = self._make, self._compact
+        return LazyMessages(
+            payloads,
+            lambda number, payload: make(indices[number], payload),
+            compact=None if compact is None else lambda numbers: compact([indices[number] for number in numbers]),
+        )
 
     def __iter__(self) -> Iterator[Message]:
-        if self._made is None:
-            self._made = [self._make(index) for index in range(len(self.payloads))]
-        return iter(self._made)
+        if (made := self._made) is None:
+            make = self._make
+            made = self._made = [make(index, payload) for index, payload in enumerate(self.payloads)]
+        return iter(made)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -107,11 +170,45 @@ class LazyMessages(Sequence[Message]):
         return repr(list(self))
 
 
+_OF_A_PAYLOAD: Final = 60
+"""The bytes that Python takes for a payload, beside its own, and for its places in lists."""
+
+_OF_A_MESSAGE: Final = 240
+"""The bytes of a message of Iggy's SDK beside its payload."""
+
+_OF_A_BUILT_MESSAGE: Final = 200
+"""The bytes of a `Message` beside its payload: itself, and the numbers in it."""
+
+_OF_A_PACKED_MESSAGE: Final = 48
+"""Offset, times and id of a packed message, and where its payload ends."""
+
+
+class _Packed:
+    """Payloads as one compressed block."""
+
+    __slots__ = ("block", "stops")
+
+    def __init__(self, payloads: list[bytes]) -> None:
+        self.stops = array("Q", accumulate(map(len, payloads)))
+        self.block = deflate.compress(b"".join(payloads), 1)
+
+    def payloads(self) -> list[bytes]:
+        whole = deflate.decompress(self.block)
+        return [whole[start:stop] for start, stop in pairwise([0, *self.stops])]
+
+
 def payload_bytes(messages: Sequence[Message]) -> int:
     """Return the size of all payloads."""
     if isinstance(messages, LazyMessages):
         return messages.payload_bytes
     return sum([len(message.payload) for message in messages])
+
+
+def memory(messages: Sequence[Message]) -> int:
+    """Return about how many bytes the messages take now."""
+    if isinstance(messages, LazyMessages):
+        return messages.memory
+    return payload_bytes(messages) + _OF_A_BUILT_MESSAGE * len(messages)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "iggyflux"
 LAYERS: list[set[str]] = [
     {"escapes", "interrupts"},
     {"errors", "codes"},
-    {"disk"},
+    {"disk", "deflate"},
     {"secrets"},
     {"records"},
     {"reads", "structure", "lineprotocol"},

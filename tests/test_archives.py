@@ -35,7 +35,7 @@ from shell import iggyflux, process
 from iggyflux.archives import source as source_module
 from iggyflux.archives.files import Archive, find_archives, name_of, reading
 from iggyflux.archives.records import ArchiveLines, WholeFile, header_of, splitter_of
-from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, position_state
+from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, forget_position, position_state
 from iggyflux.authoring import sample_bytes
 from iggyflux.authoring.sample_bytes import SampleError, expanded
 from iggyflux.cli.load_spread import shares_of
@@ -586,11 +586,11 @@ def test_a_json_document_without_an_end_stops_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["size", "time", "begin"])
 @pytest.mark.parametrize("complete", [False, True])
 def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path, change: str, complete: bool) -> None:
-    """Its records would be others; `restart` reads it anew."""
+    """Its records would be others; where its position is forgotten it is read anew."""
     path = file_of(tmp_path, "json", range(20), "")
 
-    async def begin(**more: Any) -> list[Message]:
-        one = source([path], tmp_path / "state", batch_size=20 if complete else 5, **more)
+    async def begin() -> list[Message]:
+        one = source([path], tmp_path / "state", batch_size=20 if complete else 5)
         await one.connect()
         try:
             batch = await one.read()
@@ -610,7 +610,9 @@ def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path, change: str
         drive(begin())
 
     assert stop.value.code == "IFX712"
-    assert len(drive(begin(restart=True))) == 20 + (change == "size")
+    (archive,) = archives_at([path])
+    forget_position(position_state(tmp_path / "state", "r", archive))
+    assert len(drive(begin())) == 20 + (change == "size")
 
 
 def test_a_file_that_grows_while_it_is_read_is_not_complete(tmp_path: Path) -> None:
@@ -1002,6 +1004,62 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert "  2 files loaded, 11 records" in status
     shown = iggyflux("state", "show", ".iggyflux").out
     assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
+
+
+def test_a_load_that_begins_again_leaves_one_letter_of_a_record(folder: Path) -> None:
+    """Also where the letter was replayed: kept anew with the same words, it would count as replayed.
+
+    Letters of other files and of other pipelines stay, and so does a damaged line.
+    """
+    (folder / "other.yaml").write_text(PIPELINE.replace("points.lp", "other.lp"), "utf-8")
+    for name, grades in (("b", "xyz"), ("c", "x")):
+        rows = [{"ort": "Ulm", "grad": grad, "zeit": SINCE} for grad in grades]
+        (folder / f"{name}.ndjson").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    letters = folder / "dead-letters" / "klima"
+
+    def load(*names: str, pipeline: str = "pipeline.yaml") -> Any:
+        return iggyflux("load", "klima.yaml", *names, "--pipeline", pipeline)
+
+    def kept() -> list[tuple[str, str, bool]]:
+        done = iggyflux("dead-letters", "list", str(letters), "--format", "json")
+        found = map(json.loads, done.out.splitlines())
+        return sorted((each["message"], each["pipeline"], each["replayed"] is not None) for each in found)
+
+    assert load("b.ndjson", "c.ndjson").code == load("a.ndjson", pipeline="other.yaml").code == 1
+    (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "grad: {const: 1.5}"), "utf-8")
+    assert iggyflux("replay", str(letters), "--pipeline", "pipeline.yaml").code == 1
+    (folder / "klima.yaml").write_text(DOCUMENT, "utf-8")
+    of_b = [(f"b.ndjson:{line}", "pipeline.yaml", True) for line in (1, 2, 3)]
+    of_others = [("a.ndjson:5", "other.yaml", False), ("c.ndjson:1", "pipeline.yaml", True)]
+    assert kept() == sorted(of_b + of_others)
+    with (letters / "00000001.ndjson").open("ab") as file:
+        file.write(b'{"iggyflux-file":\n')
+
+    again = load("b.ndjson", "a.ndjson", "--restart")
+
+    assert "note: 3 dead letters of these files, kept before, were removed" in again.err
+    (letters / "00000001.ndjson").write_bytes(
+        (letters / "00000001.ndjson").read_bytes().replace(b'{"iggyflux-file":\n', b"")
+    )
+    new = [("a.ndjson:5", "pipeline.yaml", False), *((each, file, False) for each, file, _ in of_b)]
+    assert kept() == sorted(new + of_others)
+
+
+def test_a_load_that_dies_while_it_removes_letters_loads_their_records(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So each record is loaded, kept as a letter, or still to be loaded, at any time."""
+    args = ("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml")
+    iggyflux(*args)
+
+    def killed(*_: object) -> None:
+        raise Stopped("killed", None, "IFX715")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("iggyflux.archives.job.remove_letters", killed)
+        assert "IFX715" in iggyflux(*args, "--restart").err
+
+    assert "klima  done: 10 messages, 9 points written" in iggyflux(*args).err
 
 
 @pytest.mark.parametrize("grows", [True, False])

@@ -228,8 +228,8 @@ class Messages:
                 Partition("coast", "gauges", partition),
                 LazyMessages(
                     all_of[start : start + 2],
-                    lambda index, all_of=all_of, start=start, partition=partition: Message(  # type: ignore[misc]
-                        all_of[start + index], "coast", "gauges", partition, start + index
+                    lambda index, payload, start=start, partition=partition: Message(  # type: ignore[misc]
+                        payload, "coast", "gauges", partition, start + index
                     ),
                 ),
             )
@@ -678,7 +678,8 @@ def test_the_coordinates_of_each_message_are_known_by_its_number(batches: list[t
     numbers, expected = Numbers(), []
     for partition, offsets, is_lazy in batches:
         made = [Message(b"", "coast", "gauges", partition, offset) for offset in offsets]
-        start = numbers.add(LazyMessages([b""] * len(made), made.__getitem__) if is_lazy else made)
+        lazy = LazyMessages([b""] * len(made), lambda index, _, made=made: made[index])  # type: ignore[misc]
+        start = numbers.add(lazy if is_lazy else made)
         assert start == len(expected)
         expected += [(Partition("coast", "gauges", partition), offset) for offset in offsets]
 

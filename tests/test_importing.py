@@ -506,6 +506,32 @@ def test_a_row_of_flux_has_the_columns_that_the_source_sends(has_metadata: bool)
     }
 
 
+@pytest.mark.parametrize(
+    ("language", "value", "payload"),
+    [
+        ("flux", '{"b": [1, 2.5]}', {"b": [1, 2.5]}),
+        ("flux", "not JSON", None),
+        ("flux", 2**60, 2**60),
+        ("flux", 2.5, 2.5),
+        ("flux", False, False),
+        ("sql", '{"b": [1, 2.5]}', '{"b": [1, 2.5]}'),
+        ("sql", 'say "hi"', 'say "hi"'),
+        ("sql", 2**60, 2**60),
+        ("sql", False, False),
+    ],
+)
+def test_a_payload_column_is_the_payload_of_the_source(language: str, value: Any, payload: Any) -> None:
+    """As the running connector sends it: of Flux it reads the text as JSON, of SQL it writes the value as JSON."""
+    text = (CASES / f"iggy-source-{language}/iggy-influxdb-source.toml").read_text("utf-8")
+    made = convert("iggy-influxdb-source", text + 'payload_column = "kilos"\n')
+    plan = parse_mapping(made.files["orchard-history.yaml"], format="yaml", name="m").plan()
+
+    rendered = plan.render([Row({"time": 1_700_000_000_500_000_000, "kilos": value}, "picks")])
+
+    assert [json.loads(message.payload) for message in rendered.messages] == ([] if payload is None else [payload])
+    assert len(rendered.failures) == (payload is None)
+
+
 @pytest.mark.parametrize("schema", ["json", "text", "raw", "flatbuffer"])
 @pytest.mark.parametrize("stored", ["json", "text", "base64"])
 def test_the_report_names_the_payload_that_the_mapping_reads(schema: str, stored: str) -> None:

@@ -173,6 +173,29 @@ def test_any_messages_give_a_mapping_that_renders_them_or_a_clear_error(
     check(lambda: recognize_payloads([json.dumps(message).encode() for message in messages]), form)
 
 
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        ([[], [False, 0], {}], None),
+        ([["1,5", True], {}], None),
+        ([{"tun": [3, "fyra"]}, {"tun": {}}], None),
+        ([[[{"kar": "ek"}, ["a", 5, "1"]], [[]]]], "IFX542"),
+        (["1e400", None], "IFX542"),
+        ([[{"at": CLOCKS[0], "kar": 1.5}, {"at": CLOCKS[0], "kar": 2.5}, {"at": ["x"], "kar": 3}]], None),
+        ([{"kar": 1, "djup": "1e400"}, {"djup": "1e400"}, {}], None),
+    ],
+)
+def test_a_few_odd_messages_give_a_mapping_or_an_error_that_says_why(messages: list[Any], code: str | None) -> None:
+    """Lists of scalars of several kinds beside objects; texts of numbers that are too large; a time that is none."""
+    samples = recognize_payloads([json.dumps(message).encode() for message in messages])
+    if code is None:
+        proved(infer(samples, Wishes("s", "messages")), samples, "yaml")
+        return
+    with pytest.raises(SampleError) as refused:
+        infer(samples, Wishes("s", "messages"))
+    assert (refused.value.code, bool(refused.value.reason), bool(refused.value.hint)) == (code, True, True)
+
+
 def flat(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     names = st.one_of(NAMES, st.text(max_size=5)).filter(lambda name: name.lower() not in ("id", "key"))
     return st.dictionaries(names, values, min_size=1, max_size=6)

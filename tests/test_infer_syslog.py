@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from iggyflux import parse_mapping
 from iggyflux.authoring.inference import infer, recognize_file
-from iggyflux.authoring.inference.syslog import syslog_trees
+from iggyflux.authoring.inference.syslog import PATTERN, syslog_trees
 from iggyflux.errors import DecodeError
+from iggyflux.expressions import compile_expression
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping
+from iggyflux.payloads import FORMATS
 from iggyflux.transports.local.envelopes import bare_message
 from tests.shell import iggyflux
 
@@ -53,6 +55,7 @@ def test_the_header_of_syslog_is_stored_and_load_takes_the_mapping(
     ]
     assert [each.get("lease") for each in fields[:3]] == [3600.0, 7200.0, None]
     assert (tags[3]["eventID"], fields[3]["ip"], fields[3]["iut"]) == ("1011", "192.0.2.4", 3.0)
+    assert tags[3]["eventSource"] == 'App "x]'
     assert "1 skipped by `where`" in loaded.err  # the line without any value
 
 
@@ -105,6 +108,21 @@ def test_every_line_of_the_grammar_is_taken_apart(
     assert (int(str(tree["facility"])) * 8) + int(str(tree["severity"])) == priority
     with pytest.raises(DecodeError):
         syslog_trees([line.encode(), line.replace(">1 ", ">2 ", 1).encode()])
+
+
+@given(st.lists(VALUE, min_size=1, max_size=4))
+def test_values_of_structured_data_are_without_the_escapes_of_their_line(values: list[str]) -> None:
+    """A backslash before another character is one, as RFC 5424 has it."""
+    lines = [f'<13>1 - - - - - [q@1 k="{escaped(value)}" l="a\\b"]'.encode() for value in values]
+    trees, captures = syslog_trees(lines)
+    reads = {name: compile_expression(captures[name]) for name in "kl"}
+
+    assert [{name: tree[name] for name in "kl"} for tree in trees if isinstance(tree, dict)] == [
+        {"k": value, "l": "a\\b"} for value in values
+    ]
+    for line, value in zip(lines, values, strict=True):
+        parts = FORMATS["text"].decode(line, {"pattern": PATTERN}, None, False)
+        assert {name: each.evaluate(parts) for name, each in reads.items()} == {"k": value, "l": "a\\b"}
 
 
 @pytest.mark.parametrize("secret", ["user=ada password=kanarie7f3a", "token: kanarie7f3a"])

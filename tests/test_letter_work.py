@@ -41,7 +41,7 @@ from iggyflux.transports.local.deadletters import (
     read_dead_letters,
 )
 from iggyflux.transports.local.letter_marks import Marks
-from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, rewrite
+from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, remove_letters, rewrite
 from iggyflux.transports.local.log import Log
 from tests.transports.contract import drive
 
@@ -117,10 +117,11 @@ class Mill:
             words = f"it has {len(others)} {noun}: mapping looms; codes {', '.join(sorted(set(others)))}"
             assert words in done.err.splitlines()[-1], done
         good = [each for each in meant if each.is_good]
-        assert done.code == (3 if dies and good else 1 if len(good) < len(meant) else 0), done
+        assert done.code == (3 if dies and meant else 1 if len(good) < len(meant) else 0), done
         self.sent += [each.number for each in good]
-        for each in [] if dies else good:
-            each.is_replayed = True
+        for each in [] if dies else meant:
+            each.is_replayed |= each.is_good
+            each.code = each.code if each.is_good else "IFX340"  # that of its newest failure
 
     def prune(self, code: str | None, replayed: bool | None, keep: int) -> None:
         if not self.files():
@@ -190,7 +191,7 @@ class Mill:
         }
 
 
-async def _dying(_self: object, _digests: Sequence[bytes]) -> None:
+async def _dying(_self: object, *_marks: object) -> None:
     raise Stopped("killed", None, "IFX719")
 
 
@@ -525,6 +526,20 @@ def test_marks_of_a_replay_are_seen_by_the_next_one_only(tmp_path: Path) -> None
     later.close()
 
 
+def test_of_two_failures_the_later_one_counts_in_whatever_order_they_are_read(tmp_path: Path) -> None:
+    """Messages of a topic come by partition; a file of an older version has no table of them."""
+    marks = Marks(tmp_path)
+    marks.add([b"a"], 1)
+    with closing(sqlite3.connect(tmp_path / "replayed.sqlite")) as file:
+        file.execute("DROP TABLE failed")
+    assert marks.failed(b"a") is None
+    for at_us, code in [(7, "IFX340"), (5, "IFX346"), (9, "IFX609"), (8, "IFX345")]:
+        marks.add([], at_us, {b"a": [Reason(code, "too long", elements=(1, 2))]})
+    assert marks.failed(b"a") == (9, (Reason("IFX609", "too long", elements=(1, 2)),))
+    assert marks.when(b"a") == 1
+    marks.close()
+
+
 def test_what_a_crash_left_of_a_line_goes_with_the_first_letter(tmp_path: Path) -> None:
     put(tmp_path, [letter(1), letter(2)])
     (file,) = dead_letter_files(tmp_path)
@@ -534,6 +549,21 @@ def test_what_a_crash_left_of_a_line_goes_with_the_first_letter(tmp_path: Path) 
     assert file.read_bytes().endswith(first[:30])
     rewrite(tmp_path, file, lambda line, _place: line.startswith(first))
     assert file.read_bytes() == second + b"\n"
+
+
+def test_letters_that_cannot_be_removed_are_told_with_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    put(tmp_path, [letter(1), letter(2)])
+    assert remove_letters(tmp_path / "none", lambda _: True, b"{") == 0
+    monkeypatch.setattr("iggyflux.transports.local.letter_removal.rewrite", refuse)
+    with pytest.raises(Stopped, match=f"cannot remove dead letters of {tmp_path}: Permission denied") as stop:
+        remove_letters(tmp_path, lambda _: True, b"{")
+    assert (stop.value.code, bool(stop.value.hint)) == ("IFX715", True)
+    assert len(list(read_dead_letters(tmp_path))) == 2
 
 
 @pytest.fixture
@@ -708,6 +738,51 @@ def test_exported_letters_are_read_by_other_commands(mill: Mill) -> None:
     assert iggyflux("test", "looms.yaml").code == 0
 
 
+def test_a_letter_has_the_reason_of_its_newest_failure(mill: Mill) -> None:
+    """When it was kept stays, and so do its rejected lines where none was rejected since."""
+    line = "cloth ells=2.5 9"
+    old = replace(letter(2, ells="none"), reasons=(Reason("IFX609", "a schema conflict", line=line, status=400),))
+    put(mill.path, [old])
+    place = "dead-letters/looms"
+    (before,) = [row for row in rows_of(place) if row["reasons"][0].get("line")]
+
+    for code, ells in [("IFX340", "ells"), ("IFX346", "no.such.member")]:
+        (mill.folder / "looms.yaml").write_text(MAPPING.replace("{ells: ells}", f"{{ells: {ells}}}"))
+        assert iggyflux("replay", place, "--pipeline", "p.yaml").code == 1
+        chosen = rows_of(place, "--reason", code, "--not-replayed")
+        assert {row["offset"] for row in chosen} >= {2}
+        assert all(row["failed_again"] for row in chosen)
+        assert not rows_of(place, "--reason", "IFX609")
+        (after,) = [row for row in chosen if row["kept"] == before["kept"]]
+        assert "line" not in after["reasons"][0]
+
+    assert "failed    20" in iggyflux("dead-letters", "show", place, "mill/looms/0@2").out
+    as_is = iggyflux("replay", place, "--pipeline", "p.yaml", "--as-is", "--dry-run")
+    assert as_is.out == f"{line}\n"
+    assert iggyflux("dead-letters", "prune", place, "--reason", "IFX346", "--yes").code == 0
+    assert not reasons_kept(mill.path)
+
+
+def test_reasons_leave_with_letters_that_retention_removes(mill: Mill) -> None:
+    """They may hold rejected lines, which are data."""
+    put(mill.path, [letter(4, ells="none")], 1)
+    assert iggyflux("replay", "dead-letters/looms", "--pipeline", "p.yaml").code == 1
+    assert reasons_kept(mill.path) == 2
+    Retaining(mill.path, Retention(max_bytes=1)).apply(0.0)
+    assert [each.message.offset for each in read_dead_letters(mill.path)] == [4]
+    assert reasons_kept(mill.path) == 1
+
+
+def reasons_kept(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "replayed.sqlite")) as marks:
+        return int(marks.execute("SELECT count(*) FROM failed").fetchone()[0])
+
+
+def rows_of(place: str, *options: str) -> list[Any]:
+    done = iggyflux("dead-letters", "list", place, "--format", "json", *options)
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
 class Topic:
     """What an Iggy server holds of one topic: payloads, in the order of their arrival."""
 
@@ -755,6 +830,8 @@ def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.Mon
     assert Path("points.lp").read_text() == dry.out * 2
     rows = [json.loads(line) for line in iggyflux("dead-letters", "list", *place, "--format", "json").out.splitlines()]
     assert [(row["offset"], row["replayed"] is not None) for row in rows] == [(1, True), (2, False), (3, True)]
+    assert [row["reasons"][0]["code"] for row in rows] == ["IFX340"] * 3  # also of the one that was kept with IFX609
+    assert [row["failed_again"] is not None for row in rows] == [False, True, False]
     assert "3 dead letters in iggy:mill/dead, 2 of them replayed" in iggyflux("dead-letters", "summary", *place).err
     topic.payloads.append(b'{"replayed":["no digest"],"at_us":1}')
     refused = iggyflux("dead-letters", "summary", *place)

@@ -22,7 +22,7 @@ from iggyflux.pipeline import Start
 from iggyflux.records import Message, OutgoingMessage, Partition, Position, Scalar
 from iggyflux.transports.local import log_store
 from iggyflux.transports.local.log import Consumption, Log, LogSink, LogSource
-from iggyflux.transports.local.log_batches import OpenBatch, encode_batch
+from iggyflux.transports.local.log_batches import Coordinates, encode_batch
 from tests.transports.contract import SourceContract, drive
 
 HERE = Partition("s", "t", 0)
@@ -132,8 +132,8 @@ def test_a_payload_larger_than_a_chunk_is_read_whole(log: Log) -> None:
     assert payloads(log) == [b"before", large, b"after"]
 
 
-class OpenedMeanwhile(OpenBatch):
-    """A batch that another thread opens while this one asks whether it is open."""
+class OpenedMeanwhile(Coordinates):
+    """Those of a batch that another thread opens while this one asks whether it is open."""
 
     _found: Any = None
     _others = 1
@@ -143,7 +143,7 @@ class OpenedMeanwhile(OpenBatch):
         found = self._found
         while self._others:
             self._others -= 1
-            self.message(1, Partition("s", "t", 0))
+            self.message(1, Partition("s", "t", 0), b"x")
         return found
 
     @_decoded.setter
@@ -156,7 +156,8 @@ def test_threads_may_open_a_batch_at_once() -> None:
     times = [1_700_000_000_000_000 + number for number in range(3)]
     stored = encode_batch([Message(b"x", timestamp_us=time) for time in times], 0, 1)
 
-    made = [OpenedMeanwhile(stored).message(index, Partition("s", "t", 0)) for index in range(3)]
+    opened = [OpenedMeanwhile(0, stored.columns) for _ in range(3)]
+    made = [each.message(index, Partition("s", "t", 0), b"x") for index, each in enumerate(opened)]
 
     assert [each.timestamp_us for each in made] == times
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -493,7 +494,7 @@ def test_a_late_answer_shows_in_the_status_and_is_warned_of_once(ticks: int, cap
     assert shown[1] == shown[0]
     assert shown[0] is None or shown[0].startswith(f"{URL}: no answer to a write of 1 lines for ")
     warned = events(caplog, "server.no_answer")
-    assert [(each["route"], each["server"]) for each in warned] == [("yield", URL)] * (3 if ticks > 15 else 0)
+    assert [(each["route"], each["server"], each["requests"]) for each in warned] == [("yield", URL, 3)] * (ticks > 15)
 
 
 def test_the_oldest_late_answer_is_shown_as_long_as_it_is_late_and_other_words_stay() -> None:
@@ -546,7 +547,7 @@ def test_a_late_answer_that_was_logged_has_an_end(
     late: set[str] = set()
     last: dict[str, bool] = {}
     caplog.clear()
-    expected: list[tuple[str, str]] = []
+    expected: list[tuple[str, str, int | None]] = []
     with caplog.at_level(logging.INFO):
         for step in steps:
             if isinstance(step, str):
@@ -561,21 +562,23 @@ def test_a_late_answer_that_was_logged_has_an_end(
                 last[server] = step[1] == "answer"
             elif isinstance(step, float):
                 now += step
-                for server, began, *_ in open_requests:
-                    if now - began >= 15 > now - step - began:
-                        expected.append(("server.no_answer", server))
-                        late.add(server)
-                        last[server] = False
+                newly_late = [server for server, began, *_ in open_requests if now - began >= 15 > now - step - began]
+                expected += [("server.no_answer", server, count) for server, count in Counter(newly_late).items()]
+                late |= set(newly_late)
+                last |= dict.fromkeys(newly_late, False)
                 known = {server for server, began, *_ in open_requests if now - began >= 15}
                 back = {server for server in late - known if last.get(server)}
-                expected += [("server.answered", server) for server in sorted(back)]
+                expected += [("server.answered", server, None) for server in sorted(back)]
                 late -= back
                 unanswered.warn(now)
-        logged = [(record.event, record.fields["server"]) for record in caplog.records]  # type: ignore[attr-defined]
+        logged: list[tuple[str, str, int | None]] = [
+            (record.event, record.fields["server"], record.fields.get("requests"))  # type: ignore[attr-defined]
+            for record in caplog.records
+        ]
         for *_, stack, _ in open_requests:
             stack.close()
 
-    assert sorted(logged) == sorted(expected)
+    assert sorted(logged, key=repr) == sorted(expected, key=repr)
     assert [each for each in logged if each[0] == "server.no_answer"] == [
         each for each in expected if each[0] == "server.no_answer"
     ]

@@ -371,7 +371,7 @@ def test_a_message_is_made_once_and_only_where_something_reads_it(place, tag, ma
     payload = json.dumps({"yield": [{"class": 1.5, "at": number} for number in range(9)]}).encode()
     asked = []
 
-    def make(index):
+    def make(index, payload):
         asked.append(index)
         return Message(payload, offset=index)
 
@@ -391,9 +391,9 @@ def test_only_messages_that_fail_are_made_and_the_times_of_the_others_are_kept(p
     )
     asked = []
 
-    def make(index):
+    def make(index, payload):
         asked.append(index)
-        return Message(payloads[index], offset=index)
+        return Message(payload, offset=index)
 
     rendered = parse_mapping(text).plan("compiled").render(LazyMessages(payloads, make))
 

@@ -287,7 +287,8 @@ def test_a_message_without_what_proto2_requires_is_one(fields: list[bytes], stri
 def place_of(payload: bytes, chosen: dict[str, Any], reads: Reads | None = None, **more: Any) -> Place | None:
     error = refusal(payload, chosen, reads, **more)
     place: Place | None = error.find_place() if error.find_place is not None else None
-    assert with_place(error).reason == error.reason + (f" ({place})" if place else "")
+    why = f": {place.why}" if place and place.why else ""
+    assert with_place(error).reason == error.reason + (f"{why} ({place})" if place else "")
     return place
 
 
@@ -367,6 +368,7 @@ def test_a_failure_has_a_place_of_the_schema_and_of_the_payload(drawn: tuple[byt
             assert path[0] in (0, 1)
             path = path[1:]
         assert place.byte is None or 0 <= place.byte <= len(lead + mutated)
+        assert bool(place.why) == (refusal(lead + mutated, chosen, reads, strict=strict).code in ("IFX404", "IFX441"))
         assert is_path(path, chosen["compiled"].descriptor)
 
 
@@ -417,11 +419,67 @@ def test_a_place_is_the_path_of_the_value_and_where_its_field_begins(part: bytes
     assert str(place_of(delimited, options(framing="delimited"))) == said(start, f"[1].{place}".removesuffix("."))
 
 
+ENDLESS = b"\xff" * 10 + b"\1"
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"\x88", "the number of a field is cut off"),
+        (ENDLESS, "the number of a field has more than 10 bytes"),
+        (b"\x88\x80\x80\x80\x80\0\1", "the number of a field has more than 5 bytes or 32 bits"),
+        (b"\xff\xff\xff\xff\x7f", "the number of a field has more than 5 bytes or 32 bits"),
+        (b"\2\0", "a field has the number 0"),
+        (b"\x0e", "there is no wire type 6"),
+        (tagged(90, 7, b""), "there is no wire type 7"),
+        (b"\x08\xff", "an integer is cut off"),
+        (b"\x08" + ENDLESS, "an integer has more than 10 bytes"),
+        (tagged(12, 1, bytes(7)), "a value of 8 bytes is cut off: the message has 7 more"),
+        (tagged(90, 5, b""), "a value of 4 bytes is cut off: the message has 0 more"),
+        (b"\x72", "a length is cut off"),
+        (b"\x72" + ENDLESS, "a length has more than 10 bytes"),
+        (b"\x72\xac\2secret", "a length is 300, and the message has 6 more bytes"),
+        (tagged(22, 2, b"\x0a\5abc") + tagged(1, 0, b"\1"), "a length is 5, and the message has 3 more bytes"),
+        (tagged(14, 2, b"secret \xff"), "a string is not UTF-8"),
+        (tagged(28, 2, tagged(1, 2, b"secret \xff")), "a string is not UTF-8"),
+        (tagged(24, 2, b"\2\2\xff"), "an integer is cut off"),
+        (tagged(25, 2, bytes(9)), "a list of values of 8 bytes has 9 bytes"),
+        (tagged(40, 3, b"\x08\1"), "a group has no end"),
+        (tagged(40, 3, b"\x08\1") + tagged(41, 4, b""), "a group ends that did not begin"),
+        (tagged(40, 4, b""), "a group ends that did not begin"),
+        (tagged(35, 2, tagged(1, 2, b"t/works.kiln.Probe") + tagged(2, 2, b"\x0a\5abc")),
+            "a length is 5, and the message has 3 more bytes"),
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_message_are_told_why(payload: bytes, why: str) -> None:
+    """Without what is in them."""
+    error = refusal(payload)
+    reason = with_place(error).reason
+
+    assert error.code == "IFX404"
+    assert reason.startswith(f"{error.reason}: {why} (")
+    assert "secret" not in reason
+
+
+def test_a_message_that_is_an_any_is_told_why() -> None:
+    part = tagged(1, 2, b"t/works.kiln.Probe") + tagged(2, 2, b"\x0a\5abc")
+    error = with_place(refusal(part, options(message="google.protobuf.Any")))
+    assert error.reason == "not protobuf of the type works.kiln.Probe: a length is 5, and the message has 3 more bytes"
+
+
+def test_messages_that_are_nested_too_deeply_are_told_why() -> None:
+    assert ": messages are nested more than 100 deep (" in with_place(refusal(nested(36, 150))).reason
+
+
 def test_a_field_that_is_not_declared_has_its_place_under_strict() -> None:
     payload = tagged(1, 0, b"\7") + tagged(22, 2, tagged(1, 2, b"a") + tagged(9, 0, b"\1"))
 
-    assert str(place_of(payload, OPTIONS, strict=True)) == "mainProbe, byte 8"
-    assert str(place_of(payload[:2] + tagged(90, 0, b"\1"), OPTIONS, strict=True)) == "byte 2"
+    def said(of: bytes) -> str:
+        return with_place(refusal(of, strict=True)).reason.partition(" declare: ")[2]
+
+    assert said(payload) == "field 9 (mainProbe, byte 8)"
+    assert said(payload[:2] + tagged(90, 0, b"\1")) == "field 90 (byte 2)"
+    assert said(payload[:2] + tagged(14, 0, b"\1")) == "field 14 with wire type 0, not 2 (byte 2)"
 
 
 def test_a_frame_that_is_not_whole_is_named() -> None:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from iggyflux.archives.files import Archive
-from iggyflux.archives.source import ArchiveSource, Reading, position_state
+from iggyflux.archives.source import ArchiveSource, Reading, forget_position, position_state
 from iggyflux.pipeline import Endpoint, Pipeline, RouteSettings, TopicAddress
+from iggyflux.records import FILE_HEADER, DeadLetter
 from iggyflux.runner.open import prepare_routes
 from iggyflux.runner.route import Route
 from iggyflux.state.store import StateStore
+from iggyflux.transports.local.deadletters import DirectoryDeadLetters
+from iggyflux.transports.local.letter_removal import remove_letters
 
 
 def load_route(
@@ -22,7 +25,6 @@ def load_route(
     *,
     state: Callable[[Archive], StateStore] | None = None,
     rate: float | None = None,
-    restart: bool = False,
     is_checked: bool = False,
 ) -> Route:
     """Return the route `item` of a pipeline, which reads `archives` instead of its source.
@@ -41,10 +43,33 @@ def load_route(
         plan=lambda: route.plan_identity,
         batch_size=route.batch_size,
         rate=rate,
-        restart=restart,
         is_checked=is_checked,
     )
     return dataclasses.replace(route, source=source)
+
+
+def begin_again(pipeline: Pipeline, item: RouteSettings, archives: Sequence[Archive]) -> int:
+    """Forget what was loaded of `archives`, and remove the dead letters that the route kept of them.
+
+    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded.  Return how
+    many letters there were.  Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
+    """
+    route = load_route(pipeline, item, [], Reading())
+    forgotten: set[str] = set()
+    try:
+        for archive in archives:
+            forget_position(position_state(state_folder(pipeline), route.name, archive))
+            forgotten.add(archive.name)
+    finally:
+        sink = route.dead_letters
+        assert isinstance(sink, DirectoryDeadLetters)  # noqa: S101
+
+        def goes(letter: DeadLetter) -> bool:
+            is_own = (letter.route, letter.pipeline) == (route.name, route.pipeline)
+            return is_own and letter.message.headers.get(FILE_HEADER) in forgotten
+
+        count = remove_letters(sink.path, goes, f'"{FILE_HEADER}":'.encode())
+    return count
 
 
 def state_folder(pipeline: Pipeline) -> Path:

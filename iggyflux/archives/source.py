@@ -147,18 +147,22 @@ def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
     return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
 
 
-def stored_position(
-    archive: Archive, state: StateStore, *, restart: bool = False, whole: bool = False
-) -> Stored | None:
-    """Return the stored position in a file, after it was removed if `restart`; close the state.
+def forget_position(state: StateStore) -> None:
+    """Remove the stored position in a file.  Raise `Stopped` (IFX702) if another load has the file."""
+    try:
+        state.take()
+        state.replace(None)
+    finally:
+        state.close()
+
+
+def stored_position(archive: Archive, state: StateStore, *, whole: bool = False) -> Stored | None:
+    """Return the stored position in a file; close the state.
 
     Of a file that was left before its first record nothing is kept but why, so it may be another one now.
     Raise `Stopped` (IFX712) if the file is another one now, or counted its records otherwise: as one if `whole`.
     """
     try:
-        if restart:
-            state.take()
-            state.replace(None)
         found = state.read()
     finally:
         state.close()
@@ -327,8 +331,8 @@ class ArchiveSource:
     """A `Source` of the records of `archives`; `state` returns the state of the position in one of them.
 
     `plan` returns the identity of the plan, which is known when the sink is connected.  `rate` bounds the records a
-    second.  With `restart` what is stored of these files is removed first.  `is_checked` says that they were those that
-    were read before when the load began: one that is another file now does not stop the others.
+    second.  `is_checked` says that they were those that were read before when the load began: one that is another file
+    now does not stop the others.
     """
 
     waiting_for: str | None = None
@@ -342,7 +346,6 @@ class ArchiveSource:
         plan: Callable[[], str] = str,
         batch_size: int = 5000,
         rate: float | None = None,
-        restart: bool = False,
         is_checked: bool = False,
     ) -> None:
         self._archives = archives
@@ -351,7 +354,6 @@ class ArchiveSource:
         self._plan = plan
         self._batch_size = batch_size if rate is None else max(1, min(batch_size, int(rate * _RATE_SECONDS)))
         self._rate = rate
-        self._restart = restart
         self._is_checked = is_checked
         self._due = 0.0
         self._todo: deque[tuple[int, Stored | None]] = deque()
@@ -407,9 +409,7 @@ class ArchiveSource:
         self._extent, self.complete = Extent(), 0
         for index, archive in enumerate(self._archives):
             try:
-                stored = stored_position(
-                    archive, self._state(archive), restart=self._restart, whole=self._reading.whole
-                )
+                stored = stored_position(archive, self._state(archive), whole=self._reading.whole)
             except Stopped as error:
                 if error.code not in _OF_THE_FILE or (error.code == _CHANGED and not self._is_checked):
                     raise
@@ -424,7 +424,7 @@ class ArchiveSource:
                 skipped = 0 if stored is None else stored.sought[0]
                 self._extent.done += skipped
                 self._extent.add(archive.size - skipped, is_compressed=archive.is_compressed)
-        self._restart, self._is_checked = False, True
+        self._is_checked = True
 
     def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
         if stored is not None and stored.plan != self._plan():
@@ -531,8 +531,10 @@ class ArchiveSource:
         if reading.envelope:
             return Batch(place, messages, end)
 
-        def make(index: int) -> Message:
-            return reading.message(archive, first + index, records[index])
+        lines = [line for line, _ in records]
+
+        def make(index: int, payload: bytes) -> Message:
+            return reading.message(archive, first + index, (lines[index], payload))
 
         return Batch(place, LazyMessages([payload for _, payload in records], make))
 

@@ -198,8 +198,8 @@ def show(
 ) -> int:
     """Show all that is known of one message.
 
-    That is when it arrived, was kept and was replayed, the names of its headers, and each reason with its place in the
-    mapping and its line.
+    That is when it arrived, was kept, was replayed and failed again last, the names of its headers, and each reason of
+    its newest failure with its place in the mapping and its line.
     MESSAGE is STREAM/TOPIC/PARTITION@OFFSET, or FILE:LINE of an archive, as the other commands print it. The exit code
     is 1 if there is no letter of it.
 
@@ -236,6 +236,8 @@ def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
         yield f"  kept      {_time(letter.kept_us)}"
     if kept.replayed_us is not None:
         yield f"  replayed  {_time(kept.replayed_us)}"
+    if kept.failed_us is not None:
+        yield f"  failed    {_time(kept.failed_us)}, again, for the reasons below"
     if letter.route:
         of = f" of {escaped(letter.pipeline)}" if letter.pipeline else ""
         yield f"  route     {escaped(letter.route)}{of}"
@@ -271,6 +273,7 @@ def _letter_as_json(kept: KeptLetter, *, has_payload: bool) -> dict[str, JSON]:
         "arrived": _time(message.timestamp_us),
         "kept": _time(kept.letter.kept_us) if kept.letter.kept_us else None,
         "replayed": None if kept.replayed_us is None else _time(kept.replayed_us),
+        "failed_again": None if kept.failed_us is None else _time(kept.failed_us),
         **tree,
     }
 

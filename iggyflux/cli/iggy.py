@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from iggyflux.cli.output import note, plural
 from iggyflux.errors import Stopped
 from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import IggySettings, load_pipeline
-from iggyflux.records import Message, OutgoingMessage
+from iggyflux.records import Message, OutgoingMessage, Reason
 from iggyflux.secrets import Secret
 from iggyflux.transports.iggy.topics import IggyRange, IggySink, last_messages, read_range
 from iggyflux.transports.local.deadletters import decode_letter, encode_letter, is_mark, letter_digest
@@ -78,14 +78,16 @@ def last_of_topic(settings: IggySettings, stream: str, topic: str, count: int) -
 
 
 class _Mark(msgspec.Struct, forbid_unknown_fields=True):
-    """What a message says that marks letters of its topic as replayed: their digests in hex, and when."""
+    """What a message says of letters of its topic, by their digests in hex: which were replayed when, and why others
+    failed again then."""
 
     replayed: list[str]
     at_us: int
+    failed: dict[str, tuple[Reason, ...]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TopicMarks:
-    """Marks of replayed letters in their topic: a message names up to a thousand of them.
+    """What replays made of letters, in their topic: a message names up to a thousand of them.
 
     So they are where the letters are, for every machine, and leave with them.
     """
@@ -97,14 +99,13 @@ class TopicMarks:
         """Connect.  Raise `NotConnected` or `Stopped`."""
         await self._sink.connect()
 
-    async def add(self, digests: Sequence[bytes]) -> None:
+    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
         """Mark letters; confirmed by the topic when it returns.  Raise `NotConnected` or `Stopped`."""
-        names = [digest.hex() for digest in digests]
-        payloads = [
-            msgspec.json.encode(_Mark(names[at : at + _MARKS_IN_MESSAGE], time.time_ns() // 1000))
-            for at in range(0, len(names), _MARKS_IN_MESSAGE)
-        ]
-        await self._sink.send([OutgoingMessage(payload) for payload in payloads])
+        names, now_us = [digest.hex() for digest in digests], time.time_ns() // 1000
+        marks = [_Mark(names[at : at + _MARKS_IN_MESSAGE], now_us) for at in range(0, len(names), _MARKS_IN_MESSAGE)]
+        # Reasons may be long, so each such letter has a message of its own.
+        marks += [_Mark([], now_us, {digest.hex(): tuple(reasons)}) for digest, reasons in failed.items()]
+        await self._sink.send([OutgoingMessage(msgspec.json.encode(mark)) for mark in marks])
 
     async def close(self) -> None:
         """Release everything; idempotent."""
@@ -113,7 +114,7 @@ class TopicMarks:
 
 def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path, marks: Marks) -> None:
     """Write the dead letters of a topic to a new file in the form of a directory's files, without duplicates, and the
-    marks of those that were replayed to `marks`.
+    what replays made of them to `marks`.
 
     Raise `Stopped` (IFX716) for a message that is not a dead letter.
     """
@@ -127,7 +128,8 @@ async def _save_letters(settings: IggySettings, stream: str, topic: str, file: P
             if is_mark(message.payload):
                 with suppress(msgspec.MsgspecError, ValueError):  # such a message is not a letter either
                     mark = msgspec.json.decode(message.payload, type=_Mark)
-                    marks.add(map(bytes.fromhex, mark.replayed), mark.at_us)
+                    failed = {bytes.fromhex(each): why for each, why in (mark.failed or {}).items()}
+                    marks.add(map(bytes.fromhex, mark.replayed), mark.at_us, failed)
                     continue
             try:
                 letter = decode_letter(message.payload)

@@ -1,4 +1,4 @@
-"""Dead letters as commands read them: which are meant, where they are, which were replayed, how many of each route.
+"""Dead letters as commands read them: which are meant, where they are, what replays made of them, how many of a route.
 
 Letters are read one at a time, once; a command that needs them again holds them while they are few, else it reads them
 again.  They are never all in memory.
@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import wraps
 from itertools import islice
@@ -24,7 +24,7 @@ from iggyflux.cli.iggy import TOPIC_PREFIX, LettersPlace, TopicMarks, iggy_setti
 from iggyflux.cli.inputs import MAPPING_FILE, open_pipeline
 from iggyflux.cli.output import note, plural, warn
 from iggyflux.mapping import load_mapping
-from iggyflux.records import DeadLetter
+from iggyflux.records import DeadLetter, Reason
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_kept
 from iggyflux.transports.local.letter_marks import Marks
@@ -39,11 +39,30 @@ _LETTER_BYTES: Final = 2_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeptLetter:
-    """A letter of a path, what identifies it there, and when it was replayed: microseconds, None if it was not."""
+    """A letter of a path, what identifies it there, and when it was replayed and failed again last.
+
+    Times are in microseconds, None if that did not happen.  Its reasons are those of the newest failure.
+    """
 
     letter: DeadLetter
     digest: bytes
     replayed_us: int | None
+    failed_us: int | None = None
+    lines: Sequence[tuple[str | None, str]] = ()
+    """The lines that were rejected last, each with its bucket."""
+
+    @classmethod
+    def of(cls, letter: DeadLetter, digest: bytes, marks: Marks) -> KeptLetter:
+        """Return a letter that was read, with what is known of its replays."""
+        replayed_us, failed, lines = marks.when(digest), marks.failed(digest), _lines(letter.reasons)
+        if failed is None:
+            return cls(letter, digest, replayed_us, None, lines)
+        lines = _lines(failed[1]) or lines  # a replay that failed to render rejected none
+        return cls(dataclasses.replace(letter, reasons=failed[1]), digest, replayed_us, failed[0], lines)
+
+
+def _lines(reasons: Sequence[Reason]) -> list[tuple[str | None, str]]:
+    return [(reason.bucket, reason.line) for reason in reasons if reason.line is not None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,13 +169,16 @@ def name_of_place(path: Path | tuple[str, str]) -> str:
 
 
 class Marking(Protocol):
-    """Where it is kept that letters were replayed."""
+    """Where it is kept what replays made of letters."""
 
     async def connect(self) -> None:
         """Begin a replay: make sure that marks can be kept.  Raise `NotConnected` or `Stopped`."""
 
-    async def add(self, digests: Sequence[bytes]) -> None:
-        """Mark letters; durable when it returns.  Raise `NotConnected` or `Stopped`."""
+    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
+        """Mark letters as replayed, and keep why others `failed` again; durable when it returns.
+
+        Raise `NotConnected` or `Stopped`.
+        """
 
     async def close(self) -> None:
         """Release everything; idempotent."""
@@ -172,9 +194,9 @@ class FolderMarks:
         """As `Marking.connect`."""
         await asyncio.to_thread(self._marks.begin)
 
-    async def add(self, digests: Sequence[bytes]) -> None:
+    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
         """As `Marking.add`."""
-        await asyncio.to_thread(self._marks.add, digests, time.time_ns() // 1000)
+        await asyncio.to_thread(self._marks.add, digests, time.time_ns() // 1000, failed)
 
     async def close(self) -> None:
         """As `Marking.close`: `opened_letters` closes the file."""
@@ -258,7 +280,7 @@ class Letters:
             self.replayed += kept.replayed_us is not None
             counts = self.counts_by_origin.setdefault(_origin(letter), LetterCounts())
             counts.count += 1
-            counts.with_lines += bool(kept_lines(letter))
+            counts.with_lines += bool(kept.lines)
             counts.without_arrival += not letter.message.timestamp_us
             counts.plans[letter.plan] += 1
             yield kept
@@ -267,7 +289,7 @@ class Letters:
         """Count the letters; hold them if they are few."""
         held, size = [], 0
         for kept in self.scan():
-            size += _LETTER_BYTES + len(kept.letter.message.payload) + sum(map(len, kept_lines(kept.letter)))
+            size += _LETTER_BYTES + len(kept.letter.message.payload) + sum(len(line) for _, line in kept.lines)
             if size <= _MOST_HELD_BYTES:
                 held.append(kept)
             else:
@@ -297,9 +319,8 @@ class Letters:
             note(f"dead letters are in its folders: {', '.join(below)}")
 
     def _read(self, torn: Callable[[Path, int], None], too_large: Callable[[Path, int], None]) -> Iterator[KeptLetter]:
-        when = self.place.marks.when
         for letter, digest in read_kept(self.place.path, torn=torn, too_large=too_large):
-            yield KeptLetter(letter, digest, when(digest))
+            yield KeptLetter.of(letter, digest, self.place.marks)
 
     def _skip_too_large(self, file: Path, line: int) -> None:
         self.too_large += 1
@@ -323,8 +344,3 @@ def _warn_of_torn_line(file: Path, line: int) -> None:
 
 def _ignore(_file: Path, _line: int) -> None:
     pass
-
-
-def kept_lines(letter: DeadLetter) -> list[str]:
-    """Return the rejected lines of a letter."""
-    return [reason.line for reason in letter.reasons if reason.line is not None]

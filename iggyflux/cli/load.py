@@ -16,7 +16,7 @@ import click
 
 from iggyflux.archives.avro import is_avro
 from iggyflux.archives.files import Archive, NoFsspec, NotFound, find_archives
-from iggyflux.archives.job import load_route, state_folder
+from iggyflux.archives.job import begin_again, load_route, state_folder
 from iggyflux.archives.parquet import is_parquet
 from iggyflux.archives.progress import storing_progress
 from iggyflux.archives.source import ArchiveSource, Reading, RecordFile
@@ -69,7 +69,7 @@ log = logging.getLogger("iggyflux.load")
     "--message-time", metavar="TIME", help="When the first record arrived (RFC 3339); each later one, a µs after."
 )
 @click.option("--rate", type=click.FloatRange(min=0.1), metavar="N", help="Load at most N records a second.")
-@click.option("--restart", is_flag=True, help="Load the files from their beginning, whatever was loaded before.")
+@click.option("--restart", is_flag=True, help="Load the files from their beginning; their dead letters are removed.")
 @click.option(
     "--verify", is_flag=True, help="Read compressed files to their ends first; send nothing if one is damaged."
 )
@@ -143,17 +143,23 @@ def command(
     if dry_run:
         return _dry_run(document, archives, reading, item, limit or _SHOWN_RECORDS)
     assert loaded is not None and item is not None  # noqa: S101, PT018
-    if engine == "ray":
-        return load_with_ray(loaded, item, archives, reading, address, restart=restart, quiet=quiet)
     count = min(usable_cpus() if workers is None else workers, len(archives))
-    if count > 1 and share is None:
+    is_spread = count > 1 and share is None and engine == "local"
+    if is_spread:
         _check_workers(document, item)
+    if restart and (removed := begin_again(loaded, item, archives)):
+        note(
+            f"{plural(removed, 'dead letter')} of these files, kept before, {'was' if removed == 1 else 'were'} removed"
+        )
+    if engine == "ray":
+        return load_with_ray(loaded, item, archives, reading, address, quiet=quiet)
+    if is_spread:
         words = [*map(str, (mapping, *paths, "--pipeline", pipeline, "--route", item.name or document.name))]
         flags = {"--envelope": envelope, "--whole": whole, "--quiet": quiet}
         words += [flag for flag, is_given in flags.items() if is_given]
         load = WorkersLoad(loaded, item, reading, archives, count, words, rate)
-        return load.run(log_format, restart=restart, quiet=quiet)
-    return _load_here(loaded, item, archives, reading, rate, share, log_format, restart=restart, quiet=quiet)
+        return load.run(log_format, quiet=quiet)
+    return _load_here(loaded, item, archives, reading, rate, share, log_format, quiet=quiet)
 
 
 def _load_here(
@@ -165,13 +171,12 @@ def _load_here(
     share: Share | None,
     log_format: str | None,
     *,
-    restart: bool,
     quiet: bool,
 ) -> int:
     """Load in this process; as a worker, its share of the files."""
     failed = ReportedFailures("failed")
     is_checked = share is not None  # by the supervisor
-    route = load_route(pipeline, item, archives, reading, rate=rate, restart=restart, is_checked=is_checked)
+    route = load_route(pipeline, item, archives, reading, rate=rate, is_checked=is_checked)
     route = dataclasses.replace(route, dead_letters=_Reported(route.dead_letters, failed))
     source = route.source
     keep_freed_memory()

@@ -72,13 +72,13 @@ class WorkersLoad:
     """The records a second of all of them."""
     parts: list[Part] = field(default_factory=list)
 
-    def run(self, log_format: str | None, *, restart: bool, quiet: bool) -> int:
+    def run(self, log_format: str | None, *, quiet: bool) -> int:
         """Load; return the exit code."""
         route = load_route(self.pipeline, self.item, [], self.reading)
         left, complete = {}, 0
-        for archive in self.archives:  # a restart is not of the workers: one that is started again goes on
+        for archive in self.archives:
             state = position_state(state_folder(self.pipeline), route.name, archive)
-            stored = stored_position(archive, state, restart=restart, whole=self.reading.whole)
+            stored = stored_position(archive, state, whole=self.reading.whole)
             is_complete = stored is not None and stored.is_complete
             left[archive.name] = 0 if is_complete else archive.weight - (0 if stored is None else stored.sought[0])
             complete += is_complete
@@ -161,7 +161,6 @@ def load_with_ray(
     reading: Reading,
     address: str | None,
     *,
-    restart: bool,
     quiet: bool,
 ) -> int:
     """Load each file by a task; keep its dead letters, and then that it is loaded."""
@@ -170,7 +169,7 @@ def load_with_ray(
     states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
     todo = {}
     for archive in archives:
-        stored = stored_position(archive, states[archive.name], restart=restart, whole=reading.whole)
+        stored = stored_position(archive, states[archive.name], whole=reading.whole)
         if stored is None or not stored.is_complete:
             todo[archive.name] = identity_of(archive)
     if len(todo) < len(archives):

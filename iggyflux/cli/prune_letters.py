@@ -134,7 +134,7 @@ def _remove(place: LettersOnDisk, chosen: LetterFilter, count: int) -> tuple[int
 def _chosen(place: LettersOnDisk, file: Path, chosen: LetterFilter) -> Iterator[bytes]:
     """Yield the digests of the chosen letters of a file."""
     for letter, digest in read_kept(file, torn=_ignore, too_large=_ignore):
-        if chosen.takes(KeptLetter(letter, digest, place.marks.when(digest))):
+        if chosen.takes(KeptLetter.of(letter, digest, place.marks)):
             yield digest
 
 

@@ -1,8 +1,9 @@
 """`iggyflux replay`: renders dead letters again and sends them through their routes.
 
 No letter is removed.  A letter is marked as replayed when all its points were accepted, and a second replay leaves it
-out; after a crash between the two it is sent once more, as the same points.  Repeated failures are reported.  Letters
-are read to count them, and once more only if they are many; they are never all in memory.
+out; after a crash between the two it is sent once more, as the same points.  Repeated failures are reported, and their
+reasons are from then on those of the letter.  Letters are read to count them, and once more only if they are many; they
+are never all in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from iggyflux.cli.send_again import MOST_SHOWN, ReportedFailures, message_name, 
 from iggyflux.errors import EndOfInput, Location, Problem
 from iggyflux.mapping import OnError, WriterMapping, load_mapping
 from iggyflux.plan.reads import reads_arrival
-from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Rendered
+from iggyflux.records import Batch, DeadLetter, Message, Partition, Position, Reason, Rendered
 from iggyflux.runner.build import SinkPlan
 from iggyflux.runner.open import open_writers
 from iggyflux.runner.route import Route, WriterPlan
@@ -70,7 +71,7 @@ def command(
     PATH is a directory of dead letters, one of its files, or a topic: `iggy:STREAM/TOPIC`. Fix the mapping or
     the server first. Every message is then rendered and delivered as by `run`, through the route of --pipeline that
     kept its letter. --route chooses one where a letter names none, or one that --pipeline does not have. Repeated
-    failures are reported, and the exit code is then 1.
+    failures are reported, and the exit code is then 1; such a letter has the reasons of its newest failure.
 
     No dead letter is removed. A letter whose points were all accepted is marked as replayed, in its directory or
     topic, and is not sent again without --again.
@@ -114,9 +115,8 @@ def _dry_run(letters: Letters, pipeline: Path | None, mapping_file: Path | None,
         count = 0
         printed = PrintedLines()
         for kept in letters.of():
-            lines = [(reason.bucket, reason.line) for reason in kept.letter.reasons if reason.line is not None]
-            result(printed.text(lines))
-            count += len(lines)
+            result(printed.text(kept.lines))
+            count += len(kept.lines)
         talk(f"{plural(count, 'line')} as they were rejected")
         return ExitCode.OK
     if mapping_file is not None:
@@ -286,16 +286,16 @@ def _replaying(
 def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]]:
     """Yield messages whose payload is the list of the rejected lines with their buckets."""
     for kept in letters:
-        lines = [(reason.bucket or "", reason.line) for reason in kept.letter.reasons if reason.line is not None]
-        if lines:
+        if lines := [(bucket or "", line) for bucket, line in kept.lines]:
             message = kept.letter.message
             yield msgspec.structs.replace(message, payload=msgspec.json.encode(lines)), kept.digest
 
 
 class LetterSource:
-    """A `Source` of the messages of letters, each with its digest; an acknowledgement marks what did not fail again.
+    """A `Source` of the messages of letters, each with its digest.
 
-    Messages without an acknowledgement stay in memory, and are read once more after a lost connection.
+    An acknowledgement marks what did not fail again, and keeps why others did.  Messages without one stay in memory,
+    and are read once more after a lost connection.
     """
 
     waiting_for: str | None = None
@@ -308,7 +308,7 @@ class LetterSource:
         self._settled = 0
         self._unsettled: deque[tuple[int, list[tuple[Message, bytes]]]] = deque()
         self._waiting: deque[tuple[int, list[tuple[Message, bytes]]]] = deque()
-        self._failed: set[int] = set()
+        self._failed: dict[int, list[Reason]] = {}
         self._worker = Worker("letters")
 
     @property
@@ -316,9 +316,9 @@ class LetterSource:
         """Return the number of unsettled letters."""
         return self._count - self._settled
 
-    def fail(self, message: Message) -> None:
-        """Remember that a message, as `read` returned it, failed again: its letter is not marked."""
-        self._failed.add(id(message))
+    def fail(self, message: Message, reasons: Sequence[Reason]) -> None:
+        """Remember why a message, as `read` returned it, failed again: its letter is not marked."""
+        self._failed.setdefault(id(message), []).extend(reasons)
 
     async def connect(self) -> None:
         """Connect to where marks are kept; what is unsettled is read again first."""
@@ -348,11 +348,14 @@ class LetterSource:
         """Mark the settled letters that did not fail again; none is removed."""
         settled = max(position.offset for position in positions)
         done = [pair for end, chunk in self._unsettled if end <= settled for pair in chunk]
-        if marked := [digest for message, digest in done if id(message) not in self._failed]:
-            await self._marking.add(marked)
+        if done:
+            marked = [digest for message, digest in done if id(message) not in self._failed]
+            failed = {digest: self._failed[id(message)] for message, digest in done if id(message) in self._failed}
+            await self._marking.add(marked, failed)
         while self._unsettled and self._unsettled[0][0] <= settled:
             self._unsettled.popleft()
-        self._failed.difference_update(id(message) for message, _ in done)
+        for message, _ in done:
+            self._failed.pop(id(message), None)
         self._settled = max(self._settled, settled)
 
     async def lag(self) -> Mapping[Partition, int]:
@@ -378,7 +381,7 @@ class _FailedAgain:
     async def put(self, letters: Sequence[DeadLetter]) -> None:
         """Count the letters."""
         for letter in letters:
-            self._source.fail(letter.message)
+            self._source.fail(letter.message, letter.reasons)
         await self._report.put(letters)
 
     async def close(self) -> None:

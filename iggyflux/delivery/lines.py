@@ -5,12 +5,10 @@ Enough to decide which lines are sent together; `lineprotocol` parses.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
-from typing import Final, overload
+from typing import overload
 
-_GZIP: Final = 31
-"""As `wbits` of zlib."""
+from iggyflux import deflate
 
 
 class RequestLines(Sequence[str]):
@@ -65,7 +63,7 @@ class RequestLines(Sequence[str]):
         """Return the lines; they stay in memory until they are kept again."""
         lines = self._lines
         if lines is None:
-            lines = self._lines = zlib.decompress(self._body, _GZIP).decode().split("\n")
+            lines = self._lines = deflate.decompress(self._body, deflate.GZIP).decode().split("\n")
         return lines
 
 

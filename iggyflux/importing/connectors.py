@@ -368,7 +368,9 @@ def _source_messages(settings: Part, *, is_sql: bool) -> Tree:
         if stored != "json":
             settings.approximated("payload_format", "the payload is a JSON string: a reader sends no plain text")
         name = re.sub(r'[\\"]', "", column)
-        return {"payload": f'parse_json("{name}")' if stored == "json" else f'"{name}"'}
+        if stored != "json" or is_sql:  # rows of SQL have values, those of Flux have texts
+            return {"payload": f'"{name}"'}
+        return {"payload": f'if(is_string("{name}"), parse_json("{name}"), "{name}")'}
     if is_sql:
         return _sql_messages(settings, has_metadata=has_metadata)
     return _flux_messages(settings, has_metadata=has_metadata)

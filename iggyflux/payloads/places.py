@@ -24,12 +24,14 @@ _MOST_SHOWN: Final = 120
 class Place:
     """The part of a value at `path`, which begins at byte `byte` of the payload (None: that is not known).
 
-    In a container, the byte is one of what the block expands to whose number, from 1, is `block`.
+    In a container, the byte is one of what the block expands to whose number, from 1, is `block`.  `why` says what is
+    wrong there, where only a look at the bytes finds it.
     """
 
     path: tuple[Step, ...]
     byte: int | None
     block: int | None = None
+    why: str = ""
 
     def __str__(self) -> str:
         parts = [path_text(self.path)] if self.path else []
@@ -67,16 +69,15 @@ def within(error: DecodeError, path: tuple[Step, ...], byte: int | None = 0, blo
 
 
 def with_place(error: DecodeError) -> DecodeError:
-    """Return a failure with its place in the reason; it takes as long as to decode the payload again.
+    """Return a failure with its place in the reason, and what is wrong there; as slow as to decode the payload again.
 
     A payload that is too large as a whole has no place.
     """
     place = error.find_place() if error.find_place is not None and error.code != TOO_LARGE else None
-    if place is None or not str(place):
+    if place is None:
         return error
-    return DecodeError(
-        error.code, f"{error.reason} ({place})", error.location, error.hint, payload_line=error.payload_line
-    )
+    reason = error.reason + (f": {place.why}" if place.why else "") + (f" ({place})" if str(place) else "")
+    return DecodeError(error.code, reason, error.location, error.hint, payload_line=error.payload_line)
 
 
 def path_text(path: Iterable[Step]) -> str:

@@ -11,16 +11,18 @@ from iggyflux.delivery.held import EndedRequest
 from iggyflux.delivery.pace import Bounds, Pace
 from iggyflux.delivery.retry import Stop as MustStop
 from iggyflux.errors import Stopped
+from iggyflux.records import LazyMessages
 from iggyflux.runner.clock import Clock
 from iggyflux.runner.deliver import deliver
 from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.places import Place
-from iggyflux.runner.requests import Request
+from iggyflux.runner.requests import Request, memory_of
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
 from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.base import forget_error
 
 _DEFAULT_IN_FLIGHT = Bounds.exactly(4)
 _LEAST_PAUSE_SECONDS = 1.0
@@ -33,8 +35,11 @@ _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retent
 _MOST_BYTES = 64_000_000
 """The most memory of several requests in flight, as they count it, where their number is not given but adapted."""
 
-_BODY_SECONDS = 0.05
-"""How soon to look again whether the lines of a request in flight became a body, which takes less memory."""
+_PACKED_ABOVE_BYTES = 16_000_000
+"""From so much memory of requests in flight on, their messages are packed: the server takes its time."""
+
+_LESS_SECONDS = 0.05
+"""How soon to look again whether a request in flight takes less memory: its lines as a body, its messages packed."""
 
 log = logging.getLogger("iggyflux.runner")
 
@@ -66,6 +71,7 @@ class RequestSender:
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
+        self._packing: asyncio.Future[None] | None = None
         self._is_finishing = False
 
     @property
@@ -131,8 +137,8 @@ class RequestSender:
     ) -> None:
         pace = self._pace()
         while self._in_flight and self._is_full(request):
-            is_smaller_soon = any(each.lines.kept_bytes is None for each in self._requests.values())
-            seconds = _BODY_SECONDS if is_smaller_soon else None
+            is_body_soon = any(each.lines.kept_bytes is None for each in self._requests.values())
+            seconds = _LESS_SECONDS if is_body_soon or self._packing is not None else None
             await asyncio.wait(self._in_flight, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         ready = self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
@@ -144,13 +150,30 @@ class RequestSender:
         self._in_flight[delivery] = footprint
         self._requests[delivery] = request
         delivery.add_done_callback(self._has_ended)
+        self._pack()
         await asyncio.sleep(0)
 
     def _is_full(self, request: Request) -> bool:
         """Whether `request` would take too much memory beside those in flight."""
         if self._route.max_in_flight is not None:
             return False
-        return sum(each.memory for each in (request, *self._requests.values())) > _MOST_BYTES
+        return memory_of((request, *self._requests.values())) > _MOST_BYTES
+
+    def _pack(self) -> None:
+        """Pack the messages of the requests in flight, in a thread, if they take much memory: few are used again."""
+        if self._packing is not None or len(self._requests) == 1:
+            return
+        if memory_of(self._requests.values()) <= _PACKED_ABOVE_BYTES:
+            return
+        found = {id(job): job.messages for request in self._requests.values() for job in request.jobs}
+        messages = [each for each in found.values() if isinstance(each, LazyMessages) and not each.is_packed]
+        if messages:
+            self._packing = asyncio.get_running_loop().run_in_executor(None, _pack_all, messages)
+            self._packing.add_done_callback(self._has_packed)
+
+    def _has_packed(self, packing: asyncio.Future[None]) -> None:
+        self._packing = None
+        forget_error(packing)  # such as a lack of memory: what is not packed stays as it is
 
     def _has_ended(self, delivery: asyncio.Task[None]) -> None:
         del self._in_flight[delivery], self._requests[delivery]
@@ -250,3 +273,8 @@ class RequestSender:
                 lines.share.answered(lines.start, lines.stop, refused)
                 if not lines.share.job.unsettled_lines:
                     await self._settle(lines.share.job)
+
+
+def _pack_all(messages: Sequence[LazyMessages]) -> None:
+    for each in messages:
+        each.pack()

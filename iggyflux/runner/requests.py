@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
@@ -19,7 +19,8 @@ from typing import Final
 
 from iggyflux.delivery.lines import RequestLines
 from iggyflux.delivery.verdicts import Refusal
-from iggyflux.runner.ledger import Share
+from iggyflux.records import memory
+from iggyflux.runner.ledger import Job, Share
 from iggyflux.telemetry.tracing import NO_REQUESTS, Requests, requests_of
 
 MOST_PAYLOAD_BYTES: Final = 4_000_000
@@ -28,10 +29,10 @@ MOST_PAYLOAD_BYTES: Final = 4_000_000
 _ROOM: Final = 50
 """A request is full that lacks at most a fiftieth of its lines."""
 
-_OF_A_LINE: Final = 100
-"""The bytes that Python takes for a line, its message and its time, beside their texts."""
+_OF_A_LINE: Final = 60
+"""The bytes that Python takes for a line and its time, beside its text."""
 
-_OF_A_MESSAGE: Final = 60
+_OF_A_TIME: Final = 8
 """The same without the line."""
 
 
@@ -60,12 +61,15 @@ class Request:
     """What is informed each time that it is sent."""
 
     @property
+    def jobs(self) -> Iterator[Job]:
+        """The batches of its lines."""
+        return (lines.share.job for lines in self.ranges)
+
+    @property
     def memory(self) -> int:
-        """About how many bytes it takes now: as lines, which become a body, too, or as what is kept of them."""
+        """About how many bytes it takes now, without its batches: as lines, which become a body too, or as that."""
         kept, lines = self.lines.kept_bytes, len(self.lines)
-        if kept is None:
-            return 2 * self.size + self.payload_bytes + _OF_A_LINE * lines
-        return kept + self.payload_bytes + _OF_A_MESSAGE * lines
+        return 2 * self.size + _OF_A_LINE * lines if kept is None else kept + _OF_A_TIME * lines
 
     def refusals_by_range(self, refusals: Sequence[Refusal]) -> Iterator[tuple[LineRange, list[tuple[Refusal, str]]]]:
         """Yield each range with its refused lines, counted from the first line of the range, and their texts."""
@@ -78,6 +82,15 @@ class Request:
                 found.append((refusal, self.lines[each.line]))
             yield lines, found
             base = end
+
+
+def memory_of(requests: Iterable[Request]) -> int:
+    """Return about how many bytes requests and the messages of their batches take now."""
+    lines, jobs = 0, set[Job]()
+    for each in requests:
+        lines += each.memory
+        jobs.update(each.jobs)
+    return lines + sum(memory(job.messages) for job in jobs)
 
 
 class RequestBuilder:

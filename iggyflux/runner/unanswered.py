@@ -2,7 +2,7 @@
 
 | event              | when                                                                                    |
 |--------------------|-----------------------------------------------------------------------------------------|
-| `server.no_answer` | a request waits for 15 s, once for each                                                 |
+| `server.no_answer` | a request waits for 15 s, once for each; one event for those that began within a second |
 | `server.answered`  | the server answered a request after that, and none of which this was logged still waits |
 
 A request is made inside `request`; `show` and `warn` are called every second.
@@ -88,16 +88,18 @@ class Unanswered:
         self._shown = late
 
     def warn(self, now: float) -> None:
-        """Log a request whose answer is very late, each once, and the end of that."""
+        """Log the requests whose answers are very late, each once, those of a server together; and the end of that."""
+        newly_late: dict[str | None, list[Request]] = {}
         for request in self._requests:
-            seconds = now - request.began
-            if seconds < WARNED_AFTER_SECONDS:
+            if now - request.began < WARNED_AFTER_SECONDS:
                 break
             if not request.is_warned:
                 request.is_warned = True
-                self._late.setdefault(request.server, request.began)
-                fields = {"route": self._route, "server": request.server, "request": request.what}
-                emit(log, logging.WARNING, "server.no_answer", **fields, seconds=round(seconds))
+                newly_late.setdefault(request.server, []).append(request)
+        for server, (oldest, *others) in newly_late.items():
+            self._late.setdefault(server, oldest.began)
+            fields = {"route": self._route, "server": server, "request": oldest.what, "requests": 1 + len(others)}
+            emit(log, logging.WARNING, "server.no_answer", **fields, seconds=round(now - oldest.began))
         for server in self._back & self._late.keys() - {each.server for each in self._requests if each.is_warned}:
             seconds = now - self._late.pop(server)
             emit(log, logging.INFO, "server.answered", route=self._route, server=server, seconds=round(seconds))

@@ -296,12 +296,13 @@ def _candidates(shape: Shape) -> Iterator[Hop]:
 def _filter(place: Shape) -> str:
     """Return the filter for a place that is not always a list, or for a list whose elements are not all of one kind."""
     kinds = place.items.kinds if place.items is not None else place.kinds
+    all_of_a_list = "" if set(place.kinds) <= {"list", "null"} else "[*]"
     if len(kinds) <= 1 or set(kinds) <= {"integer", "float"}:
-        return "" if set(place.kinds) <= {"list", "null"} else "[*]"
+        return all_of_a_list
     if kinds["object"] or kinds["list"]:
         kind = "object" if kinds["object"] >= kinds["list"] else "array"
         return f"[?type(@) == '{kind}']"
-    return "[?@ != `null`]" if kinds["null"] else ""
+    return "[?@ != `null`]" if kinds["null"] else all_of_a_list
 
 
 def _filter_of_map(entries: Shape) -> str:

@@ -38,7 +38,7 @@ GROWTH: Final = 1.5
 _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
 _ALL_NULL, _COLLISION, _NO_ROOM, _TOO_MANY = "IFX346", "IFX351", "IFX353", "IFX354"
 _NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
-_NULL_TIME: Final = "IFX345"
+_NULL_TIME, _BAD_TIME = "IFX345", "IFX349"
 
 
 def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal:
@@ -108,6 +108,8 @@ def _weaker(proposal: Proposal, pointer: str, code: str, reason: str, *, renders
         return replace(proposal, replaces_names=True)
     if code == _ALL_NULL and not proposal.where_reason:
         return replace(proposal, where_reason="some samples have none of the fields: those are skipped and counted")
+    if code == _ALL_NULL and (omitting := next((each for each in proposal.fields if each.omits), None)):
+        return _weaker_field(proposal, omitting.key, reason, renders=True)  # a bad value is the only one of a message
     if code == _COLLISION:
         return _apart(proposal)
     if part == "fields" and rest[0]:
@@ -209,7 +211,7 @@ def _without_tag(proposal: Proposal, key: str, reason: str) -> Proposal:
 
 def _weaker_time(proposal: Proposal, code: str, reason: str) -> Time:
     time = proposal.time
-    if time.spread is not None and (code != _NULL_TIME or time.expression is None):
+    if time.spread is not None and (code not in (_NULL_TIME, _BAD_TIME) or time.expression is None):
         return replace(time, spread=None, reason=f"{time.reason}; not spread: {reason}")
     if time.expression is not None and not time.falls_back and code == _NULL_TIME:
         return replace(time, falls_back=True)
@@ -230,7 +232,7 @@ def _with_examples(
     form: Literal["yaml", "toml"],
 ) -> Proposal:
     if not rendered.lines:
-        raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples with values")
+        raise SampleError(NO_FIELDS, "no sample makes a point", 0, "use samples that are alike, with numbers")
     examples: list[Example] = []
     for message in _telling(messages, rendered):
         example = example_of(mapping, message, len(examples), _headers_read(proposal))

@@ -1,11 +1,12 @@
 """Lines of syslog (RFC 5424): a pattern for the parts of the header, and expressions for what is inside of a part.
 
 A part that is `-` is null.  Nothing is left out: the message is a text, and what is key=value in it, or in the
-structured data, is a member besides.
+structured data, is a member besides.  Values of structured data are without the escapes of RFC 5424.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal, cast
 
@@ -27,6 +28,8 @@ KNOWN: Final[dict[str, Literal["tag", "field"]]] = {
     "data": "field",
 }
 """What parts of a line become, whatever their values are."""
+_ESCAPED: Final = re.compile(r'\\(["\\\]])')
+"""What is escaped in a value of structured data; a backslash before another character is one."""
 _PRIORITY: Final = {"severity": "modulo(parse_number(pri), `8`)", "facility": "floor(divide(parse_number(pri), `8`))"}
 
 
@@ -43,9 +46,12 @@ def syslog_trees(payloads: Sequence[bytes]) -> tuple[list[JSON], dict[str, str]]
         least = LEAST_PAIRS if part == "message" else 1  # one alone in a message may be prose
         inside = logfmt_captures([text for text in texts if len(pairs_of(text)) >= least], part)
         new = {key: inside[key] for key in inside if key not in headers[0] and key not in captures}
+        if part == "data":
+            new = {key: rf"regex_replace({each}, '{_ESCAPED.pattern}', '\1')" for key, each in new.items()}
         captures |= new
         for header, text in zip(headers, texts, strict=True):
-            header |= {key: value for key, value in reversed(pairs_of(text)) if key in new}
+            found = {key: value for key, value in reversed(pairs_of(text)) if key in new}
+            header |= {key: _ESCAPED.sub(r"\1", value) for key, value in found.items()} if part == "data" else found
     for header in headers:
         priority = int(str(header.pop("pri")))
         header |= {"severity": priority % 8, "facility": priority // 8}

@@ -20,7 +20,7 @@ from iggyflux.errors import DecodeError
 from iggyflux.lineprotocol import Unsigned
 from iggyflux.payloads.binary import foreign, plain, time_text
 from iggyflux.payloads.format import MALFORMED, not_finite, not_utf8, too_deep
-from iggyflux.payloads.places import within
+from iggyflux.payloads.places import Place, located, within
 from iggyflux.payloads.protobuf.bounds import Bounds, spend
 from iggyflux.reads import Reads
 from iggyflux.records import JSON
@@ -79,12 +79,23 @@ def is_special(name: str) -> bool:
 
 
 class Converters:
-    """The functions of one document and kind of NaN; if `typed`, unsigned integers are `Unsigned`."""
+    """The functions of one document and kind of NaN; if `typed`, unsigned integers are `Unsigned`.
+
+    `find_fault` is that of `wire`, which says why bytes are not a message.
+    """
 
     def __init__(
-        self, pool: Any, json_names: bool, enum_names: bool, defaults: bool, non_finite: bool, typed: bool = False
+        self,
+        pool: Any,
+        find_fault: Callable[[bytes, Descriptor], Place | None],
+        json_names: bool,
+        enum_names: bool,
+        defaults: bool,
+        non_finite: bool,
+        typed: bool = False,
     ) -> None:
         self._pool = pool
+        self._find_fault = find_fault
         self._json_names = json_names
         self._enum_names = enum_names
         self._defaults = defaults
@@ -244,13 +255,19 @@ class Converters:
             try:
                 inner = message_factory.GetMessageClass(descriptor).FromString(content)
             except NotParsed:
-                raise DecodeError(MALFORMED, f"not protobuf of the type {descriptor.full_name}") from None
+                reason = f"not protobuf of the type {descriptor.full_name}"
+                raise located(DecodeError(MALFORMED, reason), lambda: self._why(content, descriptor)) from None
             spend(budget, len(descriptor.fields))
             if is_special(descriptor.full_name) and of_value is not None:
                 return {**row, "value": self.of(descriptor, of_value, anys + 1)(inner, budget)}
             found = self.of(descriptor, reads, anys + 1)(inner, budget)
             return {**row, **found} if isinstance(found, dict) else row
         return row if of_value is None or descriptor is not None else {**row, "value": _base64(content, budget)}
+
+    def _why(self, content: bytes, descriptor: Descriptor) -> Place:
+        """Return why what an `Any` holds is not a message; what is in it has no place of its own."""
+        found = self._find_fault(content, descriptor)
+        return Place((), None, why="" if found is None else found.why)
 
 
 def _first(pair: tuple[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -45,7 +46,7 @@ class Schema:
         self.pool = pool
         self._bounds = Bounds(descriptor)
         self.undeclared = Undeclared(descriptor, self.message_class, self._bounds.safe)
-        self._options = (pool, json_names, enum_names, defaults)
+        self._options = (pool, partial(wire.find_fault, json_names=json_names), json_names, enum_names, defaults)
         self._converters: dict[tuple[int, bool, bool, bool], tuple[Reads | None, Converter]] = {}
 
     def converter(self, reads: Reads | None, strict: bool, non_finite: bool, typed: bool) -> Converter:
@@ -82,7 +83,7 @@ class Schema:
                 except DecodeError as error:
                     if error.find_place is not None:
                         find_path = error.find_place
-                        located(error, lambda: self._look(wire.place_of, payload, find_path().path))
+                        located(error, lambda: self._byte_of(find_path(), payload))
                     raise
                 is_empty = (has_nan or value == of_no_bytes) and not message.ListFields()
                 if is_empty and 0 < size_of(message) == len(payload):  # a declared field with its default takes bytes
@@ -100,6 +101,11 @@ class Schema:
 
     def _look(self, find: Callable[..., Place | None], payload: bytes, *path: tuple[Step, ...]) -> Place | None:
         return find(payload, self.descriptor, *path, json_names=self.json_names)
+
+    def _byte_of(self, found: Place, payload: bytes) -> Place | None:
+        """Return the place of a value that was found by its path."""
+        place = self._look(wire.place_of, payload, found.path)
+        return place and replace(place, why=found.why)
 
     def _has_undeclared(self, message: Any) -> bool:
         """Whether a message has fields, at any depth, that the schema does not declare."""

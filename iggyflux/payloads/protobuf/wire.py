@@ -1,4 +1,4 @@
-"""Where a message failed: a look at the bytes by the schema, since the library only says that they are not a message.
+"""Where and why a message failed: a look at the bytes by the schema, since the library only says that it is none.
 
 It is made only when a failure is reported, and ends after `MOST_FIELDS` fields: after milliseconds for any payload.
 What protobuf does with the bytes counts: a field of another wire type than its own is one that is not declared.
@@ -41,7 +41,7 @@ _NOT_DECLARED: Final[_Declared] = (None, "", None)
 
 
 def find_fault(payload: bytes, descriptor: Descriptor, *, json_names: bool) -> Place | None:
-    """Return where a payload stops to be a message; None if that is not found."""
+    """Return where a payload stops to be a message, and why; None if that is not found."""
     return _walked(_Walk(payload, json_names), descriptor)
 
 
@@ -68,8 +68,12 @@ def _walked(walk: _Walk, descriptor: Descriptor) -> Place | None:
 
 
 class _Found(Exception):
-    def __init__(self, path: Path, byte: int) -> None:
-        self.place = Place(path, byte)
+    def __init__(self, path: Path, byte: int, why: str) -> None:
+        self.place = Place(path, byte, why=why)
+
+
+class _Unsound(Exception):
+    """Bytes that are not a field; the text says why, without what is in them."""
 
 
 class _Enough(Exception):
@@ -95,16 +99,18 @@ class _Walk:
     def message(self, at: int, end: int, kind: Descriptor | None, path: Path, depth: int, group: int = 0) -> int:
         """Look at the fields of a message, or of the group `group`; return where it ends."""
         if depth > _DEEPEST:
-            raise _Found(path, at)
+            raise _Found(path, at, f"messages are nested more than {_DEEPEST} deep")
         names_fields, declared = (False, {}) if kind is None else self._declared(kind)
         while at < end:
             self._spend(1)
             begin, inner = at, path
             try:
-                tag, at = _varint(self.payload, at, end)
+                tag, at = _varint(self.payload, at, end, "the number of a field")
                 number, wire = tag >> 3, tag & 7
-                if not number or tag >> 32 or at - begin > _MOST_TAG:
-                    raise IndexError
+                if tag >> 32 or at - begin > _MOST_TAG:
+                    raise _Unsound(f"the number of a field has more than {_MOST_TAG} bytes or 32 bits")
+                if not number:
+                    raise _Unsound("a field has the number 0")
                 if wire == _END and number == group:
                     return at
                 known, name, own = declared.get(number, _NOT_DECLARED)
@@ -113,21 +119,22 @@ class _Walk:
                 if wire == own or (wire == _BYTES and own in _PACKED and known.is_repeated):
                     at = self._field(known, wire, at, end, begin, inner, names_fields, depth)
                 elif self.is_strict:
-                    raise _Found(path, begin)
+                    other = "" if known is None else f" with wire type {wire}, not {own}"
+                    raise _Found(path, begin, f"field {number}{other}")
                 elif wire == _GROUP:
                     at = self.message(at, end, None, path, depth + 1, number)
                 else:
                     at = _end_of(wire, self.payload, at, end)
-            except IndexError:
-                raise _Found(inner, begin) from None
+            except _Unsound as error:
+                raise _Found(inner, begin, str(error)) from None
         if group:
-            raise _Found(path, end)
+            raise _Found(path, end, "a group has no end")
         return at
 
     def _field(
         self, known: Any, wire: int, at: int, end: int, begin: int, path: Path, is_named: bool, depth: int
     ) -> int:
-        """Look at the value of a field of the schema; return where it ends.  Raise IndexError if it is not sound."""
+        """Look at the value of a field of the schema; return where it ends.  Raise _Unsound."""
         if wire == _GROUP:
             path = self._value(known, path, begin, is_named)
             return self.message(at, end, known.message_type, path, depth + 1, known.number)
@@ -193,14 +200,14 @@ class _Walk:
                     written = self.payload[begin:at]
             message: Any = message_factory.GetMessageClass(entry).FromString(written)
             return key_text(message.key)
-        except (IndexError, NotParsed, DecodeError):
+        except (_Unsound, NotParsed, DecodeError):
             return None
 
     def _check_text(self, path: Path, begin: int, at: int, end: int) -> None:
         try:
             self.payload[at:end].decode()
         except UnicodeDecodeError:
-            raise _Found(path, begin) from None
+            raise _Found(path, begin, "a string is not UTF-8") from None
 
     def _is_proto3(self, file: Any) -> bool:
         if file.name not in self.proto3:
@@ -218,43 +225,43 @@ def _is_value(kind: Descriptor) -> bool:
     return bool(kind.GetOptions().map_entry) or is_special(kind.full_name) or kind.full_name == ANY
 
 
-def _varint(payload: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return the number at index `at`, and where it ends.  Raise IndexError."""
+def _varint(payload: bytes, at: int, end: int, what: str = "an integer") -> tuple[int, int]:
+    """Return the number at index `at`, and where it ends.  Raise _Unsound about `what` it is."""
     if at < end and payload[at] < 0x80:
         return payload[at], at + 1
     number = 0
     for shift in range(0, 70, 7):
         if at >= end:
-            raise IndexError
+            raise _Unsound(f"{what} is cut off")
         byte = payload[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise IndexError
+    raise _Unsound(f"{what} has more than 10 bytes")
 
 
 def _end_of(wire: int, payload: bytes, at: int, end: int) -> int:
-    """Return where the value at `at` ends, which is not a group.  Raise IndexError."""
+    """Return where the value at `at` ends, which is not a group.  Raise _Unsound."""
     if wire == _VARINT:
         return _varint(payload, at, end)[1]
     if wire == _BYTES:
-        length, at = _varint(payload, at, end)
-        at += length
-    elif wire in _SIZES:
-        at += _SIZES[wire]
-    else:
-        raise IndexError
-    if at > end:
-        raise IndexError
-    return at
+        length, at = _varint(payload, at, end, "a length")
+        if length > end - at:
+            raise _Unsound(f"a length is {length:,}, and the message has {end - at:,} more bytes")
+        return at + length
+    if wire in _SIZES:
+        if _SIZES[wire] > end - at:
+            raise _Unsound(f"a value of {_SIZES[wire]} bytes is cut off: the message has {end - at} more")
+        return at + _SIZES[wire]
+    raise _Unsound("a group ends that did not begin" if wire == _END else f"there is no wire type {wire}")
 
 
 def _packed(wire: int, payload: bytes, at: int, end: int) -> Sequence[int]:
-    """Return where the elements of a packed field begin.  Raise IndexError."""
+    """Return where the elements of a packed field begin.  Raise _Unsound."""
     if wire in _SIZES:
         if (end - at) % _SIZES[wire]:
-            raise IndexError
+            raise _Unsound(f"a list of values of {_SIZES[wire]} bytes has {end - at:,} bytes")
         return range(at, end, _SIZES[wire])
     begins = []
     while at < end:

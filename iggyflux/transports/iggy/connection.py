@@ -14,24 +14,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import IggySettings
 from iggyflux.pipeline.addresses import PORTS
-from iggyflux.records import LazyMessages, Message, OutgoingMessage, Partition, Scalar
+from iggyflux.records import Message, OutgoingMessage, Partition, Scalar
 from iggyflux.secrets import Scrubber, url_secrets
 from iggyflux.transports.base import forget_error
 from iggyflux.transports.iggy import wire
 from iggyflux.transports.iggy.errors import CallFailed, Meaning, translated
+from iggyflux.transports.iggy.messages import lazy_messages
 from iggyflux.transports.iggy.wire import StoredOffset
 from iggyflux.transports.probes import answers_http, answers_tls
 from iggyflux.transports.proxies import proxy_for
@@ -93,20 +92,6 @@ class PartitionInfo:
     end: int
     messages: int
     size: int
-
-
-def _message(polled: Any, place: Partition) -> Message:
-    return Message(
-        polled.payload(),
-        place.stream,
-        place.topic,
-        place.partition,
-        polled.offset(),
-        polled.timestamp(),
-        polled.origin_timestamp(),
-        polled.id(),
-        _NO_HEADERS if polled.user_headers() is None else Headers(polled),
-    )
 
 
 class Connection:
@@ -356,7 +341,7 @@ class Connection:
     async def poll(self, consumer: ConsumerId, place: Partition, at: At, count: int) -> Sequence[Message]:
         """Return at most `count` messages of a partition; none if it is empty or belongs to another member."""
         polled = await self._poll(consumer, place, at, count, f"polling {place}")
-        return LazyMessages([each.payload() for each in polled], lambda index: _message(polled[index], place))
+        return lazy_messages(polled, place)
 
     async def send(self, stream: str, topic: str, partition: int, messages: Sequence[OutgoingMessage]) -> None:
         """Append `messages` to a partition; return when the server has confirmed them."""
@@ -453,36 +438,6 @@ class _Calls:
             return answer
 
         return call
-
-
-class Headers(Mapping[str, "Scalar | bytes"]):
-    """The headers of a message, decoded on first access: most mappings never read them."""
-
-    __slots__ = ("_found", "_message")
-
-    def __init__(self, message: Any) -> None:
-        self._message = message
-
-    def __getitem__(self, key: str) -> Scalar | bytes:
-        return self._all()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def __repr__(self) -> str:
-        return repr(self._all())
-
-    def _all(self) -> dict[str, Scalar | bytes]:
-        if self._message is not None:
-            self._found = _decoded(self._message.user_headers())
-            self._message = None
-        return self._found
-
-
-_NO_HEADERS: Final[Mapping[str, Scalar | bytes]] = MappingProxyType({})
 
 
 def speaks_http(settings: IggySettings) -> bool:
@@ -617,21 +572,6 @@ def _masked(error: BaseException, settings: IggySettings) -> str:
 def _end(partition: Any) -> int:
     """Return the offset of the next message: the server reports 0 as the last offset of an empty partition."""
     return int(partition.current_offset) + 1 if partition.messages_count or partition.current_offset else 0
-
-
-def _decoded(headers: Any) -> dict[str, Scalar | bytes]:
-    """Return headers of every kind, by string keys; where two keys become one string, the later one is kept."""
-    if not headers:
-        return {}
-    found: dict[str, Scalar | bytes] = {}
-    for key, value in headers.items():
-        name = key.value
-        if isinstance(name, bytes):
-            name = b64encode(name).decode("ascii")
-        elif not isinstance(name, str):
-            name = str(name).lower() if isinstance(name, bool) else str(name)
-        found[name] = value.value
-    return found
 
 
 def _headers(headers: Mapping[str, Scalar]) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
-"""Which dead letters were replayed, and when: `replayed.sqlite` in their folder.
+"""What replays made of dead letters: `replayed.sqlite` in their folder.
 
 A mark says that all points of a letter were accepted, and is made only then; a crash between costs one more send of the
-same points.  It names the letter by its digest, so it holds wherever in the folder the line is.  A mark is on disk when
-`add` returns.  Marks outlive their letters until `forget_others`; one without a letter means nothing.
+same points.  Of a letter that failed again the reasons of its newest failure are kept, which replace those in its line.
+Both name the letter by its digest, so they hold wherever in the folder the line is, and are on disk when `add` returns.
+Marks outlive their letters until `forget_others`; one without a letter means nothing.
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from iggyflux.disk import open_private
 from iggyflux.errors import Stopped
+from iggyflux.records import Reason
 from iggyflux.state.sqlite import BUSY_SECONDS, connect
 
 FILE: Final = "replayed.sqlite"
 _APPLICATION: Final = 0x49465852  # "IFXR", in the header of the file
 _FORMAT: Final = 1
 _NO_REPLAY: Final = 1 << 62
+_FAILED: Final = """
+CREATE TABLE IF NOT EXISTS failed (letter BLOB PRIMARY KEY, at_us INTEGER NOT NULL, reasons BLOB NOT NULL) WITHOUT ROWID
+"""
+"""Files of older versions do not have it."""
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS replayed (letter BLOB PRIMARY KEY, at_us INTEGER NOT NULL, replay INTEGER NOT NULL)
@@ -45,6 +53,8 @@ class Marks:
         self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
         self._replay: int | None = None
+        self._has_failed = False
+        """Whether the file is known to have that table."""
         self._one_thread = threading.RLock()
 
     def when(self, digest: bytes) -> int | None:
@@ -61,6 +71,21 @@ class Marks:
             ).fetchone()
         return None if found is None else int(found[0])
 
+    def failed(self, digest: bytes) -> tuple[int, tuple[Reason, ...]] | None:
+        """Return when the letter failed again last, in microseconds since the epoch, and why; None if it did not."""
+        connection = self._open(create=False)
+        if connection is None:
+            return None
+        with self._errors():
+            if not self._has_failed:
+                self._has_failed = bool(
+                    connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'failed'").fetchone()
+                )
+            if not self._has_failed:
+                return None
+            found = connection.execute("SELECT at_us, reasons FROM failed WHERE letter = ?", (digest,)).fetchone()
+        return None if found is None else (int(found[0]), msgspec.json.decode(found[1], type=tuple[Reason, ...]))
+
     def begin(self) -> None:
         """Begin a replay: make the file, so that nothing is sent where marks cannot be kept; idempotent."""
         if self._replay is not None:
@@ -71,16 +96,37 @@ class Marks:
             (last,) = connection.execute("SELECT coalesce(max(replay), 0) FROM replayed").fetchone()
         self._replay = last + 1
 
-    def add(self, digests: Iterable[bytes], at_us: int) -> None:
-        """Mark letters as replayed by the replay that has begun, if one has; durable when it returns."""
+    def add(self, digests: Iterable[bytes], at_us: int, failed: Mapping[bytes, Sequence[Reason]] | None = None) -> None:
+        """Mark letters as replayed by the replay that has begun, if one has, and keep why others `failed` again then.
+
+        Reasons of a later failure stay.  All is durable when it returns.
+        """
         connection = self._open(create=True)
         assert connection is not None  # noqa: S101
         rows = [(digest, at_us, self._replay or 0) for digest in digests]
+        reasons = [(digest, at_us, msgspec.json.encode(given)) for digest, given in (failed or {}).items()]
         with self._errors(), _transaction(connection):
             connection.executemany("INSERT OR REPLACE INTO replayed VALUES (?, ?, ?)", rows)
+            connection.execute(_FAILED)
+            connection.executemany(
+                "INSERT INTO failed VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at_us = excluded.at_us, "
+                "reasons = excluded.reasons WHERE excluded.at_us >= at_us",
+                reasons,
+            )
+
+    def forget(self, digests: Iterable[bytes], *, only_reasons: bool = False) -> None:
+        """Remove what is known of these letters, or only why they failed again; durable when it returns."""
+        connection = self._open(create=False)
+        if connection is None:
+            return
+        with self._errors(), _transaction(connection):
+            connection.execute(_FAILED)
+            rows = [(each,) for each in digests]
+            for table in ("failed",) if only_reasons else ("failed", "replayed"):
+                connection.executemany(f"DELETE FROM {table} WHERE letter = ?", rows)  # noqa: S608
 
     def forget_others(self, digests: Iterable[bytes]) -> None:
-        """Remove the marks of all other letters than these: the letters are not there any more."""
+        """Remove what is known of all other letters than these: they are not there any more."""
         connection = self._open(create=False)
         if connection is None:
             return
@@ -88,7 +134,9 @@ class Marks:
             connection.execute("CREATE TEMP TABLE present (letter BLOB PRIMARY KEY) WITHOUT ROWID")
             connection.executemany("INSERT OR IGNORE INTO present VALUES (?)", ((each,) for each in digests))
             with _transaction(connection):
-                connection.execute("DELETE FROM replayed WHERE letter NOT IN (SELECT letter FROM present)")
+                connection.execute(_FAILED)
+                for table in ("replayed", "failed"):
+                    connection.execute(f"DELETE FROM {table} WHERE letter NOT IN (SELECT letter FROM present)")  # noqa: S608
             connection.execute("DROP TABLE present")
 
     def close(self) -> None:

@@ -29,9 +29,11 @@ from iggyflux.transports.local.deadletters import (
     MAX_FILE_BYTES,
     DirectoryDeadLetters,
     dead_letter_files,
+    decode_letter,
     folder_lock,
     letter_digest,
 )
+from iggyflux.transports.local.envelopes import EnvelopeError
 from iggyflux.transports.local.letter_marks import FILE, Marks
 
 log = logging.getLogger("iggyflux.deadletters")
@@ -90,6 +92,43 @@ def rewrite(
         else:
             file.unlink()
         sync_folder(folder)
+
+
+def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes) -> int:
+    """Remove the letters for which `goes` is true, of the lines that hold `has`, with their marks; return their number.
+
+    Letters that are equal to such a one and kept later count as new ones.  A file is read before the folder is locked.
+    Other lines stay.  Raise `Stopped` (IFX715, IFX719).
+    """
+    removed = 0
+    going: set[bytes] = set()
+
+    def is_gone(line: bytes, _place: str) -> bool:
+        nonlocal removed
+        is_going = letter_digest(line) in going
+        removed += is_going
+        return is_going
+
+    try:
+        with closing(Marks(folder)) as marks:
+            for file in dead_letter_files(folder) if folder.exists() else ():
+                with file.open("rb") as lines:
+                    found = (line for line, place in _pieces(lines.readline, file) if place and has in line)
+                    going = {letter_digest(line) for line in found if _is_letter(line, goes)}
+                if going:
+                    marks.forget(going)  # first: a letter that stays is replayed, a mark that stays hides a new one
+                    rewrite(folder, file, is_gone)
+    except OSError as error:
+        hint = "correct the permissions, and begin again"
+        raise Stopped(f"cannot remove dead letters of {folder}: {error.strerror or error}", hint, "IFX715") from error
+    return removed
+
+
+def _is_letter(line: bytes, wanted: Callable[[DeadLetter], bool]) -> bool:
+    try:
+        return wanted(decode_letter(line))
+    except EnvelopeError:
+        return False
 
 
 def _copy(file: Path, target: int, count: int) -> None:
@@ -223,16 +262,19 @@ class Retaining:
         still: Callable[[os.stat_result], bool] = lambda _found: True,
     ) -> None:
         """Remove the letters of a file, or those that were replayed, and count them."""
-        gone = Removed()
+        gone, digests = Removed(), list[bytes]()
         marks.when(b"")  # a fault of the marks shows before the folder is locked
 
         def goes(line: bytes, _place: str) -> bool:
-            is_replayed = marks.when(letter_digest(line)) is not None
+            digest = letter_digest(line)
+            is_replayed = marks.when(digest) is not None
             if is_replayed:
                 gone.replayed += 1
             elif not only_replayed:
                 gone.others += 1
-            return is_replayed or not only_replayed
+            if is_gone := is_replayed or not only_replayed:
+                digests.append(digest)
+            return is_gone
 
         rewrite(self._folder, file, goes, still=still, entire=not only_replayed)
         if gone.replayed or gone.others:
@@ -242,6 +284,7 @@ class Retaining:
             unreported.files[file.name] = None
             unreported.letters.replayed += gone.replayed
             unreported.letters.others += gone.others
+            marks.forget(digests, only_reasons=True)
 
 
 class RetainingDeadLetters(DirectoryDeadLetters):

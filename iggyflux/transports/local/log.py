@@ -31,7 +31,7 @@ from iggyflux.state.sqlite import SUFFIX as _STATE_SUFFIX
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.state.store import UPGRADE_HINT, StateStore
 from iggyflux.transports.base import Worker
-from iggyflux.transports.local.log_batches import OpenBatch
+from iggyflux.transports.local.log_batches import Coordinates, OpenBatch
 from iggyflux.transports.local.log_store import LogStore
 from iggyflux.transports.share import ALONE, Share
 
@@ -230,7 +230,7 @@ class PartitionReader:
         Raise `Stopped`: IFX705 at a damaged message, IFX706 if the offset is beyond the end.
         """
         payloads: list[bytes] = []
-        sources: list[tuple[OpenBatch, int]] = []
+        sources: list[tuple[Coordinates, int]] = []
         ends: list[int] = []
         read_bytes = 0
         while len(payloads) < limit and read_bytes < max_bytes:
@@ -246,16 +246,16 @@ class PartitionReader:
                 if not payloads:
                     raise
                 break  # first return what is before the damage
-            sources.append((batch, at - len(payloads)))
+            sources.append((batch.coordinates, at - len(payloads)))
             payloads += part
             ends.append(len(payloads))
             read_bytes += sum(map(len, part))
             self.offset += len(part)
         partition = self.partition
 
-        def message(index: int) -> Message:
-            batch, shift = sources[bisect_right(ends, index)]
-            return batch.message(index + shift, partition)
+        def message(index: int, payload: bytes) -> Message:
+            coordinates, shift = sources[bisect_right(ends, index)]
+            return coordinates.message(index + shift, partition, payload)
 
         return LazyMessages(payloads, message)
 

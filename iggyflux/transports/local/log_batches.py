@@ -17,12 +17,8 @@ from typing import Any
 
 import msgspec
 
+from iggyflux.deflate import crc32
 from iggyflux.records import Message, Partition
-
-try:  # six times as fast as zlib's
-    from isal.isal_zlib import crc32
-except ImportError:
-    from zlib import crc32
 
 
 class _Columns(msgspec.Struct, array_like=True, gc=False):
@@ -52,6 +48,43 @@ class StoredBatch:
     payloads: bytes
 
 
+class Coordinates:
+    """All of the messages of a batch but their payloads."""
+
+    def __init__(self, first: int, columns: bytes) -> None:
+        self._first = first
+        self._columns = columns
+        self._decoded: _Columns | None = None
+
+    def message(self, index: int, partition: Partition, payload: bytes) -> Message:
+        """Return the message with this index."""
+        columns = self._opened()
+        return Message(
+            payload,
+            partition.stream,
+            partition.topic,
+            partition.partition,
+            self._first + index,
+            columns.timestamps_us[index],
+            columns.origin_timestamps_us[index],
+            int.from_bytes(columns.ids[index], "big") if columns.ids else 0,
+            columns.headers[index] if columns.headers else {},
+        )
+
+    def index_since(self, timestamp_us: int) -> int:
+        """Return the first index of a message that arrived at `timestamp_us` or later; 0 if there is none."""
+        return next((index for index, time in enumerate(self._opened().timestamps_us) if time >= timestamp_us), 0)
+
+    def _opened(self) -> _Columns:
+        columns = self._columns  # before the question: another thread may open the batch meanwhile
+        if self._decoded is None:
+            found = _decode_columns(columns[_CRC_BYTES:])
+            found.timestamps_us = _packed(found.timestamps_us)
+            found.origin_timestamps_us = _packed(found.origin_timestamps_us)
+            self._decoded, self._columns, found.crcs = found, b"", ()  # one batch is there for each request in flight
+        return self._decoded
+
+
 class OpenBatch:
     """A decoded batch: `damaged` has the indices of messages that are not as written, in order."""
 
@@ -60,8 +93,7 @@ class OpenBatch:
         self.end = stored.end
         self.payloads: list[bytes] = []
         self.damaged: Sequence[int] = range(stored.end - stored.first)
-        self._columns = stored.columns
-        self._decoded: _Columns | None = None
+        self.coordinates = Coordinates(stored.first, stored.columns)
         with suppress(msgspec.MsgspecError):
             self._verify(stored)
 
@@ -75,35 +107,9 @@ class OpenBatch:
         damaged = set(self.damaged)
         return next((index for index in range(at, self.end - self.first) if index not in damaged), None)
 
-    def message(self, index: int, partition: Partition) -> Message:
-        """Return the message of `payloads[index]`."""
-        columns = self._opened()
-        return Message(
-            self.payloads[index],
-            partition.stream,
-            partition.topic,
-            partition.partition,
-            self.first + index,
-            columns.timestamps_us[index],
-            columns.origin_timestamps_us[index],
-            int.from_bytes(columns.ids[index], "big") if columns.ids else 0,
-            columns.headers[index] if columns.headers else {},
-        )
-
     def index_since(self, timestamp_us: int) -> int:
         """Return the first index of a message that arrived at `timestamp_us` or later; 0 if that is unknown."""
-        if self.damaged:
-            return 0
-        return next((index for index, time in enumerate(self._opened().timestamps_us) if time >= timestamp_us), 0)
-
-    def _opened(self) -> _Columns:
-        columns = self._columns  # before the question: another thread may open the batch meanwhile
-        if self._decoded is None:
-            found = _decode_columns(columns[_CRC_BYTES:])
-            found.timestamps_us = _packed(found.timestamps_us)
-            found.origin_timestamps_us = _packed(found.origin_timestamps_us)
-            self._decoded, self._columns, found.crcs = found, b"", ()  # one batch is there for each request in flight
-        return self._decoded
+        return 0 if self.damaged else self.coordinates.index_since(timestamp_us)
 
     def _verify(self, stored: StoredBatch) -> None:
         """Find the damaged messages.  Raise `MsgspecError` if the batch cannot be decoded: then all are damaged."""

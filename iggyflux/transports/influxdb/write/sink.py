@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from iggyflux import deflate
 from iggyflux.delivery.answers import Answer, parse_http_date, plain_words
 from iggyflux.delivery.lines import RequestLines
 from iggyflux.delivery.pace import Bounds
@@ -235,19 +235,8 @@ class InfluxLineSink(InfluxConnection):
 
 
 def compress(body: bytes) -> bytes:
-    """Return `body` as gzip, by isal where it is installed: three times as fast."""
-    return _compress(body, 1, 31)
-
-
-def _compressor() -> Callable[[bytes, int, int], bytes]:
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return zlib.compress
-    return isal_zlib.compress
-
-
-_compress = _compressor()
+    """Return `body` as gzip."""
+    return deflate.compress(body, 1, deflate.GZIP)
 
 
 def _not_encodable(lines: Sequence[str]) -> Verdict:
