@@ -1369,6 +1369,7 @@ def test_a_dry_run_prints_the_first_lines_and_keeps_nothing(folder: Path) -> Non
         (["*.csv"], "no file matches '*.csv'"),
         (["."], "is not a file (name its files: './*')"),
         (["nosuch://a/b"], "unknown kind of URL: nosuch://a/b"),
+        (["smb://a/b"], "smb:// needs a package: SMB requires"),
         (["a.ndjson", "--limit", "3"], "--limit needs --dry-run"),
         (["a.ndjson", "--whole", "--envelope"], "--whole and --envelope are mutually exclusive"),
         (["a.parquet", "--whole"], "a.parquet has rows, and each is a message"),

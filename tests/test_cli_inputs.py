@@ -61,6 +61,45 @@ def test_a_syntax_error_is_shown_whatever_the_name_of_the_document(name: str, ar
     assert f"{name}:7:7: error[IFX101]: the [ is not closed" in outcome.out + outcome.err
 
 
+DEEP = b"[" * 9000 + b"]" * 9000
+READER = """
+iggyflux: 1
+kind: reader
+from: {measurement: m}
+to: {stream: s, topic: t}
+"""
+
+
+@pytest.mark.parametrize("deep", [DEEP, DEEP[:9000], b'{"del": ' + DEEP + b"}"], ids=["closed", "open", "member"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("dry-run", "while.yaml", "-"), 1),
+        (("dry-run", "while.yaml", "-", "--envelope"), 1),
+        (("dry-run", "reader.yaml", "-"), 1),
+        (("load", "while.yaml", "deep.ndjson", "--dry-run", "--message-time", "2026-01-01T00:00:00Z"), 1),
+        (("infer", "-"), 1),
+        (("eval", "del", "-"), 1),
+        (("validate", "while.yaml", "--samples", "-"), 0),
+        (("log", "append", "data", "s/t", "-"), 0),
+        (("dead-letters", "list", "deep.ndjson"), 3),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_lines_that_are_nested_too_deeply_are_a_fault_of_the_input(
+    arguments: tuple[str, ...], code: int, deep: bytes
+) -> None:
+    """No parser of the machine may go so deep; whatever they are, the other lines are read."""
+    Path("deep.ndjson").write_bytes(deep + b'\n{"class": {"lambda": 3}}\n')
+    Path("reader.yaml").write_text(READER)
+    outcome = iggyflux(*arguments, stdin=Path("deep.ndjson").read_bytes())
+
+    assert outcome.code == code, outcome.err
+    assert "a bug in iggyflux" not in outcome.err
+    if arguments[0] == "log":
+        assert iggyflux("log", "tail", "data", "s/t", "--envelope").out.count("\n") == 2
+
+
 def test_eval_shows_the_warnings_of_its_expression() -> None:
     outcome = iggyflux("eval", "class[?lambda == lambda]", "samples")
 

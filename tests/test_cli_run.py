@@ -318,6 +318,33 @@ def test_check_and_run_with_a_server(server: str) -> None:
     assert "do-not-print-me" not in checked.out + checked.err + ran.out + ran.err
 
 
+@pytest.mark.parametrize(
+    ("command", "is_warned"),
+    [
+        (("validate", "pipeline.yaml"), True),
+        (("check", "--local", "pipeline.yaml"), True),
+        (("run", "--until-end", "pipeline.yaml"), True),
+        (("load", "env.yaml", "m.ndjson", "--pipeline", "pipeline.yaml"), True),
+        (("load", "env.yaml", "m.ndjson", "--pipeline", "pipeline.yaml", "--dry-run"), False),
+        (("dry-run", "env.yaml", "m.ndjson", "--pipeline", "pipeline.yaml"), False),
+        (("explain", "env.yaml", "--pipeline", "pipeline.yaml"), False),
+        (("status", "pipeline.yaml"), False),
+    ],
+    ids=str,
+)
+def test_a_secret_in_a_pipeline_file_is_named_by_what_checks_or_runs_it(
+    command: tuple[str, ...], is_warned: bool
+) -> None:
+    fill(GOOD)
+    Path("m.ndjson").write_bytes(GOOD)
+    Path("pipeline.yaml").write_text(f"{PIPELINE}influxdb: {{url: 'http://127.0.0.1:9', token: plain}}\n", "utf-8")
+
+    outcome = iggyflux(*command)
+
+    assert outcome.code == 0, outcome.err
+    assert (outcome.out + outcome.err).count("IFX814") == is_warned
+
+
 def test_check_finds_every_fault() -> None:
     """A topic that is not there, a folder that is not there, a server that is away."""
     fill(GOOD)

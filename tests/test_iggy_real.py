@@ -22,7 +22,7 @@ from iggyflux.cli.playground_server import topics_of
 from iggyflux.errors import EndOfInput, NotConnected, Stopped
 from iggyflux.mapping import WriterMapping
 from iggyflux.pipeline import IggySettings, Secret, Start
-from iggyflux.records import Batch, Message, OutgoingMessage, Partition, Position
+from iggyflux.records import Batch, LazyMessages, Message, OutgoingMessage, Partition, Position
 from iggyflux.transports.iggy.connection import Connection, ConsumerId
 from iggyflux.transports.iggy.source import IggySource
 from iggyflux.transports.iggy.topics import IggyRange, IggySink, last_messages
@@ -158,6 +158,35 @@ def test_headers_of_every_kind_are_readable(topic: Topic) -> None:
     assert dict(message.headers) == given
     assert type(message.headers["yes"]) is bool
     assert topic.server is not None
+
+
+def test_packed_messages_are_those_that_were_polled(topic: Topic) -> None:
+    """Their headers and coordinates are columns then: those of the SDK are let go."""
+    given = {"text": "ü", "large": 2**64 - 1, "huge": -(2**100), "real": 0.5, "yes": True, "raw": b"\0\1"}
+    topic.fill([b"plain", b"{}"])
+    topic.fill([b"of a crane"], **given)
+
+    async def packed() -> list[tuple[list[Message], LazyMessages]]:
+        source, found = topic.source(until_end=True), []
+        await source.connect()
+        try:
+            while True:
+                batch = await source.read()
+                if batch is not None:
+                    assert isinstance(batch.messages, LazyMessages)
+                    polled = [batch.messages[index] for index in range(len(batch.messages))]
+                    batch.messages.pack()
+                    found.append((polled, batch.messages))
+        except EndOfInput:
+            return found
+        finally:
+            await source.close()
+
+    found = drive(packed())
+
+    assert [message for polled, _ in found for message in polled] == [each for _, lazy in found for each in lazy]
+    (*_, last) = found[-1][1]
+    assert (last.payload, dict(last.headers)) == (b"of a crane", given)
 
 
 def test_a_message_brings_its_coordinates(topic: Topic) -> None:

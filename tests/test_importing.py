@@ -12,7 +12,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -392,6 +392,69 @@ def test_each_connector_keeps_its_own_server(word: str) -> None:
     assert told[f"{word}s.streams.batch_length"] is told[f"{word}s.streams.poll_interval"] is Verdict.NOT_TAKEN
 
 
+@pytest.mark.parametrize("named", ["", 'consumer_group = "ferry"\n'])
+@pytest.mark.parametrize("key", ["", 'key = "dock"\n'])
+def test_the_report_names_the_group_in_which_the_sink_reads(key: str, named: str) -> None:
+    """Without a name the runtime of the connectors makes one of the connector's key."""
+    text = f'{key}[[streams]]\nstream = "s"\ntopics = ["t"]\n{named}[plugin_config]\nurl = "http://x:1"\n'
+    made = convert("iggy-influxdb-sink", text)
+    (said,) = (line.became for line in made.report.lines if line.construct == "streams.consumer_group")
+    (route,) = cast(Any, read_document(made.files["pipeline.yaml"]).tree)["run"]
+
+    assert "goes on where the connector stopped; stop it before" in said
+    assert route.get("consumer") == ({"group": "ferry"} if named else None)
+    assert named or f"`iggy-connect-sink-{'dock' if key else 'KEY'}`" in said
+
+
+BOOLEANS: list[tuple[Any, bool | None]] = [
+    *[(text, True) for text in ("1", "t", "T", "TRUE", "true", "True", 1, 1.0, True)],
+    *[(text, False) for text in ("0", "f", "F", "FALSE", "false", "False", 0, 0.0, False)],
+    *[(text, None) for text in ("yes", "", " true", "s 2", 2, -1, 7.5, 1764500061)],
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), BOOLEANS, ids=repr)
+@pytest.mark.parametrize("table", ["field", "object"])
+def test_what_telegraf_reads_as_no_boolean_is_none(value: Any, expected: bool | None, table: str) -> None:
+    """It was false, whatever it was; a message with such a value fails, as in Telegraf."""
+    settings = {"field": 'path = "open"\ntype = "bool"', "object": 'path = "@this"\nfields = {open = "bool"}'}[table]
+    head = '[[inputs.file]]\ndata_format = "json_v2"\n[[inputs.file.json_v2]]\n'
+    text = f"{head}[[inputs.file.json_v2.{table}]]\n{settings}"
+    sample = Message(json.dumps({"open": value}).encode(), "s", "t", timestamp_us=1)
+    made = convert("telegraf", text, options=Options(samples=[sample]))
+    (mapping,) = (content for name, content in made.files.items() if name != "pipeline.yaml")
+    rendered = parse_mapping(mapping, format="yaml", name="m").plan().render([sample])
+
+    assert [line.split()[1] for line in rendered.lines] == (
+        [] if expected is None else [f"open={str(expected).lower()}"]
+    )
+    assert len(rendered.failures) == (expected is None)
+
+
+NOT_TAKEN = [
+    (
+        'data_format = "json"\n[[processors.defaults]]\n[processors.defaults.fields]\nopen = true',
+        "processors.defaults.fields.open",
+        Verdict.NOT_TAKEN,
+    ),
+    (
+        'data_format = "xml"\n[[inputs.file.xpath]]\nmetric_selection = "/pier/*"\nfields = {beds = "number(beds)"}',
+        "inputs.file.xpath.metric_selection",
+        Verdict.NOT_TAKEN,
+    ),
+    ('data_format = "grok"\ngrok_patterns = ["%{WORD:crane} %{NUMBER:load:float}"]', "grok", Verdict.APPROXIMATED),
+    ('data_format = "csv"\ncsv_skip_rows = 2\ncsv_header_row_count = 1', "inputs.file.csv_skip_rows", Verdict.TAKEN),
+]
+
+
+@pytest.mark.parametrize(("text", "construct", "verdict"), NOT_TAKEN, ids=[row[1] for row in NOT_TAKEN])
+def test_what_telegraf_does_otherwise_has_one_line_that_says_so(text: str, construct: str, verdict: Verdict) -> None:
+    options = Options(samples=[Message(b"hoist 12\nboom 7\n", "s", "t")])
+    made = convert("telegraf", f"[[inputs.file]]\n{text}", options=options)
+
+    assert [line.verdict for line in made.report.lines if line.construct == construct] == [verdict]
+
+
 @pytest.mark.parametrize(("value", "verdict"), [("5", Verdict.APPROXIMATED), ("5.5", Verdict.TAKEN)])
 def test_an_integer_as_the_default_of_numbers_is_a_float_and_the_report_says_so(value: str, verdict: Verdict) -> None:
     defaults = f"[[processors.defaults]]\n[processors.defaults.fields]\nlevel = {value}\n"
@@ -441,6 +504,32 @@ def test_a_row_of_flux_has_the_columns_that_the_source_sends(has_metadata: bool)
         "value": 2.5,
         "row": own | more,
     }
+
+
+@pytest.mark.parametrize(
+    ("language", "value", "payload"),
+    [
+        ("flux", '{"b": [1, 2.5]}', {"b": [1, 2.5]}),
+        ("flux", "not JSON", None),
+        ("flux", 2**60, 2**60),
+        ("flux", 2.5, 2.5),
+        ("flux", False, False),
+        ("sql", '{"b": [1, 2.5]}', '{"b": [1, 2.5]}'),
+        ("sql", 'say "hi"', 'say "hi"'),
+        ("sql", 2**60, 2**60),
+        ("sql", False, False),
+    ],
+)
+def test_a_payload_column_is_the_payload_of_the_source(language: str, value: Any, payload: Any) -> None:
+    """As the running connector sends it: of Flux it reads the text as JSON, of SQL it writes the value as JSON."""
+    text = (CASES / f"iggy-source-{language}/iggy-influxdb-source.toml").read_text("utf-8")
+    made = convert("iggy-influxdb-source", text + 'payload_column = "kilos"\n')
+    plan = parse_mapping(made.files["orchard-history.yaml"], format="yaml", name="m").plan()
+
+    rendered = plan.render([Row({"time": 1_700_000_000_500_000_000, "kilos": value}, "picks")])
+
+    assert [json.loads(message.payload) for message in rendered.messages] == ([] if payload is None else [payload])
+    assert len(rendered.failures) == (payload is None)
 
 
 @pytest.mark.parametrize("schema", ["json", "text", "raw", "flatbuffer"])
@@ -1030,7 +1119,7 @@ def test_strict_wants_everything_as_it_is(tmp_path: Path) -> None:
     form, file = configuration(folder)
     exact = tmp_path / "exact.toml"
     exact.write_text(
-        '[[streams]]\nstream = "s"\ntopics = ["t"]\nschema = "raw"\n[plugin_config]\nurl = "http://x:1"\n'
+        '[[streams]]\nstream = "s"\ntopics = ["t"]\nschema = "raw"\nconsumer_group = "g"\n[plugin_config]\nurl = "http://x:1"\n'
         'bucket = "b"\ninclude_checksum = false\npayload_format = "base64"\n'
     )
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +14,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import cbor2
+import fastavro
+import msgspec
+import pyarrow
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from iggyflux import parse_mapping
 from iggyflux.authoring.examples import run_examples
@@ -659,3 +668,102 @@ def test_the_namespace_of_xml_is_not_stored(name: str) -> None:
     proved(proposal, samples, "yaml")
     assert [tag.key for tag in proposal.tags] == ["brunn_@xmlnsx"]
     assert [(each.key, each.reason) for each in proposal.unused] == [(f"brunn_@{name}", "it declares an XML namespace")]
+
+
+def _written(form: str, rows: list[dict[str, Any]]) -> bytes:
+    """Rows in a format, as other programs write them."""
+    if form == "avro":
+        schema = {"type": "record", "name": "R", "fields": [{"name": "ts", "type": "long"}, _DJUP, _KAR]}
+        file = io.BytesIO()
+        fastavro.writer(file, fastavro.parse_schema(schema), rows)
+        return file.getvalue()
+    if form == "parquet":
+        file = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+        return file.getvalue()
+    write = {"msgpack": msgspec.msgpack.encode, "cbor": cbor2.dumps, "json": lambda each: json.dumps(each).encode()}
+    return write[form](rows)
+
+
+_DJUP = {"name": "djup", "type": "double"}
+_KAR = {"name": "kar", "type": "string"}
+
+
+@pytest.mark.parametrize("form", ["json", "msgpack", "cbor", "avro", "parquet"])
+@pytest.mark.parametrize("bad", [[], [math.nan], [math.inf, -math.inf]], ids=str)
+def test_numbers_that_json_does_not_have_are_left_out_in_each_format(
+    form: str, bad: list[float], tmp_path: Path
+) -> None:
+    """The others are points; nothing is left out silently where no sample has such a number."""
+    depths = [*bad, 1.5, 2.25, 20.5]
+    rows = [{"ts": 1_764_500_000 + n, "kar": "a", "djup": depth} for n, depth in enumerate(depths)]
+    file = tmp_path / f"m.{form}"
+    file.write_bytes(_written(form, rows))
+    outcome = iggyflux("infer", file)
+
+    assert outcome.code == 0, outcome.err
+    assert ("on_bad_value: omit" in outcome.out) == bool(bad)
+    (tmp_path / "m.yaml").write_text(outcome.out, encoding="utf-8")
+    command = ["load", tmp_path / "m.yaml", file, "--dry-run", *["--whole"] * (form not in ("avro", "parquet"))]
+    assert [line.split()[1] for line in iggyflux(*command).out.splitlines()] == ["djup=1.5", "djup=2.25", "djup=20.5"]
+
+
+def test_a_container_that_cannot_be_read_is_named_with_the_reason() -> None:
+    whole = _written("avro", [{"ts": n, "kar": "a", "djup": 1.5} for n in range(9)])
+    with pytest.raises(SampleError) as refused:
+        recognize_file(whole[:-30])
+
+    assert refused.value.code == "IFX541"
+    assert "an Avro container: " in refused.value.reason
+    assert "no known format" not in refused.value.reason
+
+
+@pytest.mark.parametrize("tags", ["", ",ort=a", ",ort=a,hall=b"])
+@pytest.mark.parametrize("fields", ["floor=7i", 'floor=7i,djup=2.5,läge="a,b"', "wet=true"])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_line_protocol_is_no_table_however_many_commas_its_lines_have(count: int, fields: str, tags: str) -> None:
+    """And its rows are always walked, so that a message with several lines makes several points."""
+    lines = [f"kar{tags} {fields} {1_764_500_000_000_000_000 + number}" for number in range(count)]
+    samples = recognize_file("".join(f"{line}\n" for line in lines).encode())
+    proposal = infer(samples, Wishes("s", "t"))
+    rendered = proved(proposal, samples, "yaml").plan().render([bare_message("\n".join(lines).encode(), 0)])
+
+    assert samples.format == "influx"
+    assert rendered.failures == []
+    assert [parse_lines(line) for line in rendered.lines] == [parse_lines(line) for line in lines]
+
+
+def test_syslog_is_no_table_however_many_commas_its_lines_have() -> None:
+    lines = [f"<34>1 2026-01-01T00:00:0{number}Z lift7 ctl - - - door, open" for number in range(3)]
+
+    assert recognize_file("\n".join(lines).encode()).how.startswith("syslog")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_said"),
+    [("kar,ort=a floor=1u 1764500000000000000", True), ('kar,ort=a floor=1i,x="=7u" 1764500000000000000', False)],
+)
+def test_unsigned_integers_that_become_integers_are_to_be_checked(line: str, is_said: bool) -> None:
+    proposal = infer(recognize_file(f"{line}\n{line}\n".encode()), Wishes("s", "t"))
+
+    assert ("CHECK: unsigned integers become integers" in proposal.text("yaml")) is is_said
+
+
+@pytest.mark.parametrize("packed", [0, 1, 3])
+def test_payloads_of_a_declared_format_may_be_compressed(packed: int, tmp_path: Path) -> None:
+    """The option `--payload` has no place to say so."""
+    schema = {"type": "record", "name": "R", "fields": [{"name": "ts", "type": "long"}, _DJUP, _KAR]}
+    lines = []
+    for number in range(3):
+        file = io.BytesIO()
+        fastavro.schemaless_writer(file, schema, {"ts": 1_764_500_000 + number, "kar": "a", "djup": 1.5})
+        payload = gzip.compress(file.getvalue()) if number < packed else file.getvalue()
+        lines.append(json.dumps({"payload_base64": base64.b64encode(payload).decode()}))
+    (tmp_path / "m.ndjson").write_text("\n".join(lines), "utf-8")
+    declared = json.dumps({"format": "avro", "schema": schema})
+    outcome = iggyflux("infer", tmp_path / "m.ndjson", "--envelope", "--payload", declared)
+
+    assert outcome.code == 0, outcome.err
+    assert re.findall(r"compression: (\w+)", outcome.out) == {0: [], 1: ["auto"], 3: ["gzip"]}[packed]
+    (tmp_path / "m.yaml").write_text(outcome.out, encoding="utf-8")
+    assert iggyflux("dry-run", tmp_path / "m.yaml", tmp_path / "m.ndjson", "--envelope").out.count("djup=1.5") == 3

@@ -375,3 +375,38 @@ def test_any_text_is_appended_line_by_line() -> None:
     iggyflux("log", "append", "data", "field/soil", stdin="čern\u00a0ozem\n{no json\n".encode())
 
     assert iggyflux("log", "tail", "data", "field/soil").out.splitlines() == ["čern\u00a0ozem", "{no json"]
+
+
+XML = """\
+iggyflux: 1
+kind: writer
+from: {stream: s, topic: t, payload: xml}
+points:
+  measurement: {const: lift}
+  tags: {site: log.site}
+  fields: {load: {expr: log.load, cast: true}}
+  timestamp: {expr: log.at, format: rfc3339}
+"""
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("names_encoding", [True, False])
+def test_a_document_of_xml_has_the_encoding_that_it_names(mark: bytes, names_encoding: bool) -> None:
+    """Its declaration is about its bytes, so they stay as they are; without one the mark says it."""
+    encoding = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(mark, "utf-8")
+    names = f' encoding="{encoding[:6]}"' if names_encoding and mark else ""
+    at = "2026-02-01T06:00:00Z"
+    text = f'<?xml version="1.0"{names}?>\n<log><site>Köln</site>\n<load>2.5</load><at>{at}</at></log>\n'
+    Path("a.xml").write_bytes(mark + text.encode(encoding))
+    Path("x.yaml").write_text(XML, "utf-8")
+    line = "lift,site=Köln load=2.5 1769925600000000000"
+
+    for command in (("dry-run", "x.yaml", "a.xml", "--whole"), ("load", "x.yaml", "a.xml", "--whole", "--dry-run")):
+        outcome = iggyflux(*command)
+        assert outcome.out.splitlines() == [line], outcome.err
+    assert iggyflux("eval", "log.site", "a.xml", "--payload", "xml", "--whole").out == '"Köln"\n'
+    for options in ([], ["--whole"]):
+        inferred = iggyflux("infer", "a.xml", *options)
+        assert "payload: xml " in inferred.out, inferred.err
+    assert iggyflux("log", "append", "data", "s/t", "a.xml", "--whole").code == 0
+    assert iggyflux("dry-run", "x.yaml", "log:data").out.splitlines() == [line]

@@ -199,14 +199,21 @@ _WRITTEN: Final = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"
 """What stores call the version or the time of a file."""
 
 
+_EXTRAS: Final = {"s3": "iggyflux[s3]", "s3a": "iggyflux[s3]"}
+
+
 def _filesystem(url: str) -> tuple[Any, str]:
     """Return the file system of a URL, and the path in it.  Raise `NoFsspec`."""
+    scheme = url.partition(":")[0].lower()
     try:
         import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise NoFsspec(url.partition(":")[0].lower()) from error
+        raise NoFsspec(f"{scheme}:// needs a package: pip install '{_EXTRAS.get(scheme, 'fsspec')}'") from error
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:  # fsspec says which package the kind of URL needs
+        needed = f"pip install '{_EXTRAS[scheme]}'" if scheme in _EXTRAS else str(error)
+        raise NoFsspec(f"{scheme}:// needs a package: {needed}") from error
     except ValueError as error:
         raise NotFound(f"unknown kind of URL: {name_of(url)}") from error
     return filesystem, path

@@ -101,8 +101,11 @@ _FAULTS: Final[tuple[type[Exception], ...]] = (
 
 
 def is_utf16(begin: bytes) -> bool:
-    """Return whether text that begins so is UTF-16: it has the mark that says so."""
-    return begin[:2] in _MARKS
+    """Return whether text that begins so is UTF-16: it has the mark that says so.
+
+    A document with an XML declaration is left as it is: the declaration names the encoding of its bytes.
+    """
+    return begin[:2] in _MARKS and not begin[:12].replace(b"\0", b"").startswith(b"<?xml", 2)
 
 
 def utf8_of(begin: bytes, file: IO[bytes]) -> IO[bytes]:

@@ -263,7 +263,7 @@ def is_json(text: bytes) -> bool:
     """Return whether `text` is one JSON document."""
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):  # deeper than any payload may be
         return False
     return True
 
@@ -293,6 +293,8 @@ def _json_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
             columns = msgspec.json.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise SampleError(NOT_A_ROW, f"invalid row: {error}", number) from error
+        except RecursionError as error:
+            raise SampleError(NOT_A_ROW, "invalid row: it is nested too deeply", number) from error
         if not isinstance(columns, dict):
             raise SampleError(NOT_A_ROW, "expected an object of columns", number)
         yield number, columns
@@ -364,7 +366,7 @@ def _cell(text: str) -> JSON:
         return None
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return text
     return value if isinstance(value, (bool, int, float)) else text
 

@@ -81,7 +81,7 @@ def command(pipeline: Path, only: tuple[str, ...], status_file: Path | None, loc
       iggyflux check pipeline.yaml
       iggyflux check pipeline.yaml --local --status-file status.json
     """
-    loaded = open_pipeline(pipeline)
+    loaded = open_pipeline(pipeline, warns=True)
     faults = asyncio.run(_check(loaded, only, status_file, local=local))
     talk(f"{plural(faults, 'fault')} found" if faults else "no faults found")
     return ExitCode.PROBLEMS if faults else ExitCode.OK

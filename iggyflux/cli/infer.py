@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import click
 
+from iggyflux.archives.parquet import ParquetRows, is_parquet
 from iggyflux.authoring.inference import (
     Declared,
     Proposal,
@@ -106,9 +108,9 @@ def command(
     """Write a commented mapping from sample messages.
 
     SAMPLES are files, or `-` for stdin: JSON (a document a line, an array, or documents one after another), CSV, XML,
-    MessagePack, CBOR, Avro containers, line protocol, syslog, or text with key=value. --payload declares another
-    format. With --from they are one STREAM/TOPIC. The mapping validates, renders every sample, and has some of them as
-    examples; comments say why, and what else would do.
+    MessagePack, CBOR, Avro containers, line protocol, syslog, or text with key=value; rows of a .parquet file are JSON,
+    as for `load`. --payload declares another format. With --from they are one STREAM/TOPIC. The mapping validates,
+    renders every sample, and has some of them as examples; comments say why, and what else would do.
 
     \b
     Example:
@@ -174,7 +176,9 @@ def _of_files(names: tuple[str, ...], envelope: Envelope, whole: bool, declared:
     read: list[Recognized] = []
     for path in paths:
         with open_input(path) as lines:
-            if not whole and are_messages(lines, envelope):
+            if is_parquet(path.name) and declared is None and not whole and not envelope:
+                read.append(recognize_file(_rows_of(path)))
+            elif not whole and are_messages(lines, envelope):
                 messages += [sample.message for sample in read_samples(lines, coordinates, envelope=True)]
             else:
                 read.append(recognize(lines.read(), whole=whole))
@@ -187,6 +191,13 @@ def _of_files(names: tuple[str, ...], envelope: Envelope, whole: bool, declared:
         return _named(of_payloads([message.payload for message in messages]), messages)
     except SampleError as error:
         raise _problem(error, input_name(paths[0])) from error
+
+
+def _rows_of(path: Path) -> bytes:
+    """Return the first rows of a Parquet file, as lines of JSON, which they are for `load`.  Raise SampleError."""
+    with path.open("rb") as file:
+        rows = ParquetRows(file, str(path), path.stat().st_size)
+        return b"\n".join(row for _, row in islice(rows.records(0), MOST_MESSAGES))
 
 
 def _named(samples: Recognized, messages: Sequence[Message]) -> _Input:

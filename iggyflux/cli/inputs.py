@@ -108,10 +108,11 @@ def open_mapping(path: Path) -> WriterMapping | ReaderMapping:
     return mapping
 
 
-def open_pipeline(path: Path, *, connects: bool = True) -> Pipeline:
-    """Return the pipeline in a file and print its warnings.  Raise PipelineError with all its problems.
+def open_pipeline(path: Path, *, connects: bool = True, warns: bool = False) -> Pipeline:
+    """Return the pipeline in a file.  Raise PipelineError with all its problems.
 
-    If nothing `connects` with it, the variables and secrets of connections may be missing.
+    If nothing `connects` with it, the variables and secrets of connections may be missing.  Its warnings are about
+    the file, so commands that check it or run it print them (`warns`), and not each one that reads it.
     """
     try:
         pipeline = load_pipeline(path, connects=connects)
@@ -121,7 +122,7 @@ def open_pipeline(path: Path, *, connects: bool = True) -> Pipeline:
             raise click.UsageError(f"{path} is a mapping; expected a pipeline ({hint})") from None
         _refuse_data(path, "pipeline")
         raise
-    for problem in pipeline.warnings:
+    for problem in pipeline.warnings if warns else ():
         show_problem(problem)
     return pipeline
 

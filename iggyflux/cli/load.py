@@ -135,7 +135,8 @@ def command(
         raise click.UsageError(f"{mapping} is a reader; expected a writer, which makes points of messages")
     archives = _find(paths, notes=True) if only is None else _find_named(paths, json.loads(only.read_bytes()))
     reading = _reading(document, archives, envelope, whole, message_time)
-    loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run)
+    warns = share is None and not dry_run  # a worker has what its supervisor has
+    loaded = None if pipeline is None else open_pipeline(pipeline, connects=not dry_run, warns=warns)
     item = None if loaded is None else _route_of(document.name, mapping, loaded, name)
     if verify and not _are_sound(archives, reading):
         return ExitCode.STOPPED
@@ -237,12 +238,9 @@ def _find(paths: Sequence[str], *, notes: bool) -> list[Archive]:
     except NotFound as error:
         raise click.BadParameter(str(error), param_hint="PATH") from error
     except NoFsspec as error:
-        extra = "iggyflux[s3]" if str(error) == "s3" else "fsspec"
-        raise click.UsageError(f"{error}:// needs a package: pip install '{extra}'") from error
+        raise click.UsageError(str(error)) from error
     except NotConnected as error:
-        hint = (
-            "check the login, the region and the address of the store, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL"
-        )
+        hint = "check the login and the address of the store; for s3:// AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, region"
         raise Stopped(error.named, hint, "IFX611") from error
     if again and notes:
         note(

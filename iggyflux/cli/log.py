@@ -287,7 +287,7 @@ def envelope_line(message: Message) -> bytes:
         try:
             msgspec.json.decode(payload, type=msgspec.Raw)
             tree["payload"] = msgspec.Raw(payload)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             tree["payload_text"] = payload.decode()
     return msgspec.json.encode(tree) + b"\n"
 

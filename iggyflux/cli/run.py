@@ -141,7 +141,7 @@ def command(
     """
     if share is not None:
         return _work(pipeline, share, fixed, until_end, only, watch, quiet)
-    loaded = open_pipeline(pipeline)
+    loaded = open_pipeline(pipeline, warns=True)
     run_sdk_on_one_thread()
     if workers != 1:
         if not pipeline.is_file():

@@ -19,6 +19,9 @@ _OTHER_JSON: Final = (
     "; a member that is there twice is written once, exponents may be written in another form, as `1e-07`, and a"
     " payload that is only a string has no quotes"
 )
+_GOES_ON: Final = (
+    "iggyflux goes on where the connector stopped; stop it before, since members of a group share the messages"
+)
 _TIMES: Final = ("", "time", "_time")
 """A `cursor_field` that is the time of a row, which readers name `time`."""
 _RUNTIME: Final = ("type", "key", "version", "name", "path", "verbose", "plugin_config_format")
@@ -126,7 +129,13 @@ def convert_sink(configuration: Configuration, options: Options) -> Documents:
             group = stream.text("consumer_group")
             if group:
                 draft.route["consumer"] = {"group": group}
-                stream.taken("consumer_group", "`consumer.group`: iggyflux goes on where the connector stopped")
+                stream.taken("consumer_group", f"`consumer.group`: {_GOES_ON}")
+            else:
+                theirs = f"`iggy-connect-sink-{connector.text('key') or 'KEY'}`"
+                became = (
+                    f"the group of the route has the name of its mapping; with `consumer.group`: {theirs}, {_GOES_ON}"
+                )
+                stream.remark(Verdict.APPROXIMATED, "streams.consumer_group", became)
     return documents
 
 
@@ -359,7 +368,9 @@ def _source_messages(settings: Part, *, is_sql: bool) -> Tree:
         if stored != "json":
             settings.approximated("payload_format", "the payload is a JSON string: a reader sends no plain text")
         name = re.sub(r'[\\"]', "", column)
-        return {"payload": f'parse_json("{name}")' if stored == "json" else f'"{name}"'}
+        if stored != "json" or is_sql:  # rows of SQL have values, those of Flux have texts
+            return {"payload": f'"{name}"'}
+        return {"payload": f'if(is_string("{name}"), parse_json("{name}"), "{name}")'}
     if is_sql:
         return _sql_messages(settings, has_metadata=has_metadata)
     return _flux_messages(settings, has_metadata=has_metadata)

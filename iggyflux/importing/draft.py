@@ -203,7 +203,10 @@ def _with_examples(draft: Draft, mapping: WriterMapping, tell: Tell) -> str:
         if _passes(text, draft.name):
             return text
         del draft.tree["examples"]
-    tell("examples", "no message could be made up that the mapping reads: give --samples")
+    why = "no message could be made up that the mapping reads: give --samples"
+    if draft.samples:
+        why = "no sample can be one that passes: write one"
+    tell("examples", why)
     return document_text(draft)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 from iggyflux.errors import DecodeError, LineProtocolError
@@ -36,7 +37,7 @@ _UTF_32 = re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|[ -~]\0\0\0|\0\0\0[ -~]")
 _UTF_16 = re.compile(rb"\xff\xfe|\xfe\xff|(?:[ -~]\0){2}|(?:\0[ -~]){2}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{8,}+={0,2}\s*")
 _NOT_A_NUMBER = re.compile(rb"[:,\[]\s*+([-+]?(?:NaN|nan|Infinity|Inf|inf))\b")
-_WORDS_OF_PYTHON = ("NaN", "Infinity", "-Infinity")
+_WORDS_OF_PYTHON = (b"NaN", b"Infinity", b"-Infinity")
 """What encoders write that follow Python or JavaScript; `on_bad_value: omit` takes these."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _PYTHON = re.compile(rb"\s*+[\[{]\s*+(?:\{\s*+)?'")
@@ -46,6 +47,7 @@ _MSGPACK = re.compile(rb"[\x80-\x9f\xdc-\xdf]")
 _CBOR = re.compile(rb"[\x80-\xbf]|\xd9\xd9\xf7")
 _OF_TREES = ("msgpack", "cbor", "protobuf", "avro")
 """Formats in bytes, for which the examples of a mapping have JSON."""
+_MARK = b"\xef\xbb\xbf"
 _MOST_BYTES = 1_000_000
 """The largest payload that is tried in other formats."""
 
@@ -73,7 +75,7 @@ def _looks(payload: bytes, declared: str) -> Iterator[Look]:
         hint = f"set `compression: {compression}`" if is_known else "let the producer send it uncompressed"
         yield f"it looks like {compression}", hint
     for encoding, pattern in (("UTF-32", _UTF_32), ("UTF-16", _UTF_16)):
-        if pattern.match(payload):
+        if pattern.match(payload) and (encoding, declared) != ("UTF-16", "xml"):  # XML is read in it
             yield (
                 f"it looks like {encoding}",
                 _encoding_hint(declared, _utf_16(payload)) if encoding == "UTF-16" else _UTF_8,
@@ -151,10 +153,22 @@ def _looks_of_base64(payload: bytes, declared: str) -> Iterator[Look]:
 
 
 def _looks_of_broken_json(payload: bytes) -> Iterator[Look]:
-    if _JSON.match(payload) and (number := _NOT_A_NUMBER.search(_STRING.sub(b'""', payload))):
-        word = number[1].decode()
-        also = ", or set `on_bad_value: omit`" if word in _WORDS_OF_PYTHON else ""
-        yield f"JSON has no {word}", f"let the producer send null{also}"
+    if payload.startswith(_MARK):
+        if _is_json(payload.removeprefix(_MARK)):
+            yield "the rest is JSON", "let the producer send UTF-8 without the mark"
+        return
+    words = _NOT_A_NUMBER.findall(_STRING.sub(b'""', payload)) if _JSON.match(payload) else []
+    if words:
+        word = next((each for each in words if each not in _WORDS_OF_PYTHON), words[0])
+        if word not in _WORDS_OF_PYTHON:
+            yield f"JSON has no {word.decode()}", "let the producer send null"
+        elif _decodes(partial(json_.decode, non_finite=True), payload):
+            yield f"JSON has no {word.decode()}", "let the producer send null, or set `on_bad_value: omit`"
+        else:  # `on_bad_value` may be set
+            yield (
+                f"JSON has no {word.decode()}, and that is not all that is wrong with it",
+                "let the producer send null",
+            )
     if _PYTHON.match(payload):
         yield "JSON has strings in double quotes only", "let the producer send JSON, not the text of a Python object"
     lines = payload.splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from shell import Outcome, iggyflux
 
 from iggyflux.cli.replay import LetterSource
 from iggyflux.errors import NotConnected
-from iggyflux.records import Message
+from iggyflux.records import Message, Reason
 from iggyflux.sim import Fault, SimServer
 from iggyflux.transports.local.deadletters import read_dead_letters
 
@@ -206,22 +206,24 @@ class Marked:
 
     def __init__(self, faults: int = 0) -> None:
         self.digests: list[bytes] = []
+        self.failed: dict[bytes, Sequence[Reason]] = {}
         self.faults = faults
 
     async def connect(self) -> None: ...
 
-    async def add(self, digests: Sequence[bytes]) -> None:
+    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
         self.faults -= 1
         if self.faults >= 0:
             raise NotConnected("gone")
         self.digests += digests
+        self.failed |= failed
 
     async def close(self) -> None: ...
 
 
 def test_letters_are_read_on_demand_and_what_is_unsettled_comes_again() -> None:
-    """They are read once; what failed again is not marked, nor what was not settled."""
-    taken, marked = [], Marked(faults=1)
+    """They are read once; what failed again is not marked but with its reasons, nor what was not settled."""
+    taken, marked, reasons = [], Marked(faults=1), [Reason("IFX609", "no"), Reason("IFX603", "too old")]
 
     def messages() -> Iterator[tuple[Message, bytes]]:
         for number in range(2500):
@@ -235,17 +237,19 @@ def test_letters_are_read_on_demand_and_what_is_unsettled_comes_again() -> None:
         assert first is not None
         assert len(first.messages) == len(taken) == 1000
         await source.read()
-        source.fail(first.messages[7])
+        source.fail(first.messages[7], reasons)
         with pytest.raises(NotConnected):
             await source.ack([first.last])
         await source.connect()
         again = await source.read()
         assert again is not None
         assert again.messages[0].offset == 0
-        source.fail(again.messages[8])
+        source.fail(again.messages[8], reasons[:1])
+        source.fail(again.messages[8], reasons[1:])
         await source.ack([again.last])
         assert (source.left, len(taken)) == (1500, 2000)
         assert marked.digests == [b"%d" % number for number in range(1000) if number != 8]
+        assert marked.failed == {b"8": reasons}
         cancelled = asyncio.ensure_future(source.read())
         await asyncio.sleep(0)
         cancelled.cancel()

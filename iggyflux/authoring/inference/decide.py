@@ -44,7 +44,7 @@ def decide(
     most_hops: int = MOST_HOPS,
 ) -> Proposal:
     """Return the proposal for samples of a shape.  Raise SampleError if nothing is stored, or a person must choose."""
-    elements = find_elements(shape, most_hops)
+    elements = find_elements(shape, most_hops, has_rows=source.format in ("influx", "csv"))
     places = find_places(elements, source, headers)
     time, used, others = choose_time(elements, places, wishes)
     wanted = {id(place_named(elements, places, name, "--tag")) for name in wishes.tags}

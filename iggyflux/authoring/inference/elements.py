@@ -127,8 +127,8 @@ class Elements:
         return "" if not around else "parent()" if around == 1 else f"parent(`{around}`)"
 
 
-def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
-    """Return the hops that lead to most of what is measured."""
+def find_elements(shape: Shape, most_hops: int = MOST_HOPS, *, has_rows: bool = False) -> Elements:
+    """Return the hops that lead to most of what is measured; a message that `has_rows` is always entered."""
     hops: list[Hop] = []
     passed: list[Passed] = []
     here = shape
@@ -137,7 +137,8 @@ def find_elements(shape: Shape, most_hops: int = MOST_HOPS) -> Elements:
         best = max(candidates, key=lambda hop: _weight_of(hop, here), default=None)
         entered = frozenset(best.paths) if best is not None else frozenset[Path]()
         outside = sum(_own_weight(path, place) for path, place in here.walk(without=entered))
-        if best is None or len(hops) == most_hops or not _is_worth_it(best, outside, here):
+        is_entered = has_rows and not hops and best is not None and not best.path
+        if best is None or len(hops) == most_hops or not (is_entered or _is_worth_it(best, outside, here)):
             passed += _passed_over(len(hops), here, candidates, None)
             return Elements(shape, tuple(hops), tuple(passed))
         either = _or_message(best, shape) if not hops else None

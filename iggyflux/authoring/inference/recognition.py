@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from iggyflux.authoring.inference.logfmt import (
     LEAST_PAIRS,
@@ -21,11 +21,11 @@ from iggyflux.authoring.inference.logfmt import (
 from iggyflux.authoring.inference.syslog import KNOWN, PATTERN, syslog_trees
 from iggyflux.authoring.samples import Coordinates, SampleError, read_samples
 from iggyflux.errors import DecodeError, LineProtocolError, counted
-from iggyflux.lineprotocol import parse_line
+from iggyflux.lineprotocol import Unsigned, parse_line
 from iggyflux.payloads import FORMATS, expand
 from iggyflux.payloads.avro.container import is_container
 from iggyflux.payloads.compression import recognized
-from iggyflux.payloads.format import ONE_BYTE, not_utf8, single_byte_encoding
+from iggyflux.payloads.format import ONE_BYTE, Options, not_utf8, single_byte_encoding
 from iggyflux.payloads.recognition import WITH_ENCODING, explained
 from iggyflux.records import JSON
 
@@ -38,6 +38,8 @@ RECOGNIZED: Final = (
 )
 """The formats that samples show by themselves."""
 _DECLARED: Final = "declare another one, such as bare Avro: --payload '{format: avro, schema: FILE}'"
+
+_AVRO_HINT: Final = "copy the file again, or take another one"
 
 DELIMITERS: Final = (",", ";", "\t", "|")
 LEAST_ROWS: Final = 2
@@ -80,13 +82,16 @@ def recognize_file(data: bytes, *, whole: bool = False) -> Recognized:
         return found
     if found := _xml([payload for _, payload in as_json], [line for line, _ in as_json]) or _xml([data], [1]):
         return found
-    is_text = _is_utf8(data)
-    if is_text and (table := _table([data], [1])):
-        return table
-    if not is_text:
+    if not _is_utf8(data):
         return _in_one_byte_a_character(data) or recognize_payloads([data])
+    numbers, lines = [line for line, _ in as_json], [payload for _, payload in as_json]
+    for recognize in (_line_protocol, _syslog):  # commas that are as many in each line do not make a table of it
+        if found := recognize(lines, numbers):
+            return found
+    if table := _table([data], [1]):
+        return table
     try:
-        return recognize_payloads([payload for _, payload in as_json], [line for line, _ in as_json])
+        return recognize_payloads(lines, numbers)
     except SampleError:
         if table := _table_below_titles(data):
             return table
@@ -120,7 +125,7 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
         raise SampleError(NOTHING, "there are no messages", 0, "give messages: one a line, or one document")
     numbers, payloads = [number for number, _ in kept], [payload for _, payload in kept]
     if set(ways := [recognized(payload) for payload in payloads]) != {"none"}:
-        return _compressed(payloads, numbers, ways)
+        return compressed(payloads, numbers, ways, recognize_payloads)
     for recognize in (_json, _xml, _binary, _line_protocol, _syslog, _logfmt, _key_value, _table):
         if found := recognize(payloads, numbers):
             return found
@@ -129,15 +134,20 @@ def recognize_payloads(payloads: Sequence[bytes], lines: Sequence[int] = ()) -> 
     raise _unrecognized(payloads, numbers)
 
 
-def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequence[str]) -> Recognized:
-    """Return the format of what payloads expand to, which some compress: all by one way, or each by its own."""
+def compressed(
+    payloads: Sequence[bytes],
+    numbers: Sequence[int],
+    found: Sequence[str],
+    read: Callable[[list[bytes], Sequence[int]], Recognized],
+) -> Recognized:
+    """Return what `read` makes of what payloads expand to: all compressed by one way, or each by its own."""
     expanded = []
     for payload, number, name in zip(payloads, numbers, found, strict=True):
         try:
             expanded.append(expand(payload, name))
         except DecodeError as error:
             raise SampleError(UNKNOWN, error.reason, number, error.hint or "remove it, or correct it") from error
-    inside = recognize_payloads(expanded, numbers)
+    inside = read(expanded, numbers)
     way = found[0] if len(set(found)) == 1 else "auto"
     how = f"{inside.how}, {'some of it compressed' if way == 'auto' else f'compressed by {way}'}"
     return replace(inside, payloads=list(payloads), how=how, compression=way)
@@ -145,16 +155,24 @@ def _compressed(payloads: Sequence[bytes], numbers: Sequence[int], found: Sequen
 
 def _unrecognized(payloads: Sequence[bytes], numbers: Sequence[int]) -> SampleError:
     """Return what is wrong, as seen from the format that most payloads have."""
-    decoded = [_decodes("json", payload) for payload in payloads]
+    if all(map(is_container, payloads)):
+        for number, payload in zip(numbers, payloads, strict=True):
+            try:
+                decoded("avro", payload, {})
+            except DecodeError as error:
+                return SampleError(UNKNOWN, f"an Avro container: {error.reason}", number, error.hint or _AVRO_HINT)
+    are_json = [_decodes("json", payload) for payload in payloads]
     hint = f"{', '.join(RECOGNIZED[:-1])} and {RECOGNIZED[-1]} are recognized; {_DECLARED}"
-    bad = decoded.index(False)
-    if any(decoded) or payloads[bad].lstrip()[:1] in (b"{", b"["):
+    bad = are_json.index(False)
+    if any(are_json) or payloads[bad].lstrip()[:1] in (b"{", b"["):
         try:
             FORMATS["json"].decode(payloads[bad], {}, None, False)
         except DecodeError as error:
             told = explained(error, payloads[bad], "json")
             reason = (
-                told.reason if len(decoded) == 1 or not any(decoded) else f"others are JSON, but this is {told.reason}"
+                told.reason
+                if len(are_json) == 1 or not any(are_json)
+                else f"others are JSON, but this is {told.reason}"
             )
             return SampleError(UNKNOWN, reason, numbers[bad], told.hint or "remove it, or correct it")
     for name in ("influx", "text"):
@@ -201,27 +219,42 @@ def _trees(form: str, payloads: Sequence[bytes], options: dict[str, JSON]) -> li
         return None
 
 
+def decoded(form: str, payload: bytes, options: Options) -> tuple[JSON, bool]:
+    """Return the value of a payload, and whether NaN or infinities are in it.  Raise DecodeError."""
+    try:
+        return FORMATS[form].decode(payload, options, None, False), False
+    except DecodeError:
+        decode = FORMATS[form].decode_non_finite
+        if decode is None:
+            raise
+    return decode(payload, options, None, False), True
+
+
+def _found(form: str, payloads: Sequence[bytes], numbers: Sequence[int], how: str) -> Recognized | None:
+    """Return payloads of a format that has no options, also with NaN and infinities; None if one is not of it."""
+    try:
+        values = [decoded(form, payload, {}) for payload in payloads]
+    except DecodeError:
+        return None
+    trees, has_non_finite = [tree for tree, _ in values], any(has for _, has in values)
+    how += " with NaN or Infinity" * has_non_finite
+    return Recognized(form, list(payloads), trees, list(numbers), how, has_non_finite=has_non_finite)
+
+
 # --- each format ---
 
 
 def _json(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     """JSON; also with the NaN and Infinity that some encoders write."""
-    trees = _trees("json", payloads, {})
-    how = "JSON"
-    decode = FORMATS["json"].decode_non_finite
-    if trees is None and decode is not None and any(b"N" in each or b"Inf" in each for each in payloads):
-        how = "JSON with NaN or Infinity"
-        try:
-            trees = [decode(payload, {}, None, False) for payload in payloads]
-        except DecodeError:
-            return None
-    if trees is None:
+    found = _found("json", payloads, numbers, "JSON")
+    if found is None:
         return None
+    trees, how = found.trees, found.how
     if len(payloads) == 1 and isinstance(trees[0], list):
         how = "one JSON array, which is one message (`jq -c '.[]'` makes a message of each element)"
     elif len(payloads) == 1:
         how += ", one document"
-    return Recognized("json", list(payloads), trees, list(numbers), how, has_non_finite="NaN" in how)
+    return replace(found, how=how)
 
 
 def _xml(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
@@ -240,7 +273,7 @@ def _xml(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None
     return Recognized("xml", list(payloads), _trees("xml", payloads, options) or trees, list(numbers), how, options)
 
 
-_TAG: Final = re.compile(rb"\s*+<[!?A-Za-z_]")
+_TAG: Final = re.compile(rb"\s*+<[!?A-Za-z_]|\xff\xfe<\0|\xfe\xff\0<")
 
 
 def _note_lists(tree: JSON, kinds: set[tuple[str, bool]]) -> None:
@@ -262,12 +295,11 @@ def _logfmt(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | N
 def _binary(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
     """MessagePack, CBOR or Avro; a single byte or a text would be valid in both, so only objects and lists count."""
     for form, name in (("msgpack", "MessagePack"), ("cbor", "CBOR")):
-        trees = _trees(form, payloads, {}) if all(each[0] >= 0x80 for each in payloads) else None
-        if trees is not None and all(isinstance(tree, (dict, list)) for tree in trees):
-            return Recognized(form, list(payloads), trees, list(numbers), name)
+        found = _found(form, payloads, numbers, name) if all(each[0] >= 0x80 for each in payloads) else None
+        if found is not None and all(isinstance(tree, (dict, list)) for tree in found.trees):
+            return found
     # Of Avro only a container has its schema with it.
-    trees = _trees("avro", payloads, {}) if all(map(is_container, payloads)) else None
-    return None if trees is None else Recognized("avro", list(payloads), trees, list(numbers), "Avro containers")
+    return _found("avro", payloads, numbers, "Avro containers") if all(map(is_container, payloads)) else None
 
 
 def _line_protocol(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recognized | None:
@@ -278,8 +310,21 @@ def _line_protocol(payloads: Sequence[bytes], numbers: Sequence[int]) -> Recogni
         trees = _trees("influx", payloads, options)
         if trees is not None and any(trees):
             how = f"line protocol with times in {precision}"
+            if any(map(_has_unsigned, payloads)):
+                how += "; CHECK: unsigned integers become integers, `type: payload` keeps them"
             return Recognized("influx", list(payloads), trees, list(numbers), how, options)
     return None
+
+
+def _has_unsigned(payload: bytes) -> bool:
+    decode = FORMATS["influx"].decode_typed
+    if decode is None or not _MAY_BE_UNSIGNED.search(payload):
+        return False
+    rows: Any = decode(payload, {}, None, False)
+    return any(isinstance(value, Unsigned) for row in rows for value in row["fields"].values())
+
+
+_MAY_BE_UNSIGNED: Final = re.compile(rb"=[0-9]++u")
 
 
 def _precisions(payloads: Sequence[bytes]) -> Iterator[str]:

@@ -43,9 +43,13 @@ def _json(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
     found = json_v2.evaluated(base, documents)
     known = _flattened([each for value in found for each in (value if isinstance(value, list) else [value])])
     tags = _json_tags(part, known)
+    for key, text in tags.items():
+        if any(isinstance(value, float) and value.is_integer() for value in _values(found, text)):
+            became = f"the tag `{key}` is a number as the payload has it, such as 7.0; Telegraf writes 7"
+            part.remark(Verdict.APPROXIMATED, "tag_keys", became)
     time_key, name_key = part.text("json_time_key"), part.text("json_name_key")
     point: Tree = {"measurement": {"const": kind}, "tags": tags, "fields": {}}
-    _json_fields(part, point, known, [*tags, *filter(None, [time_key, name_key])])
+    _json_fields(part, point, known, [*tags, *filter(None, [time_key, name_key])], found)
     if name_key:
         point["measurement"] = f"coalesce({text_of(_path(known, name_key))}, {literal(kind)})"
         part.taken("json_name_key", "`measurement`")
@@ -94,15 +98,24 @@ def _json_tags(part: Part, known: dict[str, str]) -> Tree:
     return tags
 
 
-def _json_fields(part: Part, point: Tree, known: dict[str, str], used: list[str]) -> None:
+def _values(found: Sequence[JSON], text: str) -> list[JSON]:
+    """Return the values of an expression in the elements of samples, without nulls."""
+    return json_v2.evaluated(
+        text, [each for value in found for each in (value if isinstance(value, list) else [value])]
+    )
+
+
+def _json_fields(part: Part, point: Tree, known: dict[str, str], used: list[str], found: Sequence[JSON]) -> None:
     """Put the fields of `json` into a point: all numbers, and the texts and booleans that are named."""
     texts = part.texts("json_string_fields")
     named = [key for key in known if any(_is_glob(glob) and fnmatchcase(key, glob) for glob in texts)]
     is_any = any(map(_is_glob, texts)) and not known
     texts = [*texts, *(key for key in named if key not in used)]
     for key in texts:
-        if not _is_glob(key):
-            point["fields"][key] = {"expr": _path(known, key), "type": "auto"}
+        if not _is_glob(key) and key not in used:
+            kinds = [*{type(value) for value in _values(found, _path(known, key))}]
+            of_type = "string" if kinds == [str] else "boolean" if kinds == [bool] else "auto"
+            point["fields"][key] = {"expr": _path(known, key), "type": of_type}
     star: Tree = {"expr": "@", "flatten": "_"}
     if used:
         star["exclude"] = used
@@ -214,7 +227,8 @@ def _csv_payload(part: Part, names: list[str]) -> Tree:
     if part.flag("csv_trim_space"):
         payload["trim"] = True
         part.approximated("csv_trim_space", "`trim` of the payload, at both sides")
-    part.not_needed("csv_trim_space", "csv_skip_rows", "csv_comment", because="the default")
+    unused = [key for key in ("csv_trim_space", "csv_skip_rows", "csv_comment") if not part.tree.get(key)]
+    part.not_needed(*unused, because="the default")
     for key, default in _CSV_LEFT.items():
         if key in part and part.tree[key] == default:
             part.not_needed(key, because="the default")
@@ -318,16 +332,19 @@ def _value(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa:
     return Parsed("text", [{"measurement": {"const": kind}, "tags": {}, "fields": {key: field_tree}}])
 
 
-def _grok(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:  # noqa: ARG001
+def _grok(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
     made = grok.read(part, kind)
     if made is None:
         return Parsed("text", [])
+    if any("\n" in document.strip() for document in documents if isinstance(document, str)):
+        became = "a sample has several lines: the first one that matches counts, so send each line as a message"
+        part.remark(Verdict.APPROXIMATED, "grok", became)
     return Parsed({"format": "text", "pattern": made[0]}, [made[1]])
 
 
 def _xpath(payload: str) -> Callable[[Part, str, Sequence[JSON]], Parsed]:
     def read(part: Part, kind: str, documents: Sequence[JSON]) -> Parsed:
-        return Parsed(payload, xpath.points_of(part, kind, documents))
+        return Parsed(payload, xpath.points_of(part, kind, documents, is_xml=payload == "xml"))
 
     return read
 

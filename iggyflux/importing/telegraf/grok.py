@@ -49,8 +49,14 @@ PATTERNS: Final[dict[str, str]] = {
     "YEAR": r"[0-9]{4}",
     "MONTH": r"[A-Z][a-z]{2,8}",
     "MONTHDAY": r"[0-9]{1,2}",
+    "COMMON_LOG_FORMAT": (
+        r"%{CLIENT:client_ip} %{NOTSPACE:ident} %{NOTSPACE:auth} \[%{HTTPDATE:ts:ts-httpd}\] "
+        r'"(?:%{WORD:verb:tag} %{NOTSPACE:request}(?: HTTP/%{NUMBER:http_version:float})?|[^"]*)" '
+        r"%{NUMBER:resp_code:tag} (?:-|%{NUMBER:resp_bytes:int})"
+    ),
+    "COMBINED_LOG_FORMAT": r'%{COMMON_LOG_FORMAT} "%{DATA:referrer}" "%{DATA:agent}"',
 }
-"""Patterns by their names; each matches what the one of Logstash with this name usually is for."""
+"""Patterns by their names: what the one of Logstash with this name usually is for, and Telegraf's log formats."""
 
 _REFERENCE: Final = re.compile(r"%\{(?P<pattern>\w+)(?::(?P<name>[\w.-]*))?(?::(?P<modifier>ts-\"[^\"]*\"|[\w-]+))?\}")
 _TIMES: Final = {

@@ -17,12 +17,14 @@ from iggyflux.importing.configuration import Part
 from iggyflux.importing.draft import Tree
 from iggyflux.importing.names import literal, member, text_of
 from iggyflux.importing.report import Verdict
+from iggyflux.importing.telegraf import metric
 from iggyflux.importing.telegraf.gjson import NotExpressed, Step, expression, steps
 from iggyflux.importing.telegraf.metric import TYPES
 from iggyflux.importing.telegraf.times import time_of
 from iggyflux.records import JSON
 
 _TRUE: Final = ["1", "t", "T", "TRUE", "true", "True"]
+_FALSE: Final = ["0", "f", "F", "FALSE", "false", "False"]
 MOST_LEVELS: Final = 8
 MOST_LEAVES: Final = 400
 
@@ -256,9 +258,14 @@ class _Walk:
         if name == self.time_key:
             self.shape.leaves.append(Leaf(level, path, "time", name, values=values))
             return
-        shown = self.renames.get(name, key if self.is_short else name)
+        shown = str(self.renames.get(name, key if self.is_short else name))
+        if any((leaf.kind, leaf.name) == (kind, shown) for leaf in self.shape.leaves):
+            both = (
+                f"`{shown}` is made of two members: where a message has both, of the one that is later in the samples"
+            )
+            self.part.approximated(None, f"{both}, in Telegraf in the message")
         if len(self.shape.leaves) < MOST_LEAVES:
-            self.shape.leaves.append(Leaf(level, path, kind, str(shown), of_type, values))
+            self.shape.leaves.append(Leaf(level, path, kind, shown, of_type, values))
 
     def walk(self, level: int, path: str, values: Sequence[JSON], name: str, of_type: str, depth: int = 0) -> None:
         """Put all that is in objects into the shape."""
@@ -502,9 +509,9 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
             text = f"coalesce({text}, {before['expr'] if leaf.kind == 'field' else before})"
         if leaf.kind == "tag":
             is_nested = any(isinstance(value, dict | list) for value in leaf.values)
-            point["tags"][leaf.name] = text_of(text) if is_nested else text
+            metric.put(point, "tags", leaf.name, text_of(text) if is_nested else text)
         elif leaf.kind == "field":
-            point["fields"][leaf.name] = converted(text, leaf.type, leaf.values)
+            metric.put(point, "fields", leaf.name, converted(text, leaf.type, leaf.values))
         elif leaf.kind == "star":
             star: Tree = {"expr": text, "flatten": "_"}
             if leaf.values:
@@ -585,9 +592,11 @@ def converted(text: str, of_type: str, values: Sequence[JSON]) -> Tree:
             whole = f"if(is_boolean({text}), if({text}, `1`, `0`), {whole})"
     elif made == "boolean":
         if "string" in kinds:
-            whole = f"if(is_string({text}), contains({literal(list(_TRUE))}, {text}), {whole})"
+            no = f"if(contains({literal(list(_FALSE))}, {text}), `false`, {text})"
+            whole = f"if(is_string({text}), if(contains({literal(list(_TRUE))}, {text}), `true`, {no}), {whole})"
         if kinds & {"integer", "float"}:
-            whole = f"if(is_number({text}), {text} == `1`, {whole})"
+            no = f"if({text} == `0`, `false`, {text})"
+            whole = f"if(is_number({text}), if({text} == `1`, `true`, {no}), {whole})"
     elif made == "string" and kinds & {"object", "array"}:
         whole = text_of(text)
     return {"expr": whole, "type": made} | ({} if made == "auto" else {"cast": True})

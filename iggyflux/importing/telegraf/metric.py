@@ -125,8 +125,29 @@ def rename(point: Tree, part: str, old: str, new: str) -> bool:
         exclude(point, part, [old])
     else:
         return False
-    table[new] = value
+    put(point, part, new, value)
     return True
+
+
+def put(point: Tree, part: str, key: str, value: Any, *, instead_of: str = "") -> None:
+    """Give a tag or field a value; where that is null, it keeps the one that it has, unless that was changed."""
+    before = field_of(point, key) if part == "fields" else point[part].get(key)
+    kinds = [each.get("type", "float") if isinstance(each, dict) else "" for each in (value, before)]
+    is_named, are_one = key in point[part], kinds[0] == kinds[1]
+    is_constant = isinstance(value, dict) and "const" in value
+    if (
+        before is None
+        or key == instead_of
+        or is_constant
+        or not (are_one or (is_named and kinds[0] not in ("integer", "unsigned")))
+    ):
+        point[part][key] = value
+        return
+    made = with_expression(value, f"coalesce({expression_of(value)}, {expression_of(before)})")
+    if isinstance(made, dict):
+        made.pop("default", None)
+        made |= {} if are_one else {"type": "auto"}
+    point[part][key] = made
 
 
 def go_replacement(text: str) -> str:

@@ -130,6 +130,8 @@ def _convert(table: Part, point: Tree, source: str, key: str, target: str, layou
         point["fields"][key] = made
     if target in ("integer", "unsigned", "boolean"):
         table.approximated(target, "`cast: true`, which loses nothing: a fraction fails where Telegraf rounds it")
+    elif target == "float" and not _is_no_text(value):
+        table.approximated(target, "`cast: true`: other texts than numbers fail; Telegraf leaves the field out")
     else:
         table.taken(target, f"`{key}`")
 
@@ -182,7 +184,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
         metric.keep(point, source, key)
         for name in re.findall(r"\(\?P?<([A-Za-z_]\w*)>", pattern):
             made = f"regex_capture({text}, {string(pattern)}, {string(name)})"
-            point[source][name] = made if source == "tags" else {"expr": made, "type": "string"}
+            metric.put(point, source, name, made if source == "tags" else {"expr": made, "type": "string"})
         part.taken(None, "a value for each named group")
         return
     replacement = metric.go_replacement(part.text("replacement"))
@@ -195,7 +197,7 @@ def _regex_value(part: Part, point: Tree, source: str, key: str) -> None:
     if part.flag("append"):
         before = _text_of(metric.expression_of(point[source][target]), source) if target in point[source] else ""
         made = f"coalesce(format('{{}}{{}}', {before}, {made}), {made}, {before})" if before else made
-    point[source][target] = made if source == "tags" else {"expr": made, "type": "string"}
+    metric.put(point, source, target, made if source == "tags" else {"expr": made, "type": "string"}, instead_of=key)
     part.taken(None, f"`{source}: {{{target}: regex_replace(…)}}`")
 
 
@@ -247,10 +249,12 @@ def _enum_value(part: Part, point: Tree, tree: Tree, source: str, key: str, tabl
     of_type = {int: "integer", float: "float", bool: "boolean", str: "string"}.get(next(iter(kinds)), "auto")
     if len(kinds) > 1:
         of_type = "auto"
-    point[source][target] = made if source == "tags" else {"expr": made, "type": of_type}
+    metric.put(point, source, target, made if source == "tags" else {"expr": made, "type": of_type}, instead_of=key)
     is_open = otherwise is None and target == key and of_type != "string" and source == "fields"
-    told = part.approximated if is_open else part.taken
-    told(None, f"`lookup` in `tables.{name}`" + ("; a value that is not in it fails" * is_open))
+    are_mixed = len(kinds) > 1 and int in kinds and source == "fields"
+    told = part.approximated if is_open or are_mixed else part.taken
+    differs = "; a value that is not in it fails" * is_open + "; integers are floats beside other types" * are_mixed
+    told(None, f"`lookup` in `tables.{name}`{differs}")
 
 
 _STRINGS: Final[dict[str, Callable[[Part, str], str | None]]] = {
@@ -321,7 +325,7 @@ def _string_value(part: Part, point: Tree, change: Callable[[Part, str], str | N
         target = part.text("dest") or key
         if target != key:
             metric.keep(point, source, key)
-        point[source][target] = text if place == "tag" else {"expr": text, "type": "string"}
+        metric.put(point, source, target, text if place == "tag" else {"expr": text, "type": "string"}, instead_of=key)
     if "width" in part:
         part.approximated(None, "`substring`: characters, where Telegraf cuts bytes")
     else:
@@ -346,13 +350,18 @@ def _defaults(part: Part, point: Tree, tree: Tree) -> None:  # noqa: ARG001
         if isinstance(value, str) and value:
             now = point["tags"].get(key)
             point["tags"][key] = (
-                {"expr": metric.expression_of(now), "default": value} if now is not None else {"const": value}
+                {"expr": _unless_blank(metric.expression_of(now)), "default": value}
+                if now is not None
+                else {"const": value}
             )
             tags.taken(key, f"`default` of the tag `{key}`")
     for key, value in fields.tree.items():
         if isinstance(value, dict | list) or value is None:
             continue
         now = metric.field_of(point, key)
+        if _is_no_text(now) and _TYPES[type(value)] not in _SAME.get(now["type"], (now["type"],)):
+            fields.not_taken(key, f"the field is a {now['type']}: write a default of that type")
+            continue
         made = point["fields"][key] = _with_default(now, value)
         became = f"`default` of the field `{key}`"
         if type(value) is int and type(made.get("default")) is float:
@@ -361,17 +370,28 @@ def _defaults(part: Part, point: Tree, tree: Tree) -> None:  # noqa: ARG001
             fields.taken(key, became)
 
 
+_TYPES: Final = {bool: "boolean", int: "integer", float: "float", str: "string"}
+_SAME: Final = {"float": ("float", "integer"), "unsigned": ("integer",)}
+"""Types of defaults that a field may have; others have their own only."""
+
+
 def _with_default(now: Any, value: Any) -> Tree:
-    kinds = {bool: "boolean", int: "integer", float: "float", str: "string"}
-    of_type = kinds[type(value)]
+    of_type = _TYPES[type(value)]
     if now is None or "const" in (now if isinstance(now, dict) else {}):
         return now if now is not None else {"const": value, "type": of_type}
     made = dict(now) if isinstance(now, dict) else {"expr": now}
     made.pop("required", None)
+    if of_type == "string":
+        made["expr"] = _unless_blank(made["expr"])
     if made.get("type", "float") in ("auto", "payload"):
         made["expr"] = f"coalesce({made['expr']}, {literal(value)})"
         return made
     return {**made, "default": float(value) if made.get("type", "float") == "float" and of_type == "integer" else value}
+
+
+def _unless_blank(text: str) -> str:
+    """Return the expression of a value that is null for a text without a letter or sign, as `defaults` takes it."""
+    return f"if(regex_match({text_of(text)}, '\\S'), {text})"
 
 
 PROCESSORS: Final[dict[str, Callable[[Part, Tree, Tree], None]]] = {

@@ -86,6 +86,8 @@ def decode_letter(line: bytes) -> DeadLetter:
         trace_id = msgspec.json.decode(tree.get("trace_id", msgspec.Raw(b"null")), type=str | None)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid dead letter: {error}") from error
+    except RecursionError as error:
+        raise EnvelopeError("invalid dead letter: it is nested too deeply") from error
     envelope = msgspec.json.encode({key: value for key, value in tree.items() if key not in _OWN_KEYS})
     message = decode_envelope(envelope, 0)
     return DeadLetter(message, mapping, plan, tuple(reasons), trace_id, route, pipeline, kept_us=kept_us)

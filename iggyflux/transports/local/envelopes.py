@@ -67,6 +67,8 @@ def decode_envelope(line: bytes | str, offset: int, *, stream: str = "", topic: 
         envelope = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EnvelopeError(f"invalid envelope: {_plain(str(error))}") from error
+    except RecursionError as error:
+        raise EnvelopeError("invalid envelope: it is nested too deeply") from error
     place = offset if envelope.offset is None else envelope.offset
     arrival = default_timestamp_us(place) if envelope.timestamp_us is None else envelope.timestamp_us
     return Message(
@@ -87,7 +89,7 @@ def has_coordinates(line: bytes) -> bool:
     try:
         decode_envelope(line, 0)
         members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-    except (EnvelopeError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (EnvelopeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return members.keys() != {"payload"}
 
