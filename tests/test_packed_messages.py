@@ -336,7 +336,7 @@ def large_requests(count: int) -> list[Request]:
 
 
 def send_all(requests: Sequence[Request], started: Callable[[int], None]) -> None:
-    """Send the requests, of which none is answered before all are in flight; `started` is told how many are."""
+    """Send the requests, and answer none before all are in flight; `started` is called with their number after each."""
     state = SinkState()
     state.pace = Pace(Bounds.exactly(64))
 
