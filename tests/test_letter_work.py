@@ -774,6 +774,10 @@ def test_a_letter_has_the_reason_of_its_newest_failure(mill: Mill) -> None:
     assert "failed    20" in iggyflux("dead-letters", "show", place, "mill/looms/0@2").out
     as_is = iggyflux("replay", place, "--pipeline", "p.yaml", "--as-is", "--dry-run")
     assert as_is.out == f"{line}\n"
+    assert iggyflux("dead-letters", "export", place, "moved.ndjson", "--as", "letters").code == 0
+    assert iggyflux("replay", "moved.ndjson", "--pipeline", "p.yaml", "--as-is", "--dry-run").out == f"{line}\n"
+    (moved,) = [row for row in rows_of("moved.ndjson") if row["kept"] == before["kept"]]
+    assert [each["code"] for each in moved["reasons"]] == ["IFX346", "IFX609"]
     assert iggyflux("dead-letters", "prune", place, "--reason", "IFX346", "--yes").code == 0
     assert not reasons_kept(mill.path)
 

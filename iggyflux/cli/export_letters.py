@@ -172,7 +172,7 @@ def _text(path: Path) -> str:
 
 _WRITERS: Final[dict[str, Callable[[Iterator[KeptLetter], Path | None], tuple[int, int]]]] = {
     "messages": _write_lines(_message_line),
-    "letters": _write_lines(lambda kept: encode_letter(kept.letter)),
+    "letters": _write_lines(lambda kept: encode_letter(kept.exported())),
     "payloads": _write_payloads,
     "log": _write_log,
     "examples": _add_examples,

@@ -48,21 +48,31 @@ class KeptLetter:
     digest: bytes
     replayed_us: int | None
     failed_us: int | None = None
-    lines: Sequence[tuple[str | None, str]] = ()
-    """The lines that were rejected last, each with its bucket."""
+    rejected: Sequence[Reason] = ()
+    """The reasons with the lines that were rejected last: older ones where the newest failure rejected none."""
 
     @classmethod
     def of(cls, letter: DeadLetter, digest: bytes, marks: Marks) -> KeptLetter:
         """Return a letter that was read, with what is known of its replays."""
-        replayed_us, failed, lines = marks.when(digest), marks.failed(digest), _lines(letter.reasons)
+        replayed_us, failed, rejected = marks.when(digest), marks.failed(digest), _with_lines(letter.reasons)
         if failed is None:
-            return cls(letter, digest, replayed_us, None, lines)
-        lines = _lines(failed[1]) or lines  # a replay that failed to render rejected none
-        return cls(dataclasses.replace(letter, reasons=failed[1]), digest, replayed_us, failed[0], lines)
+            return cls(letter, digest, replayed_us, None, rejected)
+        rejected = _with_lines(failed[1]) or rejected  # a replay that failed to render rejected none
+        return cls(dataclasses.replace(letter, reasons=failed[1]), digest, replayed_us, failed[0], rejected)
+
+    @property
+    def lines(self) -> list[tuple[str | None, str]]:
+        """The lines that were rejected last, each with its bucket."""
+        return [(reason.bucket, reason.line) for reason in self.rejected if reason.line is not None]
+
+    def exported(self) -> DeadLetter:
+        """Return the letter for another place: with its newest reasons, and with the lines that were rejected last."""
+        reasons = self.letter.reasons
+        return dataclasses.replace(self.letter, reasons=(*reasons, *(r for r in self.rejected if r not in reasons)))
 
 
-def _lines(reasons: Sequence[Reason]) -> list[tuple[str | None, str]]:
-    return [(reason.bucket, reason.line) for reason in reasons if reason.line is not None]
+def _with_lines(reasons: Sequence[Reason]) -> Sequence[Reason]:
+    return [reason for reason in reasons if reason.line is not None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
