@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked `long` too")
 
 
+@pytest.hookimpl(optionalhook=True)  # in a venv without xdist the hook is unknown
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors: many tests wait for a server, a process or a disk."""
     return (os.cpu_count() or 1) + 1
@@ -103,8 +104,8 @@ def _open_files() -> Iterator[None]:
         assert len(files) < MOST_OPEN_FILES, Counter(files).most_common(5)
 
 
-OF_SESSIONS = ("iggyflux-sim", "iggyflux-deadlines", "iggyflux-influxdb")
-"""Threads of servers and clients that many files of tests share."""
+OF_SESSIONS = ("iggyflux-sim", "iggyflux-deadlines", "iggyflux-influxdb", "fsspecIO")
+"""Threads of servers and clients that many files of tests share, or that end with the process."""
 MOST_SECONDS_OF_THREADS = 30
 
 
