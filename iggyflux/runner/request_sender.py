@@ -18,7 +18,7 @@ from iggyflux.runner.events import emit
 from iggyflux.runner.footprint import Footprint
 from iggyflux.runner.ledger import Job
 from iggyflux.runner.places import Place
-from iggyflux.runner.requests import Request, memory_of
+from iggyflux.runner.requests import Request, jobs_of, memory_of
 from iggyflux.runner.route import Route
 from iggyflux.runner.status import RouteStatus
 from iggyflux.timestamps import format_rfc3339
@@ -170,8 +170,8 @@ class RequestSender:
         above = _PACKED_ABOVE_BYTES if len(self._requests) > 1 else _ONE_PACKED_ABOVE_BYTES
         if memory_of(self._requests.values()) <= above:
             return
-        found = {id(job): job.messages for request in self._requests.values() for job in request.jobs}
-        messages = [each for each in found.values() if isinstance(each, LazyMessages) and not each.is_packed]
+        found = (job.messages for job in jobs_of(self._requests.values()))
+        messages = [each for each in found if isinstance(each, LazyMessages) and not each.is_packed]
         if messages:
             self._packing = asyncio.get_running_loop().run_in_executor(None, _pack_all, messages)
             self._packing.add_done_callback(self._has_packed)

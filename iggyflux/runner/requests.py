@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
@@ -58,11 +58,6 @@ class Request:
     """What is informed each time that it is sent."""
 
     @property
-    def jobs(self) -> Iterator[Job]:
-        """The batches of its lines."""
-        return (lines.share.job for lines in self.ranges)
-
-    @property
     def memory(self) -> int:
         """About how many bytes it takes now, without its batches: as lines, which become a body too, or as that."""
         kept, lines = self.lines.kept_bytes, len(self.lines)
@@ -81,13 +76,14 @@ class Request:
             base = end
 
 
-def memory_of(requests: Iterable[Request]) -> int:
+def jobs_of(requests: Iterable[Request]) -> set[Job]:
+    """Return the batches of the lines of requests."""
+    return {lines.share.job for each in requests for lines in each.ranges}
+
+
+def memory_of(requests: Collection[Request]) -> int:
     """Return about how many bytes requests and the messages of their batches take now."""
-    lines, jobs = 0, set[Job]()
-    for each in requests:
-        lines += each.memory
-        jobs.update(each.jobs)
-    return lines + sum(job.memory for job in jobs)
+    return sum(each.memory for each in requests) + sum(job.memory for job in jobs_of(requests))
 
 
 class RequestBuilder:
