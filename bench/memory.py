@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bench import iggy
@@ -24,6 +24,7 @@ from iggyflux.records import Message
 from tests.iggy_server import find_server
 
 _STEADY, _WORST = 100, 150
+_OF_SERVERS = [kind for kind in KINDS if kind != "bad"]
 _SECONDS = 20.0
 """For which a run is watched that does not end."""
 _TAGS = 1_000_000
@@ -73,12 +74,18 @@ def sizes_of(process: subprocess.Popen[bytes], seconds: float) -> Iterator[tuple
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         sizes = [re.search(rf"{name}:\s+(\d+)", status) for name in ("VmRSS", "VmHWM")]
-        resident, largest = (int(size[1]) // 1024 if size else 0 for size in sizes)
-        if largest:
-            yield time.monotonic() - began, resident, largest
+        resident, most = (int(size[1]) // 1024 if size else 0 for size in sizes)
+        if most:
+            yield time.monotonic() - began, resident, most
         if time.monotonic() - began > seconds:
             process.kill()
         time.sleep(0.05)
+
+
+def largest(name: str, sizes: Iterable[tuple[float, int, int]]) -> Figure:
+    """Return the largest that a process had in memory."""
+    most = max(so_far for _, _, so_far in sizes)
+    return Figure(name, most, "MB", "", None, f"< {_WORST}", most < _WORST)
 
 
 def from_iggy(folder: Path) -> Iterator[Figure]:
@@ -90,12 +97,10 @@ def from_iggy(folder: Path) -> Iterator[Figure]:
     try:
         server.create_topic("bench", "readings", iggy.PARTITIONS)
         asyncio.run(iggy.fill(server, iggy.COUNT))
-        for kind in KINDS:
-            if kind != "bad":
-                with serving(kind) as port:
-                    process = iggy.Bench(server, folder, port).start(kind.replace(" ", "-"), flavor="v3")
-                    most = max(largest for _, _, largest in sizes_of(process, _SECONDS))
-                yield Figure(f"from iggy, 171 bytes: {kind}", most, "MB", "", None, f"< {_WORST}", most < _WORST)
+        for kind in _OF_SERVERS:
+            with serving(kind) as port:
+                process = iggy.Bench(server, folder, port).start(kind.replace(" ", "-"), flavor="v3")
+                yield largest(f"from iggy, 171 bytes: {kind}", sizes_of(process, _SECONDS))
     finally:
         server.close()
 
@@ -124,10 +129,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             fill(folder, 1_000_000 if made is messages else 200_000, made)
-            for kind in KINDS:
-                if kind != "bad":
-                    most = max(largest for _, _, largest in watched(folder, kind, _SECONDS))
-                    figures.append(Figure(f"{name}: {kind}", most, "MB", "", None, f"< {_WORST}", most < _WORST))
+            figures += [largest(f"{name}: {kind}", watched(folder, kind, _SECONDS)) for kind in _OF_SERVERS]
     with tempfile.TemporaryDirectory() as temporary:
         figures += from_iggy(Path(temporary))
     show("largest resident memory of a run to InfluxDB 3", figures)
