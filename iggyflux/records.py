@@ -198,6 +198,11 @@ class _Packed:
         return [whole[start:stop] for start, stop in pairwise([0, *self.stops])]
 
 
+def payloads_of(messages: Sequence[Message]) -> list[bytes]:
+    """Return the payloads, without building messages."""
+    return messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
+
+
 def payload_bytes(messages: Sequence[Message]) -> int:
     """Return the size of all payloads."""
     if isinstance(messages, LazyMessages):

@@ -29,7 +29,7 @@ from iggyflux.plan.codegen import BUCKET_END, Generated, NotCompiled, generate
 from iggyflux.plan.fallback import describe_fault
 from iggyflux.plan.reads import payload_reads
 from iggyflux.plan.reference import NO_TAGS, ReferencePlan, finite, joined
-from iggyflux.records import JSON, Failure, LazyMessages, Message, Rendered, payload_bytes
+from iggyflux.records import JSON, Failure, LazyMessages, Message, Rendered, payload_bytes, payloads_of
 from iggyflux.spec import Writer
 from iggyflux.values import KEEPS_NUMBERS, may_round
 
@@ -108,7 +108,7 @@ class CompiledPlan:
 
     def decode(self, messages: Sequence[Message]) -> list[Any]:
         """Return the decoded payloads of good messages: what is read of them, nothing checked.  For measurements."""
-        payloads = _payloads(messages)
+        payloads = payloads_of(messages)
         if self._compression != "none":
             payloads = [expand(payload, self._compression) for payload in payloads]
         return list(map(self._decode, payloads))
@@ -152,7 +152,7 @@ class CompiledPlan:
             return True
         total = payload_bytes(messages)
         if self._repeats:  # each element may make a line of the whole payload
-            total = sum([size * size // 8 for size in map(len, _payloads(messages))])
+            total = sum([size * size // 8 for size in map(len, payloads_of(messages))])
         return total * len(self.reference.writer.points) > _LIGHT_BYTES
 
     def render_parts(self, messages: Sequence[Message]) -> Iterator[tuple[int, Rendered]]:
@@ -198,7 +198,7 @@ class CompiledPlan:
         return joined((len(chunk), self._render(run, chunk, work)) for chunk in chunks)
 
     def _render(self, run: Callable[..., Any], messages: Sequence[Message], work: Work) -> Rendered:
-        payloads = _payloads(messages)
+        payloads = payloads_of(messages)
         fallback: set[int] = set()
         if self._compression != "none":
             payloads = self._expand(payloads, fallback)
@@ -357,10 +357,6 @@ class CompiledPlan:
             buckets=None if buckets is None else merged.buckets,
             undeclared=undeclared,
         )
-
-
-def _payloads(messages: Sequence[Message]) -> list[bytes]:
-    return messages.payloads if isinstance(messages, LazyMessages) else [message.payload for message in messages]
 
 
 def _casts_numbers(writer: Writer) -> bool:

@@ -15,7 +15,7 @@ from iggyflux.mapping import Writer, WriterMapping
 from iggyflux.payloads import expand
 from iggyflux.payloads.avro.known import ids_of
 from iggyflux.pipeline import Pipeline
-from iggyflux.records import LazyMessages, Message, Rendered
+from iggyflux.records import Message, Rendered, payloads_of
 from iggyflux.spec import Payload
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def looking_up(mapping: WriterMapping, registry: SchemaRegistry | None) -> Write
 def learn(registry: SchemaRegistry | None, messages: Sequence[Message], payload: Payload) -> None:
     """Ask the registry for what these messages need.  Blocks.  Raise `NotConnected` or `Stopped`."""
     if registry is not None:
-        payloads = messages.payloads if isinstance(messages, LazyMessages) else [each.payload for each in messages]
+        payloads = payloads_of(messages)
         ids = ids_of(payloads if payload.compression == "none" else _expanded(payloads, payload.compression))
         schemas = payload.options.get("schemas")
         registry.learn(ids.difference(map(int, schemas)) if isinstance(schemas, dict) else ids)
