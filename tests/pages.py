@@ -19,6 +19,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from iggy_server import free_ports
+from shell import keeping_signals
 
 from iggyflux.cli import command_line
 
@@ -103,7 +104,8 @@ class Terminal:
         before = self._shell(parts["before"]) if parts["before"] else ""
         stdin = "".join(shlex.split(parts["stdin"])) + "\n" if parts["stdin"] else ""
         words = shlex.split(parts["simple"], comments=True)[1:]
-        result = CliRunner().invoke(command_line, words, input=stdin, env=self.environment, prog_name="iggyflux")
+        with keeping_signals():
+            result = CliRunner().invoke(command_line, words, input=stdin, env=self.environment, prog_name="iggyflux")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         if parts["end"] and not parts["errors"]:

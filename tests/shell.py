@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +31,23 @@ class Outcome:
 def iggyflux(*args: str | Path, stdin: str | bytes = "", env: dict[str, str] | None = None) -> Outcome:
     """Run a command in this process."""
     texts = [str(arg) for arg in args]
-    result = CliRunner().invoke(command_line, texts, input=stdin, env=env, prog_name="iggyflux")
+    with keeping_signals():
+        result = CliRunner().invoke(command_line, texts, input=stdin, env=env, prog_name="iggyflux")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@contextmanager
+def keeping_signals() -> Iterator[None]:
+    """Restore the handlers after the block: a command that ran ignores signals, since its process ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def process(

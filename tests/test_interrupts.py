@@ -1,17 +1,26 @@
-"""Ctrl-C at any moment of a command: it ends, and Python prints nothing."""
+"""Signals at any moment of a command: Ctrl-C ends it, and Python prints nothing; a late signal changes nothing."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from iggyflux.records import DeadLetter, Message, Reason
+from iggyflux.sim import SimServer
+from iggyflux.transports.local.deadletters import DirectoryDeadLetters
+from iggyflux.transports.local.log import Log
 
 MAPPING = """\
 iggyflux: 1
@@ -84,3 +93,105 @@ def test_an_interrupt_while_a_command_begins_is_silent(folder: Path, name: str) 
             assert (ended.code, ended.said.strip()) == ({signal.SIGINT: 130, signal.SIGTERM: -15}[number], "")
 
     holds()
+
+
+SLOW_TO_END = """\
+import asyncio, sys, time
+
+run = asyncio.run
+
+def run_and_wait(coroutine):
+    result = run(coroutine)
+    print("over", file=sys.stderr, flush=True)
+    time.sleep(1)
+    return result
+
+asyncio.run = run_and_wait
+"""
+LATE = [
+    (["run", "pipeline.yaml", "--until-end"], signal.SIGTERM),
+    (["run", "pipeline.yaml", "--until-end"], signal.SIGHUP),
+    (["run", "pipeline.yaml", "--until-end", "--workers", "2"], signal.SIGTERM),
+    (["run", "pipeline.yaml", "--until-end", "--workers", "2"], signal.SIGHUP),
+    (["load", "crane.yaml", "lifts.ndjson", "--pipeline", "pipeline.yaml"], signal.SIGTERM),
+    (["load", "crane.yaml", "lifts.ndjson", "--pipeline", "pipeline.yaml", "--workers", "2"], signal.SIGTERM),
+    (["replay", "dead", "--pipeline", "pipeline.yaml"], signal.SIGTERM),
+]
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Path]:
+    """A folder to run in, where a process says "over" when its work is, and takes a second to end."""
+    lift = '{"tons": 3, "at": 1}'
+    (tmp_path / "lifts.ndjson").write_text(f"{lift}\n" * 20, "utf-8")
+    (tmp_path / "crane.yaml").write_text(MAPPING, "utf-8")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/sitecustomize.py").write_text(SLOW_TO_END, "utf-8")
+    letter = DeadLetter(Message(lift.encode(), "harbour", "cranes"), "crane", "", (Reason("IFX340", "too heavy"),))
+    asyncio.run(DirectoryDeadLetters(tmp_path / "dead").put([letter]))
+    log = Log.open(tmp_path / "data", create=True)
+    log.create_topic("harbour", "cranes", 2)
+    for partition in range(2):
+        log.append("harbour", "cranes", [Message(lift.encode())] * 5, partition=partition)
+    log.close()
+    with SimServer(1, database="port") as server:
+        influxdb = f"influxdb: {{url: {server.url}, flavor: v1, database: port}}\n"
+        (tmp_path / "pipeline.yaml").write_text(PIPELINE.replace("to: file:points.lp\n", influxdb), "utf-8")
+        yield tmp_path
+
+
+def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "iggyflux", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "modules")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(("arguments", "number"), LATE)
+def test_a_signal_after_the_work_does_not_change_the_exit_code(
+    slow: Path, arguments: list[str], number: signal.Signals
+) -> None:
+    with started(arguments, slow) as running:
+        assert running.stderr is not None
+        said = []
+        for line in running.stderr:
+            said.append(line)
+            if line == "over\n":
+                running.send_signal(number)
+        code = running.wait(60)
+
+    assert code == 0, said
+    assert "over\n" in said
+
+
+def test_workers_that_are_signalled_before_their_supervisor_leave_it_well(slow: Path) -> None:
+    """It passes the signal on to workers whose work is over: they end with 0 all the same."""
+    arguments = ["run", "pipeline.yaml", "--workers", "2", "--log-format", "json"]
+    with started(arguments, slow) as running:
+        assert running.stderr is not None
+        pids: dict[int, int] = {}
+        connected, over = set(), set()
+        for line in running.stderr:
+            event = json.loads(line) if line.startswith("{") else {}
+            worker = event.get("worker")
+            if event.get("event") == "worker.started":
+                pids[worker] = event["pid"]
+            elif event.get("event") == "route.connected":
+                connected.add(worker)
+                if len(connected) == 2:
+                    for pid in pids.values():
+                        os.kill(pid, signal.SIGTERM)
+            elif event.get("event") == "worker.said" and event["line"] == "over":
+                over.add(worker)
+                if len(over) == 2:
+                    break
+        running.send_signal(signal.SIGTERM)
+        rest = running.stderr.read()
+        code = running.wait(60)
+
+    assert len(over) == 2
+    assert code == 0, rest

@@ -400,8 +400,8 @@ async def _load(
     """Return the summary, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
     progress = show_run(status, log_format, quiet=quiet, without="record.failed")
-    stopping = stopping_on_signals if share is None else stopping_as_worker
-    with progress, stopping(stop):
+    stopping = stopping_on_signals(stop, for_good=True) if share is None else stopping_as_worker(stop)
+    with progress, stopping:
         told = (
             storing_progress(state_folder(pipeline), route.name, lambda: input_of(status))
             if share is None

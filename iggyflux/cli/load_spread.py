@@ -143,7 +143,7 @@ class WorkersLoad:
         progress = show_run(status, log_format, quiet=quiet, without="record.failed")
         name = status.routes[0].name
         storing = storing_progress(state_folder(self.pipeline), name, lambda: input_of(status))
-        with progress, stopping_on_signals(stop):
+        with progress, stopping_on_signals(stop, for_good=True):
             async with storing:
                 await supervisor.run()
         unfinished = any(each.failed for each in supervisor.workers)

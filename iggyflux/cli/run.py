@@ -230,7 +230,7 @@ async def _supervise(
 ) -> tuple[Summary, bool]:
     """Return the summary of what the workers did, and whether a signal stopped the run."""
     stop, status = Stop(), Status()
-    with show_run(status, log_format, quiet=quiet), stopping_on_signals(stop):
+    with show_run(status, log_format, quiet=quiet), stopping_on_signals(stop, for_good=True):
         summary = await run_workers(
             pipeline,
             command,
@@ -264,13 +264,13 @@ async def _run(
 
     def reloading(documents: Documents) -> Reload:
         reload = Reload(documents, watch=watch, manager=manager)
-        hangup.enter_context(calling_on_hangup(reload.request))
+        hangup.enter_context(calling_on_hangup(reload.request, for_good=True))
         if hangups:
             reload.request()
         return reload
 
-    stopping = stopping_on_signals if share is None else stopping_as_worker
-    with show_run(status, log_format, quiet=quiet), stopping(stop), hangup:
+    stopping = stopping_on_signals(stop, for_good=True) if share is None else stopping_as_worker(stop)
+    with show_run(status, log_format, quiet=quiet), stopping, hangup:
         async with nullcontext() if share is None else reporting(lambda: encoded(status), stop.request):
             summary = await run_pipeline(
                 pipeline,

@@ -29,7 +29,7 @@ async def send_again(routes: Sequence[Route]) -> Summary:
     # A run of the route has the state of its limit, and what is sent again settles no offset.
     routes = [replace(route, series=None, ledger=None, until_end=True) for route in routes]
     # A failed record is in the report at the end.
-    with show_progress(status, without="record.failed"), stopping_on_signals(stop):
+    with show_progress(status, without="record.failed"), stopping_on_signals(stop, for_good=True):
         return await run_routes(routes, stop=stop, status=status)
 
 

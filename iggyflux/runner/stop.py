@@ -27,16 +27,19 @@ class Stop:
 
 
 @contextmanager
-def calling_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
-    """Call `reload` on SIGHUP inside the block."""
-    with _calling({signal.SIGHUP: reload}):
+def calling_on_hangup(reload: Callable[[], None], *, for_good: bool = False) -> Iterator[None]:
+    """Call `reload` on SIGHUP inside the block; ignore SIGHUP after it if this is `for_good`."""
+    with _calling({signal.SIGHUP: reload}, for_good=for_good):
         yield
 
 
 @contextmanager
-def stopping_on_signals(stop: Stop) -> Iterator[None]:
-    """Request `stop` on SIGTERM and SIGINT inside the block."""
-    with _calling({signal.SIGTERM: stop.request, signal.SIGINT: stop.request}):
+def stopping_on_signals(stop: Stop, *, for_good: bool = False) -> Iterator[None]:
+    """Request `stop` on SIGTERM and SIGINT inside the block; ignore SIGTERM after it if this is `for_good`.
+
+    That is for a process which ends after the block: SIGTERM would only replace its exit code.
+    """
+    with _calling({signal.SIGTERM: stop.request, signal.SIGINT: stop.request}, for_good=for_good):
         yield
 
 
@@ -44,7 +47,8 @@ def stopping_on_signals(stop: Stop) -> Iterator[None]:
 def stopping_as_worker(stop: Stop) -> Iterator[None]:
     """Request `stop` once on SIGTERM inside the block, however often it comes; on SIGINT stop at once.
 
-    A service manager may send SIGTERM to all processes, and the supervisor sends it too.
+    A service manager may send SIGTERM to all processes, and the supervisor sends it too.  After the block SIGTERM is
+    ignored: a worker that it ends there would look as if its work was not done.
     """
 
     def once() -> None:
@@ -55,17 +59,21 @@ def stopping_as_worker(stop: Stop) -> Iterator[None]:
         stop.request()
         stop.request()
 
-    with _calling({signal.SIGTERM: once, signal.SIGINT: at_once}):
+    with _calling({signal.SIGTERM: once, signal.SIGINT: at_once}, for_good=True):
         yield
 
 
 @contextmanager
-def _calling(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+def _calling(handlers: Mapping[signal.Signals, Callable[[], None]], *, for_good: bool) -> Iterator[None]:
+    """Call the handlers inside the block; after it restore the earlier ones, or ignore all but SIGINT `for_good`."""
     loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in handlers:
+        for number, earlier in before.items():
             loop.remove_signal_handler(number)
+            after = signal.SIG_IGN if for_good and number != signal.SIGINT else earlier
+            signal.signal(number, after or signal.SIG_DFL)  # None is a handler that is not of Python

@@ -16,6 +16,8 @@ It does no work of its own, and knows nothing of routes: a worker is a command.
 |              | … for the fifth time in a row  | where the work has an end: gives it up, and the run is interrupted;  |
 |              | without progress               | else tries again without end                                         |
 |              | … after a stop was requested   | leaves it ended, and the run is interrupted                          |
+| ending       | a stop is requested            | (it ignores SIGTERM: its work is done, and it ends with its own      |
+|              |                                | code)                                                                |
 | starting     | a stop is requested, and it    | leaves it ended: it had not begun (where the work has an end, the    |
 |              | ends by SIGTERM                | run is interrupted)                                                  |
 |              | it cannot be started (no       | logs `worker.not_started`; as a crash                                |

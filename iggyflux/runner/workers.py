@@ -108,7 +108,7 @@ async def run_workers(
             shutdown_seconds=pipeline.shutdown_timeout_seconds,
             environ={**os.environ, **_NO_TRACES},
         ),
-        calling_on_hangup(lambda: merging.reload(supervisor, manager)),
+        calling_on_hangup(lambda: merging.reload(supervisor, manager), for_good=True),
     ):
         async with notifying(manager, status, stop):
             for route in prepared:
