@@ -15,6 +15,8 @@ from tempfile import NamedTemporaryFile
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """The errors of a disk or a quota without room."""
+LOST_FOUND = "lost+found"
+"""The folder that a file system makes at its root; only the superuser can read it."""
 _REMEDIES = {
     **dict.fromkeys(FULL, "free space on its disk"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "correct the permissions"),

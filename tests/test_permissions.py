@@ -180,6 +180,32 @@ def test_a_closed_path_does_not_hide_other_files(command: str, path: str, folder
         assert re.search(rf"{path}: error\[IFX\d+\]|{path}: .*Permission", outcome.out + outcome.err)
 
 
+def test_a_glob_does_not_leave_out_what_is_closed(folder: Path) -> None:
+    """Files of a folder that cannot be listed were not loaded, without a word; so was a link whose target is away."""
+    Path("open").mkdir()
+    shutil.copy("samples", "open")
+    Path("open/away").symlink_to("nowhere")
+    Path("open/lost+found").mkdir(0)
+
+    told = {
+        "*/samples": "cannot look into unsearchable: Permission denied",
+        "**/samples": "cannot look into unsearchable: Permission denied",
+        "**/*": "cannot look into unlisted: Permission denied",
+        "un*d/*": "cannot look into unlisted: Permission denied",
+        "unlisted/s*": "cannot look into unlisted: Permission denied",
+        "unsea*": "no file matches 'unsea*'",
+        "open/*": "cannot read open/away: No such file",
+        "open/*/*": "no file matches 'open/*/*'",
+        "open/s*": "",
+        f"{folder}/op*/samples": "",
+    }
+    outcomes = {glob: iggyflux("load", "m.yaml", glob, "--dry-run") for glob in told}
+
+    Path("open/lost+found").chmod(0o700)  # so that it can be removed
+    for glob, words in told.items():
+        assert (outcomes[glob].code, words in outcomes[glob].err) == (2 if words else 0, True), outcomes[glob].err
+
+
 def test_other_files_are_shown_beside_a_closed_one(folder: Path) -> None:
     shutil.copytree("data", "mixed")
     shutil.copy("mixed/.consumers/m.sqlite", "mixed/.consumers/a.sqlite")

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from iggyflux.archives.extent import EXPANDS
 from iggyflux.authoring.sample_bytes import plain_name
-from iggyflux.disk import remedy
+from iggyflux.disk import LOST_FOUND, remedy
 from iggyflux.errors import IggyfluxError, NotConnected, Stopped
 from iggyflux.secrets import Scrubber, Secret
 
@@ -160,8 +160,8 @@ def find_archives(patterns: Sequence[str], again: list[str] | None = None) -> li
 
 def _local(pattern: str) -> Iterator[Archive]:
     paths = [pattern]
-    if _MAGIC.search(pattern) and not Path(pattern).exists():
-        paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207
+    if _MAGIC.search(pattern) and not os.path.exists(pattern):  # noqa: PTH110  # which says no where it may not look
+        paths = _matches(pattern)
         if not paths:
             raise NotFound(f"no file matches {pattern!r}")
     for path in paths:
@@ -176,6 +176,48 @@ def _local(pattern: str) -> Iterator[Archive]:
         written = str(found.st_mtime_ns)
         same = (found.st_dev, found.st_ino, found.st_size, written) if found.st_ino else None
         yield Archive(name, found.st_size, written, file=same)
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return the files that match a glob, also links without a target.  Raise `NotFound`.
+
+    `glob` leaves out what it may not list or look at, and the files there would not be loaded, without a word.
+    """
+    rest = pattern
+    while rest:
+        rest, name = os.path.split(rest.rstrip("/"))
+        is_listed = _MAGIC.search(name) is not None
+        above = os.path.join(rest, "**" if name == "**" else "", "")  # noqa: PTH118
+        if is_listed or _MAGIC.search(rest):
+            folders = glob.glob(above, recursive=True) if _MAGIC.search(above) else [rest or "."]  # noqa: PTH207
+            for folder in sorted(folders):
+                _look_into(os.path.normpath(folder), is_listed=is_listed)
+        if not name:
+            break
+    return sorted(path for path in glob.glob(pattern, recursive=True) if _is_loaded(path))  # noqa: PTH207
+
+
+def _look_into(folder: str, *, is_listed: bool) -> None:
+    """Raise `NotFound` if files of a folder, or their names, may not be looked at."""
+    try:
+        os.stat(os.path.join(folder, "."))  # noqa: PTH116, PTH118
+        if is_listed:
+            os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        if os.path.basename(folder) != LOST_FOUND:  # noqa: PTH119
+            raise NotFound(f"cannot look into {folder}: {error.strerror}") from error
+
+
+def _is_loaded(path: str) -> bool:
+    """Whether a match is a file, or something that cannot be read, but not a folder or a file that is gone by now."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+    except FileNotFoundError:
+        return os.path.islink(path)  # noqa: PTH114
+    except OSError:
+        return True
 
 
 def _remote(pattern: str) -> Iterator[Archive]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from iggyflux.disk import make_folder, sync_folder
+from iggyflux.disk import LOST_FOUND, make_folder, sync_folder
 from iggyflux.errors import Stopped
 from iggyflux.state.sqlite import (
     SUFFIX,
@@ -32,8 +32,6 @@ _FORMAT_1 = b'{"iggyflux":"'
 _MARK = ".unfinished"
 """A file that is locked while a backup is made; it names the entries that are moved in, and is removed last."""
 _COPIES = ".unfinished-copies"
-_LOST_FOUND = "lost+found"
-"""The folder that a file system makes at its root; only the superuser can read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def find_files(place: Path, failed: Callable[[Stopped], None]) -> list[Path]:
                     elif entry.is_file():
                         found.append(Path(entry.path))
         except Stopped as error:
-            if folder == place or not (folder.name == _LOST_FOUND or _is_beside(folder)):
+            if folder == place or not (folder.name == LOST_FOUND or _is_beside(folder)):
                 failed(error)
     return sorted(found)
 
@@ -159,7 +157,7 @@ def copy_databases(names: Mapping[Path, Path], target: Path) -> None:
 
 def is_free(folder: Path) -> bool:
     """Return whether `folder` is empty, apart from what a backup that was killed left in it."""
-    return _names(folder) <= _moved(folder) | {_MARK, _COPIES, _LOST_FOUND}
+    return _names(folder) <= _moved(folder) | {_MARK, _COPIES, LOST_FOUND}
 
 
 def _is_beside(folder: Path) -> bool:
