@@ -216,17 +216,32 @@ def test_binary_payloads_ask_for_envelopes() -> None:
     assert "--envelope" in err
 
 
-@given(st.lists(st.tuples(st.sampled_from(["m", "m,t=a", "n\\ x", "n\\,x,t=a"]), st.integers(0, 3)), max_size=12))
-def test_series_and_collisions_are_counted_by_the_identity_of_points(points: list[tuple[str, int]]) -> None:
-    """A series is measurement and tags; two messages collide where series and time are the same."""
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["m", "m,t=a", "n\\ x", "n\\,x,t=a"]),
+            st.integers(0, 3),
+            st.lists(st.sampled_from(["f", "g", 'h"', "i\\,f"]), min_size=1, unique=True),
+        ),
+        max_size=12,
+    )
+)
+def test_series_and_collisions_are_counted_by_the_identity_of_points(points: list[tuple[str, int, list[str]]]) -> None:
+    """A series is measurement and tags; two messages collide where series and time are the same, and a field."""
     tally = Tally()
-    for number, (series, time) in enumerate(points):
-        tally.add_message(
-            f"sample {number}", [f"{series} f=1 {time}"], [Failure(0, None, None, "IFX340", "/points", "")]
-        )
+    writers: dict[tuple[str, int, str], str] = {}
+    collisions = []
+    for number, (series, time, names) in enumerate(points):
+        sample = f"sample {number}"
+        fields = ",".join(f'{name}="f={number},\\"g=1"' for name in names)
+        tally.add_message(sample, [f"{series} {fields} {time}"], [Failure(0, None, None, "IFX340", "/points", "")])
+        others = [writers[series, time, name] for name in names if (series, time, name) in writers]
+        collisions += [(others[0], sample)] if others else []
+        writers.update(((series, time, name), sample) for name in names)
 
-    assert tally.collisions == len(points) - len(set(points))
-    assert sum(map(tally.series.of, tally.points)) == tally.series.total == len({series for series, _ in points})
+    assert tally.collisions == len(collisions)
+    assert tally.first_collision == (collisions[0] if collisions else None)
+    assert sum(map(tally.series.of, tally.points)) == tally.series.total == len({series for series, *_ in points})
     assert tally.failed == len(points)
 
 

@@ -178,6 +178,8 @@ def test_two_messages_that_overwrite_each_other_are_named() -> None:
     assert named(found, 0)[""] == named(found, 1)[""] == words
     assert named(found, 0)["a"] == "changed, by another message"
     assert "" not in named(found, 2)
+    found = there_and_back({"fields": {"a": "a", "b": "b"}}, "@", {"a": 1.5, "ts": 1}, {"b": 2.5, "ts": 1})
+    assert named(found, 0)[""] == "messages 1 and 2 are stored as one point of m (no tags) at 1"
 
 
 def test_a_message_that_is_not_stored_has_a_reason() -> None:

@@ -855,7 +855,10 @@ def test_a_bug_in_a_plan_stops_its_route_with_a_code_and_not_the_process() -> No
 COLLISIONS = {
     "different times": (["m,a=1 v=1 1", "m,a=1 v=1 2"], 0),
     "different tags": (["m,a=1 v=1 1", "m,a=2 v=1 1"], 0),
-    "one point twice with different fields": (["m,a=1 v=1 1", "m,a=1 v=2 1"], 1),
+    "one point twice with different values": (["m,a=1 v=1 1", "m,a=1 v=2 1"], 1),
+    "one point twice with different fields": (["m,a=1 v=1 1", "m,a=1 w=2 1"], 0),
+    "one point with a field of each of two": (["m v=1 1", "m w=2 1", "m x=1,w=3,v=4 1", "m y=1 1"], 1),
+    "fields in strings and escaped names": (['m s="a,v=1",v\\,w=1 1', "m v=2 1", 'm w="\\",v=1" 1'], 0),
     "one point three times": (["m v=1 1", "m v=2 1", "m v=3 1"], 2),
     "the same line twice is no collision": (["m v=1 1", "m v=1 1"], 0),
     "escaped spaces in tags": (["m,a=x\\ y v=1 1", "m,a=x\\ z v=1 1"], 0),

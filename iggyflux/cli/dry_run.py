@@ -476,6 +476,6 @@ def summary_lines(tally: Tally, mapping: Mapping, precision: Precision) -> Itera
     if tally.collisions and tally.first_collision:
         first, second = tally.first_collision
         yield (
-            f"collisions  {tally.collisions:>7,}   with the measurement, tags and time of a point of another message, "
-            f"which is overwritten (for example {first} by {second})"
+            f"collisions  {tally.collisions:>7,}   with the measurement, tags, time and a field of a point of another "
+            f"message, which is overwritten (for example {first} by {second})"
         )

@@ -1,4 +1,4 @@
-"""Counters of a dry run: points, series, failures, and points that overwrite those of other messages.
+"""Counters of a dry run: points, series, failures, and points that overwrite a field of those of other messages.
 
 Pure: the caller passes lines and failures in the order of messages.
 """
@@ -12,7 +12,7 @@ from itertools import repeat
 from typing import Final
 
 from iggyflux.authoring.series import SeriesCount, measurement_of
-from iggyflux.delivery.lines import point_key
+from iggyflux.delivery.lines import field_names, point_key
 from iggyflux.records import Failure
 
 MOST_KEYS: Final = 1_000_000
@@ -40,13 +40,16 @@ class Tally:
     """By measurement, as it is written."""
     collisions: int = 0
     first_collision: tuple[str, str] | None = None
-    """The first two samples of which one overwrites a point of the other."""
+    """The first two samples of which one overwrites a field of the other."""
     is_exact: bool = True
     times: tuple[int, int] | None = None
     """The first and the last time, in the precision of the lines."""
     series: SeriesCount = field(default_factory=SeriesCount)
     most_keys: int = MOST_KEYS
-    _keys: dict[int, str] = field(default_factory=dict)
+    _keys: dict[int, tuple[str, tuple[str, ...]] | dict[str, str]] = field(default_factory=dict)
+    """By point, the sample that made it and its fields; by field, the sample that wrote it last, if there are several."""
+    _shapes: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    """The fields of lines, each once."""
 
     def add_message(
         self, sample: str, lines: Sequence[str], failures: Sequence[Failure], buckets: Sequence[str] = ()
@@ -71,11 +74,17 @@ class Tally:
         if len(self._keys) >= self.most_keys:
             self.is_exact = False
             return
-        other = self._keys.setdefault(hash((bucket, series, time)), sample)
-        if other != sample:
+        names = field_names(line)
+        names = self._shapes.setdefault(names, names)
+        key = hash((bucket, series, time))
+        known = self._keys.setdefault(key, (sample, names))
+        writers = known if isinstance(known, dict) else dict.fromkeys(known[1], known[0])
+        other = next((writers[name] for name in names if writers.get(name, sample) != sample), None)
+        if other is not None:
             self.collisions += 1
-            if self.first_collision is None:
-                self.first_collision = (other, sample)
+            self.first_collision = self.first_collision or (other, sample)
+        if isinstance(known, dict) or known[0] != sample:
+            self._keys[key] = writers | dict.fromkeys(names, sample)
 
     def as_dict(self) -> dict[str, object]:
         """Return the counters for `--format json`."""

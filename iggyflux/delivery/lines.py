@@ -5,10 +5,14 @@ Enough to decide which lines are sent together; `lineprotocol` parses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from iggyflux import deflate
+
+_FIELD = re.compile(r'((?:\\.|[^\\=])*)=(?:"(?:\\.|[^\\"])*"|[^,]*),?', re.DOTALL)
+"""A field of a line, and the comma behind it: a name ends at the first `=` that is not escaped."""
 
 
 class RequestLines(Sequence[str]):
@@ -78,6 +82,35 @@ def point_key(line: str) -> tuple[str, str]:
     while end > 0 and line[end - 1] == "\\":  # in every dialect a space after a backslash belongs to the name
         end = line.find(" ", end + 1)
     return line[:end], line[line.rfind(" ") + 1 :]
+
+
+def field_names(line: str) -> tuple[str, ...]:
+    """Return the names of the fields of a line, as written; none if its time is left to the server."""
+    start, end = len(point_key(line)[0]) + 1, line.rfind(" ")
+    if '"' not in line and "\\" not in line:
+        return tuple(field[: field.find("=")] for field in line[start:end].split(",")) if start < end else ()
+    names = []
+    while start < end and (field := _FIELD.match(line, start, end)):
+        names.append(field[1])
+        start = field.end()
+    return tuple(names)
+
+
+def count_overwriting(lines: Iterable[str]) -> int:
+    """Return how many lines overwrite a field of an earlier, different line of the same point.
+
+    Lines of one point without a field in common do not: the server keeps the fields of both.
+    """
+    count = 0
+    points: dict[tuple[str, str], str | frozenset[str]] = {}
+    for line in dict.fromkeys(lines):
+        earlier = points.setdefault(point_key(line), line)
+        if earlier is not line:
+            known = frozenset(field_names(earlier)) if isinstance(earlier, str) else earlier
+            names = field_names(line)
+            count += not known.isdisjoint(names)
+            points[point_key(line)] = known.union(names)
+    return count
 
 
 def is_ignored(line: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from iggyflux.delivery.lines import point_key
+from iggyflux.delivery.lines import count_overwriting, point_key
 from iggyflux.timestamps import PLAUSIBLE_NS
 
 T = TypeVar("T")
@@ -46,11 +46,10 @@ class Footprint:
         return [time for time in self._times if time < first] if self._first < first else ()
 
     def collisions(self) -> int:
-        """Return the number of lines that overwrite the point of an earlier, different line."""
-        if len(frozenset(self._times)) == len(self._lines):
+        """Return the number of lines that overwrite a field of an earlier, different line."""
+        if len(frozenset(self._times)) == len(self._lines) or len(self._known_points()) == len(self._lines):
             return 0
-        points = self._known_points()
-        return 0 if len(points) == len(self._lines) else len(set(self._lines)) - len(points)
+        return count_overwriting(self._lines)
 
     def overlapping(self, others: Mapping[T, Footprint]) -> list[T]:
         """Return the keys of the requests that write a point of this one."""

@@ -436,7 +436,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "iggyflux_collisions_total",
         "counter",
-        "Points that overwrote one of another message in the same request.",
+        "Points that overwrote a field of one of another message in the same request.",
         _of("collisions"),
     ),
     Metric(

@@ -19,7 +19,7 @@ from iggyflux.authoring.inference.proposal import Example, Field, Measurement, P
 from iggyflux.authoring.inference.roles import FEW
 from iggyflux.authoring.samples import SampleError
 from iggyflux.authoring.series import tags_of
-from iggyflux.delivery.lines import point_key
+from iggyflux.delivery.lines import count_overwriting, field_names, point_key
 from iggyflux.documents import split_pointer
 from iggyflux.errors import MappingError, counted
 from iggyflux.lineprotocol import parse_lines
@@ -272,8 +272,7 @@ def _telling(messages: Sequence[Message], rendered: Rendered) -> Iterator[Messag
     seen: set[frozenset[str]] = set()
     shown: set[int] = set()
     for origin, line in zip(rendered.origins, rendered.lines, strict=True):
-        series, _ = point_key(line)
-        fields = frozenset(part.partition("=")[0] for part in line[len(series) + 1 :].split(","))
+        fields = frozenset(field_names(line))
         if fields not in seen and origin not in shown:
             shown.add(origin)
             yield messages[origin]
@@ -299,11 +298,9 @@ def _notes(proposal: Proposal, messages: Sequence[Message], rendered: Rendered) 
 
 
 def _overwritten(lines: Sequence[str]) -> Iterator[str]:
-    """Yield a warning if points have the tags and time of other ones."""
-    different = dict.fromkeys(lines)
-    count = len(different) - len({point_key(line) for line in different})
-    if count:
-        what = f"{count:,} of {counted(len(different), 'point')} overwrite another one, with the same tags and time"
+    """Yield a warning if points have the tags and time of other ones, and a field in common."""
+    if count := count_overwriting(lines):
+        what = f"{count:,} of {counted(len(set(lines)), 'point')} overwrite another one, with the same tags and time"
         yield f"CHECK: {what}. Add a tag (--tag), or take another time (--time)."
 
 

@@ -199,17 +199,19 @@ class _RoundTrip:
     def _name_overwriting(
         self, trips: list[_Trip], points: Sequence[Point], origins: Sequence[int], refused: Mapping[int, str]
     ) -> None:
-        owners: dict[Key, set[int]] = defaultdict(set)
+        owners: dict[Key, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
         for number, point in enumerate(points):
             if number not in refused:
-                owners[_key(point)].add(origins[number])
+                owners[_key(point)][origins[number]].update(point.fields)
         for (measurement, tags, time), indices in owners.items():
             if len(indices) < 2:
                 continue
+            differ = len(set().union(*indices.values())) == sum(map(len, indices.values()))
+            what = "are stored as" if differ else "overwrite each other:"
             names = ", ".join(f"{name}={value}" for name, value in sorted(tags)) or "no tags"
             others = " and ".join(str(index + 1) for index in sorted(indices))
             for index in indices:
-                reason = f"messages {others} overwrite each other: one point of {measurement} ({names}) at {time}"
+                reason = f"messages {others} {what} one point of {measurement} ({names}) at {time}"
                 trips[index].losses.append(Loss("", reason, trips[index].sent))
                 trips[index].shares_points = True
 
