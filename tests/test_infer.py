@@ -420,6 +420,21 @@ def test_points_that_overwrite_others_are_told(readings: list[tuple[str, int, in
         assert told[0].startswith(f"CHECK: {len(lines) - len(places)} of ")
 
 
+def test_the_text_that_tells_points_of_one_time_apart_is_named() -> None:
+    """Kilns of two halls have the same names; points with no field in common do not overwrite each other."""
+    hours = range(1767225600, 1767225600 + 40 * 3600, 3600)
+    halls = [{"kiln": kiln, "hall": hall, "ts": ts, "glow": 7.5} for ts in hours for hall in "xy" for kiln in "abc"]
+    mixed = [{**each, "glow": number * 1.5} for number, each in enumerate(halls)]
+    parts = [{"kiln": "a", "ts": ts, name: 0.5} for ts in hours for name in ("glow", "draft")]
+    told = []
+    for messages in (mixed, parts):
+        samples = recognize_payloads([json.dumps(each).encode() for each in messages])
+        told.append([note for note in infer(samples, Wishes("s", "t")).notes if note.startswith("CHECK")])
+
+    what = "CHECK: 120 of 240 points overwrite another one, with the same tags and time"
+    assert told == [[f"{what}. Add a tag (--tag hall tells them apart), or take another time (--time)."], []]
+
+
 def test_a_path_that_no_sample_has_is_no_constant_measurement() -> None:
     samples = recognize_payloads([b'{"kiln": "a", "glow": 700.5}'])
     with pytest.raises(SampleError) as found:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import uuid
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from iggyflux.authoring.inference import infer
 from iggyflux.authoring.inference.recognition import recognize_file
+from iggyflux.authoring.inference.wishes import Wishes
 from iggyflux.authoring.samples import SampleError
 from iggyflux.payloads import FORMATS
 
@@ -165,3 +168,29 @@ def test_lines_in_another_encoding_are_proposed_with_it() -> None:
     assert found.payloads == data.splitlines()
     assert found.options["encoding"] == "windows-1252"
     assert "raum=Küche" in proposal.text("yaml")
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+@pytest.mark.parametrize(
+    ("rows", "minutes", "is_tag"),
+    [(400, 400, False), (400, 1, True), (40, 40, True)],
+    ids=["a long table", "the sources of one time", "a short list"],
+)
+def test_an_id_of_each_row_of_a_long_table_makes_no_series(form: str, rows: int, minutes: int, is_tag: bool) -> None:
+    """As a tag it made a series for each row; of a list of sources it is what points are looked up by."""
+    table = [
+        {
+            "at": f"2026-03-01T{number % minutes // 60:02}:{number % minutes % 60:02}:00Z",
+            "press": f"p{number % 3}",
+            "uid": str(uuid.UUID(int=number * 7919**9)),
+            "bar": number / 7,
+        }
+        for number in range(rows)
+    ]
+    lines = [",".join(table[0]), *(",".join(map(str, row.values())) for row in table)]
+    text = json.dumps(table) if form == "json" else "\n".join([*lines, ""])
+    proposal = infer(recognize_file(text.encode()), Wishes("s", "t"))
+
+    assert ("uid" in [tag.key for tag in proposal.tags]) == is_tag
+    assert ("uid" in [field.key for field in proposal.fields]) == (not is_tag)
+    assert "press" in [tag.key for tag in proposal.tags]

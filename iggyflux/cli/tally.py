@@ -47,7 +47,7 @@ class Tally:
     series: SeriesCount = field(default_factory=SeriesCount)
     most_keys: int = MOST_KEYS
     _keys: dict[int, tuple[str, tuple[str, ...]] | dict[str, str]] = field(default_factory=dict)
-    """By point, the sample that made it and its fields; by field, the sample that wrote it last, if there are several."""
+    """By point, the sample that made it and its fields; of several samples, that which wrote each field last."""
     _shapes: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     """The fields of lines, each once."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from iggyflux.authoring.inference.elements import MOST_HOPS, Elements, Passed, expression_of, find_elements
@@ -12,10 +13,12 @@ from iggyflux.authoring.inference.names import Names, singular
 from iggyflux.authoring.inference.places import find_places, place_named
 from iggyflux.authoring.inference.proposal import Field, Input, Proposal, Tag, Unused
 from iggyflux.authoring.inference.roles import (
+    FEW,
     REQUIRED_FROM,
     Place,
     Role,
     has_decimal_comma,
+    is_one_each,
     known_role,
     role_beside_decimal_commas,
     roles_of,
@@ -47,6 +50,7 @@ def decide(
     elements = find_elements(shape, most_hops, has_rows=source.format in ("influx", "csv"))
     places = find_places(elements, source, headers)
     time, used, others = choose_time(elements, places, wishes)
+    is_table = _is_table(elements, places, used)
     wanted = {id(place_named(elements, places, name, "--tag")) for name in wishes.tags}
     free = [place for place in places if id(place) not in wanted and place.name not in source.known]
     measurement, type_place = choose_measurement(elements, free if wishes.measurement is None else places, wishes)
@@ -54,6 +58,12 @@ def decide(
     names = Names()
     roles = {
         id(place): _roles(elements, place, id(place) in wanted, source) for place in places if id(place) not in used
+    }
+    rows = [place for place in places if id(place) in roles.keys() - wanted and place.name not in source.known]
+    roles |= {
+        id(place): [Role("field", f"an id of each row: {place.different}; or a tag, with a series for each", "string")]
+        for place in (rows if is_table else ())
+        if place.scope == 1 and roles[id(place)][0].what == "tag" and is_one_each(replace(place, is_new_each=True))
     }
     if any(map(has_decimal_comma, places)):
         beside = {
@@ -102,6 +112,15 @@ def decide(
 
 
 _NAMESPACE: Final = re.compile(r"@xmlns(?::.*)?")
+
+
+def _is_table(elements: Elements, places: Sequence[Place], used: set[int]) -> bool:
+    """Return whether the one message is a table of rows with times of their own, and no list of sources."""
+    if not elements.hops or elements.hops[0].expression != "@" or len(elements.message.values) > 1:
+        return False
+    times = [place for place in places if id(place) in used and place.scope == 1]
+    is_long = len(elements.hops[0].elements.values) >= REQUIRED_FROM
+    return is_long and any(len(place.shape.distinct) >= FEW for place in times)
 
 
 def _is_map_key(elements: Elements, place: Place) -> bool:

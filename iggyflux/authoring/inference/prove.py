@@ -7,6 +7,7 @@ left out, a tag becomes nothing.  Each step removes a choice, so there is an end
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -136,13 +137,15 @@ def _without(proposal: Proposal, expression: str | None, reason: str) -> Proposa
     return replace(proposal, unused=(*proposal.unused, *left))
 
 
-def _told_apart(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal | None:
+def _told_apart(
+    proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"], *, across: bool = False
+) -> Proposal | None:
     """Return the proposal in which a text with few values is a tag, if no two points of a message are then one.
 
-    Of several such texts it is the one with the fewest values.
+    Of several such texts it is the one with the fewest values.  With `across`, no points of several messages are one.
     """
     try:
-        lines = _compiled(_apart(proposal), form).plan().render(messages).lines
+        lines = _compiled(proposal if across else _apart(proposal), form).plan().render(messages).lines
     except MappingError:
         return None
     points = [point for line in lines for point in parse_lines(line)]
@@ -158,7 +161,8 @@ def _told_apart(proposal: Proposal, messages: Sequence[Message], form: Literal["
             rendered = _compiled(told, form).plan().render(messages)
         except MappingError:
             continue
-        if not any(failure.code == _COLLISION for failure in rendered.failures):
+        is_one = count_overwriting(rendered.lines) > 0 if across else False
+        if not is_one and not any(failure.code == _COLLISION for failure in rendered.failures):
             return told
     return None
 
@@ -240,7 +244,7 @@ def _with_examples(
             examples.append(example)
         if len(examples) == MOST_EXAMPLES:
             break
-    proposal = replace(proposal, examples=tuple(examples), notes=_notes(proposal, messages, rendered))
+    proposal = replace(proposal, examples=tuple(examples), notes=_notes(proposal, messages, rendered, form))
     while True:
         failed = _failing_example(proposal, form)
         if failed is None:
@@ -281,7 +285,9 @@ def _telling(messages: Sequence[Message], rendered: Rendered) -> Iterator[Messag
         yield messages[index]
 
 
-def _notes(proposal: Proposal, messages: Sequence[Message], rendered: Rendered) -> tuple[str, ...]:
+def _notes(
+    proposal: Proposal, messages: Sequence[Message], rendered: Rendered, form: Literal["yaml", "toml"]
+) -> tuple[str, ...]:
     """Return the lines at the top: where the document comes from, how many series there are, and what to do."""
     keys = [point_key(line)[0] for line in rendered.lines]
     series, first_half = set(keys), set(keys[: len(keys) // 2])
@@ -291,17 +297,21 @@ def _notes(proposal: Proposal, messages: Sequence[Message], rendered: Rendered) 
     return (
         f"Inferred by `iggyflux infer` from {made}.",
         f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
-        *_overwritten(rendered.lines),
+        *_overwritten(proposal, messages, rendered.lines, form),
         *_not_walked(proposal),
         "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
     )
 
 
-def _overwritten(lines: Sequence[str]) -> Iterator[str]:
+def _overwritten(
+    proposal: Proposal, messages: Sequence[Message], lines: Sequence[str], form: Literal["yaml", "toml"]
+) -> Iterator[str]:
     """Yield a warning if points have the tags and time of other ones, and a field in common."""
     if count := count_overwriting(lines):
         what = f"{count:,} of {counted(len(set(lines)), 'point')} overwrite another one, with the same tags and time"
-        yield f"CHECK: {what}. Add a tag (--tag), or take another time (--time)."
+        told = _told_apart(proposal, messages, form, across=True)
+        name = f" {shlex.quote(told.tags[-1].expression)} tells them apart" if told is not None else ""
+        yield f"CHECK: {what}. Add a tag (--tag{name}), or take another time (--time)."
 
 
 def _not_walked(proposal: Proposal) -> Iterator[str]:
