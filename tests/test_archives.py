@@ -12,6 +12,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -986,6 +987,27 @@ def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
 
     assert "archive.plan_changed" in again.err
     assert "1 file was loaded before" in again.err
+
+
+def test_what_concerns_many_files_is_told_once(folder: Path) -> None:
+    """Of a large archive there was a warning for each file, and changed files were told one at a time."""
+    args = ("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--log-format", "text")
+    for name in "bcd":
+        shutil.copy("a.ndjson", f"{name}.ndjson")
+    assert iggyflux(*args).code == 1
+    (folder / "klima.yaml").write_text(DOCUMENT.replace("grad: grad", "celsius: grad"), "utf-8")
+
+    other_plan = iggyflux(*args)
+    for name in "bcd":
+        (folder / f"{name}.ndjson").write_text("{}\n", "utf-8")
+    changed = iggyflux(*args)
+
+    assert other_plan.err.count("archive.plan_changed") == 1
+    assert f"file={folder}/a.ndjson files=4 records=40" in other_plan.err
+    assert (
+        f"{folder}/b.ndjson: it is not the file that was read before; the same holds for 2 other files" in changed.err
+    )
+    assert "load these alone with --restart" in changed.err
 
 
 def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:

@@ -407,15 +407,21 @@ class ArchiveSource:
         self._left.clear()
         self._todo.clear()
         self._extent, self.complete = Extent(), 0
+        changed: list[Stopped] = []
+        of_another_plan: list[tuple[Archive, Stored]] = []
         for index, archive in enumerate(self._archives):
             try:
                 stored = stored_position(archive, self._state(archive), whole=self._reading.whole)
             except Stopped as error:
-                if error.code not in _OF_THE_FILE or (error.code == _CHANGED and not self._is_checked):
+                if error.code not in _OF_THE_FILE:
                     raise
-                self._leave(error)
+                if error.code == _CHANGED and not self._is_checked:
+                    changed.append(error)
+                else:
+                    self._leave(error)
                 continue
-            self._warn_of_change(archive, stored)
+            if stored is not None and stored.plan != self._plan():
+                of_another_plan.append((archive, stored))
             if stored is not None and stored.is_complete:
                 self.complete += 1
                 self._extent.done += archive.weight
@@ -424,13 +430,19 @@ class ArchiveSource:
                 skipped = 0 if stored is None else stored.sought[0]
                 self._extent.done += skipped
                 self._extent.add(archive.size - skipped, is_compressed=archive.is_compressed)
+        if changed:
+            raise _first_of(changed)
+        if of_another_plan and not self._is_checked:
+            self._warn_of_change(of_another_plan)
         self._is_checked = True
 
-    def _warn_of_change(self, archive: Archive, stored: Stored | None) -> None:
-        if stored is not None and stored.plan != self._plan():
-            hint = "--restart loads the whole file by the new plan"
-            fields = {"file": archive.name, "records": stored.records, "plan": self._plan(), "before": stored.plan}
-            emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
+    def _warn_of_change(self, found: Sequence[tuple[Archive, Stored]]) -> None:
+        archive, stored = found[0]
+        more = {"files": len(found)} if len(found) > 1 else {}
+        records = sum(each.records for _, each in found)
+        fields = {"file": archive.name, **more, "records": records, "plan": self._plan(), "before": stored.plan}
+        hint = f"--restart loads the whole {'files' if more else 'file'} by the new plan"
+        emit(log, logging.WARNING, "archive.plan_changed", **fields, hint=hint)
 
     def _read(self) -> Batch | None:
         while self._current or self._todo:
@@ -581,5 +593,14 @@ def _most_open() -> int:
 
 
 def _changed(archive: Archive, reason: str) -> Stopped:
-    hint = "--restart reads it from its beginning; points that are sent again overwrite themselves"
+    hint = "load it alone with --restart: it is read from its beginning, and its points overwrite themselves"
     return Stopped(f"{archive.name}: {reason}", hint, _CHANGED)
+
+
+def _first_of(changed: Sequence[Stopped]) -> Stopped:
+    """Return one stop for all files that are others than before, or are to be loaded otherwise."""
+    first, *others = changed
+    if not others:
+        return first
+    hint = "load these alone with --restart: they are read from their beginnings, and their points overwrite themselves"
+    return Stopped(f"{first.reason}; the same holds for {counted(len(others), 'other file')}", hint, first.code)
