@@ -989,8 +989,25 @@ def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
     assert "1 file was loaded before" in again.err
 
 
+def test_letters_of_files_are_chosen_by_when_they_were_kept(folder: Path) -> None:
+    """Their messages did not arrive: letters of today counted as older than any time, and `prune` removed them."""
+    (folder / "b.ndjson").write_text('{"grad": "warm"}\n', "utf-8")
+    assert iggyflux("load", "klima.yaml", "b.ndjson", "--pipeline", "pipeline.yaml").code == 1
+    began = "2026-01-01T00:00:00Z"
+    path = "dead-letters/klima"
+
+    for command in ("list", "summary"):
+        assert "1 dead letter" in iggyflux("dead-letters", command, path, "--since", began).err
+        assert "0 dead letters" in iggyflux("dead-letters", command, path, "--until", began).err
+    assert "unknown" not in iggyflux("dead-letters", "summary", path).out
+    iggyflux("dead-letters", "prune", path, "--until", began, "--yes")
+    assert "1 dead letter" in iggyflux("dead-letters", "list", path).err
+    iggyflux("dead-letters", "prune", path, "--until", "2100-01-01T00:00:00Z", "--yes")
+    assert "0 dead letters" in iggyflux("dead-letters", "list", path).err
+
+
 def test_what_concerns_many_files_is_told_once(folder: Path) -> None:
-    """Of a large archive there was a warning for each file, and changed files were told one at a time."""
+    """Of a large archive there was a warning for each file, and of several changed files the first one was named."""
     args = ("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--log-format", "text")
     for name in "bcd":
         shutil.copy("a.ndjson", f"{name}.ndjson")

@@ -52,7 +52,10 @@ command.add_command(prune)
 
 @dataclass(slots=True)
 class _Kind:
-    """The letters of one mapping with one code: how many, when the first and the last arrived, and one of them."""
+    """The letters of one mapping with one code: how many, when the first and the last arrived, and one of them.
+
+    Where a message has no time of arrival, as those of files, it is when its letter was kept.
+    """
 
     count: int
     replayed: int
@@ -68,7 +71,8 @@ class _Kind:
 def summary(path: Path | tuple[str, str], pipeline: Path | None, chosen: LetterFilter, form: str) -> int:
     """Count dead letters by mapping and reason.
 
-    A letter with several reasons counts for each of its codes. Times are those of arrival.
+    A letter with several reasons counts for each of its codes. Times are those of arrival, or, of messages of files,
+    those at which the letters were kept.
 
     \b
     Example:
@@ -98,7 +102,7 @@ def _conclude(letters: Letters, more: str = "") -> None:
 
 
 def _count(found: dict[tuple[str, str], _Kind], kept: KeptLetter) -> None:
-    letter, time_us, replayed = kept.letter, kept.letter.message.timestamp_us, kept.replayed_us is not None
+    letter, time_us, replayed = kept.letter, kept.chosen_us, kept.replayed_us is not None
     for reason in {each.code: each for each in reversed(letter.reasons)}.values():
         kind = found.get((letter.mapping, reason.code))
         if kind is None:

@@ -61,6 +61,11 @@ class KeptLetter:
         return cls(dataclasses.replace(letter, reasons=failed[1]), digest, replayed_us, failed[0], rejected)
 
     @property
+    def chosen_us(self) -> int:
+        """The time by which a letter is chosen: when its message arrived, else, as of a file, when it was kept."""
+        return self.letter.message.timestamp_us or self.letter.kept_us
+
+    @property
     def lines(self) -> list[tuple[str | None, str]]:
         """The lines that were rejected last, each with its bucket."""
         return [(reason.bucket, reason.line) for reason in self.rejected if reason.line is not None]
@@ -93,11 +98,11 @@ class LetterFilter:
 
     def takes(self, kept: KeptLetter) -> bool:
         """Return whether a letter meets the condition."""
-        letter, time_us = kept.letter, kept.letter.message.timestamp_us
+        letter, time_us = kept.letter, kept.chosen_us
         return (
             (not self.reasons or any(reason.code in self.reasons for reason in letter.reasons))
             and (self.since_us is None or time_us >= self.since_us)
-            and (self.until_us is None or time_us < self.until_us)
+            and (self.until_us is None or 0 < time_us < self.until_us)
             and (self.mapping is None or letter.mapping == self.mapping)
             and letter.route not in self.other_routes
             and (self.is_replayed is None or (kept.replayed_us is not None) == self.is_replayed)
@@ -146,8 +151,12 @@ def letter_options(command: _F) -> _F:
             help="Only letters that this route of --pipeline kept, or none of its other routes.",
         ),
         click.option("--mapping-name", metavar="NAME", help="Only letters of the mapping of this name."),
-        click.option("--until", metavar="TIME", help="Only messages that arrived before this time (RFC 3339)."),
-        click.option("--since", metavar="TIME", help="Only messages that arrived at or after this time (RFC 3339)."),
+        click.option("--until", metavar="TIME", help="Only those before this time (RFC 3339); see --since."),
+        click.option(
+            "--since",
+            metavar="TIME",
+            help="Only messages that arrived at or after this time (RFC 3339); of files, letters kept then.",
+        ),
         click.option(
             "--reason", "reasons", multiple=True, metavar="CODE", help="Only letters with this code; can be repeated."
         ),
