@@ -16,7 +16,7 @@ from iggyflux.cli.tally import Tally
 from iggyflux.delivery.lines import point_key
 from iggyflux.errors import PointError
 from iggyflux.lineprotocol import Point, parse_line
-from iggyflux.mapping import load_mapping
+from iggyflux.mapping import WriterMapping, load_mapping
 from iggyflux.records import Failure
 
 DOCUMENT = """\
@@ -402,6 +402,32 @@ def test_explain_lists_what_is_read_and_what_identifies_a_point() -> None:
         "def render(",
     ):
         assert words in out
+
+
+@pytest.mark.usefixtures("mapping")
+@pytest.mark.parametrize(
+    ("server", "options", "plan"),
+    [
+        ("flavor: v1, precision: s", [], ("v1", "s")),
+        ("flavor: v1, precision: s", ["--dialect", "v3", "--precision", "ms"], ("v3", "ms")),
+        ("flavor: v3", [], ("v3", "ns")),
+        ("precision: ms", [], ("v2", "ms")),
+    ],
+)
+def test_explain_shows_the_plan_of_a_run(
+    tmp_path: Path, server: str, options: list[str], plan: tuple[str, str]
+) -> None:
+    """With its identity, which dead letters name."""
+    pipeline = tmp_path / "pipeline.yaml"
+    keys = f"influxdb: {{url: 'http://127.0.0.1:1', database: d, {server}}}"
+    pipeline.write_text(f"iggyflux: 1\n{keys}\ntags: {{hall: h1}}\nrun: [{{mapping: env.yaml, from: 'log:x'}}]\n")
+    mapping = load_mapping(tmp_path / "env.yaml")
+    assert isinstance(mapping, WriterMapping)
+    identity = mapping.identity(dialect=plan[0], precision=plan[1], tags={"hall": "h1"})
+
+    out = iggyflux("explain", str(tmp_path / "env.yaml"), "--pipeline", str(pipeline), *options).out
+
+    assert f"plan {identity}: dialect {plan[0]}, precision {plan[1]}, the tags of {pipeline}" in out
 
 
 @pytest.mark.usefixtures("mapping")

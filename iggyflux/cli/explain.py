@@ -12,7 +12,7 @@ import click
 from iggyflux.authoring.generate import GenerateError, generate_messages
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.output import ExitCode, Line, Styled, json_text, result, result_line
-from iggyflux.cli.tags import tags_for
+from iggyflux.cli.tags import routes_of, tags_for
 from iggyflux.expressions import Expression
 from iggyflux.expressions.syntax import nodes_in
 from iggyflux.mapping import Field, Mapping, PointSpec, Reader, Source, Star, Tag, Timestamp, Writer, WriterMapping
@@ -22,6 +22,7 @@ from iggyflux.plan.reads import payload_reads, writer_expressions
 from iggyflux.plan.tags import with_defaults
 from iggyflux.reads import Reads
 from iggyflux.timestamps import format_rfc3339
+from iggyflux.transports.influxdb.flavors import FLAVORS
 
 Row = tuple[str, ...]
 _MEASURED = 7000
@@ -31,11 +32,15 @@ _MEASURED_FROM_NS = 1_750_000_000 * 10**9
 @click.command(name="explain")
 @click.argument("mapping", type=MAPPING_FILE)
 @click.option("--source", "source_only", is_flag=True, help="Print only the generated source.")
-@click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), default="ns", show_default=True)
-@click.option("--dialect", type=click.Choice(["v1", "v2", "v3"]), default="v2", show_default=True)
+@click.option("--precision", type=click.Choice(["ns", "us", "ms", "s"]), help="Default: that of --pipeline, or ns.")
+@click.option(
+    "--dialect", type=click.Choice(["v1", "v2", "v3"]), help="Default: that of the flavor in --pipeline, or v2."
+)
 @click.option("--pipeline", type=MAPPING_FILE, help="Add the tags of this pipeline file.")
 @click.option("--cost", is_flag=True, help="Measure what a message costs, on messages like the examples.")
-def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipeline: Path | None, cost: bool) -> int:
+def command(
+    mapping: Path, source_only: bool, precision: str | None, dialect: str | None, pipeline: Path | None, cost: bool
+) -> int:
     """Describe what a mapping reads and writes, and show its code.
 
     Only the listed members of a payload are decoded. Points with the same identity overwrite each other. The code is
@@ -50,9 +55,10 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
       iggyflux explain mapping.yaml --cost
     """
     document = open_mapping(mapping)
-    tags: dict[str, str] = {}
+    file = pipeline if document.kind == "writer" else None
+    tags, run_precision, run_dialect = _of_a_run(mapping, file)
+    precision, dialect = precision or run_precision, dialect or run_dialect
     if isinstance(document, WriterMapping):
-        tags = {} if pipeline is None else tags_for(mapping, open_pipeline(pipeline, connects=False))
         plan: Any = document.plan(dialect=dialect, precision=precision, tags=tags)
     else:
         plan = document.plan()
@@ -85,6 +91,17 @@ def command(mapping: Path, source_only: bool, precision: str, dialect: str, pipe
         result_line(Styled("code", bold=True))
         result_line(f"  none: the reference plan renders all messages ({plan.reason})")
     return ExitCode.OK
+
+
+def _of_a_run(mapping: Path, file: Path | None) -> tuple[dict[str, str], str, str]:
+    """Return tags, precision and dialect of a mapping in a pipeline; v2 where a run asks the server what it is."""
+    if file is None:
+        return {}, "ns", "v2"
+    pipeline = open_pipeline(file, connects=False)
+    tags, server = tags_for(mapping, pipeline), routes_of(mapping, pipeline)[0].influxdb
+    if server is None:
+        return tags, "ns", "v2"
+    return tags, server.precision, FLAVORS[server.flavor].dialect.value if server.flavor in FLAVORS else "v2"
 
 
 def _print(lines: Iterable[str | Line]) -> None:

@@ -169,9 +169,8 @@ class RouteSettings:
 
     If `source` or `sink` is None, the mapping's kind decides: a writer goes from `iggy` to `influxdb`, a reader the
     other way.  `influxdb` is the section, with the route's own keys laid over it.  `dead_letters` None means the
-    directory `dead-letters/NAME` beside the pipeline file; `retention` is that of a directory.
-    directory `dead-letters/NAME` beside the pipeline file.  `tags` are for points that do not have them: those of the
-    file, with the route's own laid over them, by name.
+    directory `dead-letters/NAME` beside the pipeline file; `retention` is that of a directory.  `tags` are
+    for points that do not have them: those of the file, with the route's own laid over them, by name.
     """
 
     mapping: Path
