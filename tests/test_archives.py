@@ -989,6 +989,18 @@ def test_a_loaded_file_of_another_plan_is_named(folder: Path) -> None:
     assert "1 file was loaded before" in again.err
 
 
+def test_failures_that_differ_in_their_place_are_reported_together(folder: Path) -> None:
+    """A damaged file had twenty lines of one kind, each with another byte."""
+    lines = [f'{{"ort": "Ulm", "grad": {"1" * number}' for number in range(1, 40)]
+    (folder / "a.ndjson").write_text("\n".join([*lines[:20], '{"ort": NaN}', *lines[20:], "[}"]), "utf-8")
+    outcome = iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml")
+
+    *shown, total = [line for line in outcome.err.splitlines() if line.startswith(("a.ndjson:", "failed"))]
+    assert [line.partition(" ")[0] for line in shown] == ["a.ndjson:1:", "a.ndjson:21:", "a.ndjson:41:"]
+    assert "; and 38 more failures for this reason" in shown[0]
+    assert total == "failed: IFX404 ×41"
+
+
 def test_letters_of_files_are_chosen_by_when_they_were_kept(folder: Path) -> None:
     """Their messages did not arrive: letters of today counted as older than any time, and `prune` removed them."""
     (folder / "b.ndjson").write_text('{"grad": "warm"}\n', "utf-8")
@@ -1575,12 +1587,17 @@ def test_a_file_that_is_loaded_takes_no_worker(folder: Path) -> None:
         (folder / "pipeline.yaml").write_text(text, "utf-8")
         assert iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml").code == 0
         for name in ("b", "c"):
-            (folder / f"{name}.ndjson").write_text(row.replace("Ulm", name), "utf-8")
+            (folder / f"{name}.ndjson").write_text(row.replace("Ulm", name) + row.replace("1,", '"kalt",') * 2, "utf-8")
         outcome = iggyflux("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--workers", "3")
+        for name in ("b", "c"):
+            (folder / f"{name}.ndjson").write_text(row, "utf-8")
+        changed = iggyflux("load", "klima.yaml", "*.ndjson", "--pipeline", "pipeline.yaml", "--workers", "3")
 
-    assert outcome.code == 0, outcome.err
+    assert "it is not the file that was read before; the same holds for 1 other file\n" in changed.err
+    assert outcome.code == 1, outcome.err
     assert outcome.err.count("worker.started") == 2
-    assert len(re.findall(r"route\.done .*read=1 ", outcome.err)) == 2
+    assert len(re.findall(r"route\.done .*read=3 ", outcome.err)) == 2
+    assert "failed: IFX340 ×4\n" in outcome.err
     assert "note: 1 file was loaded before" in outcome.err
 
 

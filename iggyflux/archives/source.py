@@ -179,6 +179,24 @@ def stored_position(archive: Archive, state: StateStore, *, whole: bool = False)
     return stored
 
 
+def stored_positions(
+    archives: Sequence[Archive], states: Sequence[StateStore], *, whole: bool = False
+) -> list[Stored | None]:
+    """Return the stored position in each file.  Raise `Stopped` (IFX712) for all files that are others now."""
+    found: list[Stored | None] = []
+    changed: list[Stopped] = []
+    for archive, state in zip(archives, states, strict=True):
+        try:
+            found.append(stored_position(archive, state, whole=whole))
+        except Stopped as error:
+            if error.code != _CHANGED:
+                raise
+            changed.append(error)
+    if changed:
+        raise _first_of(changed)
+    return found
+
+
 def identity_of(archive: Archive) -> Identity:
     """Return what a file is now.  Raise `Stopped` or `NotConnected`."""
     file = archive.open()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,11 @@ from tempfile import TemporaryDirectory
 from iggyflux.archives.files import Archive
 from iggyflux.archives.job import load_route, state_folder
 from iggyflux.archives.progress import storing_progress
-from iggyflux.archives.source import Reading, Stored, identity_of, position_state, stored_position
+from iggyflux.archives.source import Reading, Stored, identity_of, position_state, stored_positions
 from iggyflux.cli.output import ExitCode, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_run, summary_lines
 from iggyflux.cli.run import worker_command
-from iggyflux.cli.send_again import ReportedFailures
+from iggyflux.cli.send_again import ReportedFailures, by_code
 from iggyflux.engines.ray import FileJob, load_files
 from iggyflux.errors import Stopped
 from iggyflux.pipeline import Pipeline, RouteSettings, TopicAddress
@@ -76,9 +77,9 @@ class WorkersLoad:
         """Load; return the exit code."""
         route = load_route(self.pipeline, self.item, [], self.reading)
         left, complete = {}, 0
-        for archive in self.archives:
-            state = position_state(state_folder(self.pipeline), route.name, archive)
-            stored = stored_position(archive, state, whole=self.reading.whole)
+        states = [position_state(state_folder(self.pipeline), route.name, each) for each in self.archives]
+        found = stored_positions(self.archives, states, whole=self.reading.whole)
+        for archive, stored in zip(self.archives, found, strict=True):
             is_complete = stored is not None and stored.is_complete
             left[archive.name] = 0 if is_complete else archive.weight - (0 if stored is None else stored.sought[0])
             complete += is_complete
@@ -99,6 +100,7 @@ class WorkersLoad:
             place = self.item.dead_letters
             letters = self.pipeline.folder / "dead-letters" / route.name
             shown = letters if place is None or isinstance(place, TopicAddress) else place
+            talk(f"failed: {by_code(Counter(status.reasons['failed']) + Counter(status.reasons['refused']))}")
             talk(f"`iggyflux dead-letters list {shown}` names the files and lines of what failed")
         if complete:
             note_loaded(complete)
@@ -168,8 +170,8 @@ def load_with_ray(
     route = load_route(pipeline, item, [], reading)
     states = {each.name: position_state(state_folder(pipeline), route.name, each) for each in archives}
     todo = {}
-    for archive in archives:
-        stored = stored_position(archive, states[archive.name], whole=reading.whole)
+    found = stored_positions(archives, list(states.values()), whole=reading.whole)
+    for archive, stored in zip(archives, found, strict=True):
         if stored is None or not stored.is_complete:
             todo[archive.name] = identity_of(archive)
     if len(todo) < len(archives):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.ranges import Bound
 
 MOST_SHOWN: Final = 20
+_PLACES: Final = re.compile(r"\b(byte|column|line) [0-9]+")
+"""What differs between failures of one kind: where in its payload each was found."""
 
 
 async def send_again(routes: Sequence[Route]) -> Summary:
@@ -42,10 +44,16 @@ def message_name(message: Message) -> str:
 
 @dataclass(slots=True)
 class _Kind:
-    """Failures for one reason: where the first one is, and how many there are."""
+    """Failures for one reason: where the first one is, its words, and how many there are."""
 
     place: str
+    reason: str
     count: int = 1
+
+
+def by_code(counts: Mapping[str, int]) -> str:
+    """Return how many failures each code has, in words."""
+    return ", ".join(f"{code} ×{count:,}" for code, count in sorted(counts.items()))
 
 
 class ReportedFailures:
@@ -71,13 +79,14 @@ class ReportedFailures:
 
     def _count(self, letter: DeadLetter, reason: Reason) -> None:
         self._codes[reason.code] += 1
-        kind = self._kinds.get((reason.code, reason.reason))
+        key = reason.code, _PLACES.sub(r"\1", reason.reason)
+        kind = self._kinds.get(key)
         if kind is not None:
             kind.count += 1
         elif len(self._kinds) < MOST_SHOWN:
             line = None if is_part_of_file(letter.message) else reason.payload_line
             place = message_name(letter.message) + (f", line {line}" if line is not None else "")
-            self._kinds[reason.code, reason.reason] = _Kind(place)
+            self._kinds[key] = _Kind(place, reason.reason)
         else:
             self._others += 1
 
@@ -86,14 +95,13 @@ class ReportedFailures:
 
     def lines(self) -> Iterator[Line]:
         """Yield the failures and their number by code, as text."""
-        for (code, reason), kind in self._kinds.items():
+        for (code, _), kind in self._kinds.items():
             more = f"; and {plural(kind.count - 1, 'more failure')} for this reason" if kind.count > 1 else ""
-            yield f"{kind.place}: ", Styled(f"error[{code}]", "red", bold=True), f": {reason}{more}"
+            yield f"{kind.place}: ", Styled(f"error[{code}]", "red", bold=True), f": {kind.reason}{more}"
         if self._others:
             yield (f"… and {plural(self._others, 'more failure')} for other reasons",)
         if self.count:
-            kinds = ", ".join(f"{code} ×{count:,}" for code, count in sorted(self._codes.items()))
-            yield (f"{self._words}: {kinds}",)
+            yield (f"{self._words}: {by_code(self._codes)}",)
 
 
 def bounds(since: str | None, until: str | None) -> tuple[Bound | None, Bound | None]:
