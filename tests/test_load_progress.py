@@ -27,7 +27,7 @@ from iggyflux.errors import Stopped
 from iggyflux.runner import RouteStatus
 from iggyflux.runner.merging import Part, after_end, merged_route
 from iggyflux.runner.status import InputStatus
-from iggyflux.sim import SimServer
+from iggyflux.sim import Fault, SimServer
 from iggyflux.state.sqlite import SqliteState
 from iggyflux.transports.base import Progress
 from tests.archive_mapping import DOCUMENT
@@ -155,6 +155,7 @@ def test_a_record_of_a_later_release_is_shown_as_far_as_it_is_known(folder: Path
         "seconds_left": 90.0,
         "end": "2023-11-14T22:14:50Z",
         "measured": "2023-11-14T22:13:20Z",
+        "waiting_for": None,
     }
     assert "running" not in iggyflux("status", "pipeline.yaml").out
     assert json.loads(iggyflux("status", "pipeline.yaml", "--format", "json").out)[0]["running_loads"] == []
@@ -205,6 +206,34 @@ def test_a_load_goes_on_where_its_progress_cannot_be_stored(folder: Path) -> Non
 
 
 # --- real processes ---
+
+
+def test_workers_that_leave_requests_behind_are_interrupted_while_status_says_what_they_wait_for(
+    folder: Path,
+) -> None:
+    """The exit code was that of a load that is done, and the time left that of a server that answers."""
+    for name in ("a", "b"):
+        rows = (f'{{"ort": "{name}", "grad": 1, "zeit": {1700000000 + number}}}\n' for number in range(5000))
+        (folder / f"{name}.ndjson").write_text("".join(rows), "utf-8")
+    with SimServer(1, database="werk") as server:
+        keys = f"influxdb: {{url: '{server.url}', database: werk, linger: 100ms}}\nshutdown_timeout: 200ms"
+        route = "{mapping: klima.yaml, from: log:data}"
+        (folder / "pipeline.yaml").write_text(f"iggyflux: 1\n{keys}\nrun: [{route}]\n", "utf-8")
+        with loading("a.ndjson", "b.ndjson", "--workers", "2", "--rate", "20") as running:
+            deadline = time.monotonic() + SECONDS
+            while {line[:11] for line in server.dump()} != {"klima,ort=a", "klima,ort=b"}:
+                assert time.monotonic() < deadline, server.dump()
+                time.sleep(0.1)
+            server.inject(Fault("latency", seconds=20, times=None))
+            while "waits for worker" not in (shown := iggyflux("status", "pipeline.yaml").out):
+                assert time.monotonic() < deadline, shown
+                time.sleep(0.1)
+            running.send_signal(signal.SIGTERM)
+            code = running.wait(SECONDS)
+
+    assert f"{server.url}: no answer to a write of " in shown
+    assert "ends about" not in shown
+    assert code == 3
 
 
 @contextmanager

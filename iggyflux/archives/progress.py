@@ -43,6 +43,8 @@ class LoadProgress(msgspec.Struct, frozen=True):
     bytes_total: int = 0
     seconds_left: float | None = None
     """The time for the rest, at the rate of this load so far; None if it is not known."""
+    waiting_for: str | None = None
+    """The server that is unavailable or has not answered, with the reason; None if it waits for nothing."""
 
     @property
     def end_unix(self) -> float | None:
@@ -64,13 +66,15 @@ def running_loads(folder: Path, route: str, failed: Callable[[Stopped], None]) -
 
 
 @asynccontextmanager
-async def storing_progress(folder: Path, route: str, read: Callable[[], InputStatus | None]) -> AsyncIterator[None]:
-    """Store from time to time, inside the block, how much `read` says that the load has read."""
+async def storing_progress(
+    folder: Path, route: str, read: Callable[[], InputStatus | None], waits: Callable[[], str | None] = lambda: None
+) -> AsyncIterator[None]:
+    """Store from time to time, inside the block, how much `read` says that the load has read, and what it waits for."""
     place, worker = _Place(folder, route), Worker("progress")
 
     async def always() -> None:
         while True:
-            await worker.call(place.put, read() or InputStatus())
+            await worker.call(place.put, read() or InputStatus(), waits())
             await asyncio.sleep(_EVERY_SECONDS)
 
     task = asyncio.create_task(always(), name="progress")
@@ -91,9 +95,10 @@ class _Place:
         self._state: SqliteState | None = None
         self._told = ""
 
-    def put(self, read: InputStatus) -> None:
+    def put(self, read: InputStatus, waiting_for: str | None = None) -> None:
         """Store it; log why it cannot be stored, once."""
-        found = LoadProgress(os.getpid(), round(time.time(), 3), read.done, read.total, read.seconds_left)
+        now = round(time.time(), 3)
+        found = LoadProgress(os.getpid(), now, read.done, read.total, read.seconds_left, waiting_for)
         try:
             if self._state is None:
                 self._state = self._take()

@@ -27,7 +27,7 @@ from iggyflux.cli.dry_run import SampleRun
 from iggyflux.cli.envelopes import check_whole
 from iggyflux.cli.inputs import MAPPING_FILE, open_mapping, open_pipeline
 from iggyflux.cli.live_lines import size_text
-from iggyflux.cli.load_spread import WorkersLoad, input_of, load_with_ray, note_loaded
+from iggyflux.cli.load_spread import WorkersLoad, input_of, load_with_ray, note_loaded, waits_of
 from iggyflux.cli.output import ExitCode, leave_at_once, note, plural, show_stop, talk
 from iggyflux.cli.progress import show_run, summary_lines, telling
 from iggyflux.cli.run import Count, OneOf
@@ -403,7 +403,7 @@ async def _load(
     stopping = stopping_on_signals(stop, for_good=True) if share is None else stopping_as_worker(stop)
     with progress, stopping:
         told = (
-            storing_progress(state_folder(pipeline), route.name, lambda: input_of(status))
+            storing_progress(state_folder(pipeline), route.name, lambda: input_of(status), lambda: waits_of(status))
             if share is None
             else reporting(lambda: encoded(status), stop.request)
         )

@@ -25,7 +25,7 @@ from iggyflux.errors import Stopped
 from iggyflux.pipeline import Pipeline, RouteSettings, TopicAddress
 from iggyflux.records import DeadLetter
 from iggyflux.runner import RouteStatus, Status, Stop, Summary, stopping_on_signals
-from iggyflux.runner.merging import Part, after_end, merged_route
+from iggyflux.runner.merging import Part, after_end, merged_route, summary_of_workers
 from iggyflux.runner.run import about_route
 from iggyflux.runner.status import InputStatus
 from iggyflux.runner.supervisor import Supervisor, WorkerProcess
@@ -57,6 +57,11 @@ def note_loaded(count: int) -> None:
 def input_of(status: Status) -> InputStatus | None:
     """Return how much the one route of a load has read; None before it begins."""
     return next((route.input for route in status.routes), None)
+
+
+def waits_of(status: Status) -> str | None:
+    """Return what the one route of a load waits for."""
+    return next((route.waiting_for for route in status.routes), None)
 
 
 @dataclass(slots=True)
@@ -144,13 +149,13 @@ class WorkersLoad:
         )
         progress = show_run(status, log_format, quiet=quiet, without="record.failed")
         name = status.routes[0].name
-        storing = storing_progress(state_folder(self.pipeline), name, lambda: input_of(status))
+        storing = storing_progress(
+            state_folder(self.pipeline), name, lambda: input_of(status), lambda: waits_of(status)
+        )
         with progress, stopping_on_signals(stop, for_good=True):
             async with storing:
                 await supervisor.run()
-        unfinished = any(each.failed for each in supervisor.workers)
-        interrupted = unfinished or any(each.state == "interrupted" for each in status.routes)
-        return Summary(tuple(status.routes), time.monotonic() - begin, interrupted=interrupted)
+        return summary_of_workers(status, time.monotonic() - begin, supervisor.workers)
 
 
 # --- on many machines ---

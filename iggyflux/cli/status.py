@@ -20,6 +20,7 @@ from iggyflux.cursors import cursor_state
 from iggyflux.delivery.settled import Interval, SettledOffsets, gaps
 from iggyflux.disk import remedy
 from iggyflux.errors import Stopped
+from iggyflux.escapes import escaped
 from iggyflux.lineprotocol import Dialect
 from iggyflux.pipeline import TopicAddress
 from iggyflux.records import Partition
@@ -135,7 +136,8 @@ def _loads(folder: Path, failed: Callable[[Stopped], None]) -> Iterator[dict[str
 
 def _running_load(found: LoadProgress) -> dict[str, Any]:
     read = InputStatus(found.bytes, found.bytes_total, found.seconds_left)
-    return {"pid": found.pid, **read.as_dict(), "end": _time(found.end_unix), "measured": _time(found.unix)}
+    times = {"end": _time(found.end_unix), "measured": _time(found.unix)}
+    return {"pid": found.pid, **read.as_dict(), **times, "waiting_for": found.waiting_for}
 
 
 def _time(unix: float | None) -> str | None:
@@ -241,9 +243,12 @@ def _lines_of_loads(loads: Sequence[dict[str, Any]]) -> Iterator[Line]:
 
 
 def _line_of_running(load: dict[str, Any]) -> str:
-    read = of_input(InputStatus(load["bytes"], load["bytes_total"], load["seconds_left"]))
+    waits = load["waiting_for"]
+    read = of_input(InputStatus(load["bytes"], load["bytes_total"], None if waits else load["seconds_left"]))
     parts = list(read) if load["bytes_total"] else ["nothing is read yet"]
-    if load["end"] is not None:
+    if waits:
+        parts.append(f"waits for {escaped(waits)}")
+    elif load["end"] is not None:
         parts.append(f"ends about {load['end']}")
     return f"  load in process {load['pid']}: {', '.join(parts)}"
 

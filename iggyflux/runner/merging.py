@@ -17,7 +17,8 @@ from iggyflux.records import JSON, Partition
 from iggyflux.runner.configuration import Configuration
 from iggyflux.runner.newest import MOST
 from iggyflux.runner.statistics import HISTOGRAMS, DeliveryStatistics
-from iggyflux.runner.status import InputStatus, RouteStatus, State
+from iggyflux.runner.status import InputStatus, RouteStatus, State, Status, Summary
+from iggyflux.runner.supervisor import WorkerProcess
 from iggyflux.transports.base import GroupState
 
 _STATES: Final[tuple[State, ...]] = (
@@ -51,6 +52,13 @@ def after_end(part: Part, *, again: bool, failed: bool) -> Part:
     if failed:
         return replace(part, now=replace(now, state="interrupted"))
     return replace(part, now=replace(now, state="done")) if now.state == "starting" else part
+
+
+def summary_of_workers(status: Status, seconds: float, workers: Iterable[WorkerProcess]) -> Summary:
+    """Return the summary of workers that have ended; a worker that ends with 3 and no error was interrupted."""
+    summary = Summary(tuple(status.routes), seconds)
+    unfinished = any(each.failed or (each.code == 3 and not summary.errors) for each in workers)
+    return replace(summary, interrupted=unfinished or any(each.state == "interrupted" for each in status.routes))
 
 
 def merged_route(parts: Sequence[Part]) -> RouteStatus:

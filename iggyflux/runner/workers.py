@@ -28,7 +28,7 @@ from iggyflux.runner.documents import fixed_identity
 from iggyflux.runner.events import emit
 from iggyflux.runner.exporting import exporting
 from iggyflux.runner.listening import listening, public_tree
-from iggyflux.runner.merging import Part, after_end, merged_configuration, merged_route
+from iggyflux.runner.merging import Part, after_end, merged_configuration, merged_route, summary_of_workers
 from iggyflux.runner.open import PreparedRoute, prepare_routes
 from iggyflux.runner.partitions import count_partitions
 from iggyflux.runner.run import about_route
@@ -130,9 +130,7 @@ async def run_workers(
             for end in ends:
                 if isinstance(end, Exception):  # a bug, and not the cancellation
                     raise end
-    summary = Summary(tuple(status.routes), status.seconds)
-    unfinished = any(each.failed or (each.code == 3 and not summary.errors) for each in supervisor.workers)
-    return replace(summary, interrupted=unfinished or any(each.state == "interrupted" for each in status.routes))
+    return summary_of_workers(status, status.seconds, supervisor.workers)
 
 
 def _partitions_of(routes: Sequence[RouteStatus]) -> list[str]:
