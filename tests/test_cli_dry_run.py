@@ -404,6 +404,25 @@ def test_explain_lists_what_is_read_and_what_identifies_a_point() -> None:
         assert words in out
 
 
+def test_explain_says_which_fields_leave_bad_values_out(tmp_path: Path) -> None:
+    """As the mapping says it, of all fields or of one."""
+    file = tmp_path / "silo.yaml"
+    fields = "{fill: {expr: fill, cast: true}, lid: {expr: lid, on_bad_value: fail}, 'x_*': {expr: more, cast: true}}"
+    file.write_text(
+        "{iggyflux: 1, kind: writer, from: {stream: s, topic: t, on_bad_value: omit}, "
+        f"points: {{measurement: {{const: silo}}, fields: {fields}}}}}"
+    )
+    out = iggyflux("explain", str(file)).out
+
+    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith(("  field ", "  fields "))}
+    assert {name: "bad values left out" in row for name, row in rows.items()} == {
+        "fill": True,
+        "lid": False,
+        "x_*": True,
+    }
+    assert "cast, bad values left out" in rows["fill"]
+
+
 @pytest.mark.usefixtures("mapping")
 @pytest.mark.parametrize(
     ("server", "options", "plan"),

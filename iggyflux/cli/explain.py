@@ -226,7 +226,14 @@ def _tag_notes(tag: Tag) -> str:
 
 
 def _field_notes(each: Field) -> str:
-    return ", ".join([*(["cast"] if each.cast else []), *_default_notes(each.default, each.required)])
+    return ", ".join([*_bad_value_notes(each), *_default_notes(each.default, each.required)])
+
+
+def _bad_value_notes(each: Field | Star) -> Iterator[str]:
+    if each.cast:
+        yield "cast"
+    if each.on_bad_value == "omit":
+        yield "bad values left out"
 
 
 def _default_notes(default: object, required: bool) -> Iterator[str]:
@@ -242,7 +249,8 @@ def _shown_path(path: tuple[str | int | None, ...]) -> str:
 
 
 def _star_notes(star: Star) -> str:
-    notes = [f"flattened with {star.flatten!r}"] if star.flatten is not None else []
+    notes = [*_bad_value_notes(star)]
+    notes += [f"flattened with {star.flatten!r}"] if star.flatten is not None else []
     notes += [f"only {', '.join(star.include)}"] if star.include else []
     notes += [f"not {', '.join(star.exclude)}"] if star.exclude else []
     notes += [f"without {', '.join(sorted(map(_shown_path, star.used)))}, used above"] if star.used else []
