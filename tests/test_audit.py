@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import shutil
 import sqlite3
 import tempfile
 from collections import Counter
@@ -740,6 +741,24 @@ def audit(*more: str) -> tuple[int, dict[str, Any]]:
 def run() -> None:
     outcome = iggyflux("run", "pipeline.yaml", "--until-end", "--quiet")
     assert outcome.code == 0, outcome.err
+
+
+def test_a_letter_of_a_file_that_was_loaded_excuses_no_message(here: Path) -> None:
+    """Its record is numbered as the messages of the topic are, and counted as one of them."""
+    (here / "lines.ndjson").write_text("low tide\n" * 3)
+    with SimServer(1, database="coast") as server:
+        (here / "pipeline.yaml").write_text(PIPELINE.format(url=server.url, place=PLACES[1]))
+        append(here, 0, 2)
+        with closing(Log.open(here / "data", create=True)) as log:
+            log.append("coast", "gauges", [Message(b"high tide")])
+        assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
+        (_, found), letters = audit(), next((here / "dead-letters").iterdir())
+        assert (found["records_failed"], found["points"]["dead_lettered"]) == (0, 1)
+        shutil.rmtree(letters)
+        assert iggyflux("load", "tides.yaml", "lines.ndjson", "--pipeline", "pipeline.yaml").code == 1
+        _, found = audit()
+
+    assert (found["records_failed"], found["points"]["dead_lettered"]) == (1, 0)
 
 
 @pytest.mark.parametrize("dialect", [1, 2, 3])

@@ -15,7 +15,7 @@ from typing import Any
 from iggyflux.audit.check import Range
 from iggyflux.errors import EndOfInput
 from iggyflux.pipeline import Endpoint, TopicAddress
-from iggyflux.records import DeadLetter, Message, Partition
+from iggyflux.records import DeadLetter, Message, Partition, place_in_file
 from iggyflux.runner.factories import coordinates_of, dead_letters_folder
 from iggyflux.runner.setup import WriterSetup
 from iggyflux.transports.local.deadletters import decode_letter, is_mark, read_dead_letters
@@ -140,8 +140,12 @@ async def letters_of(setup: WriterSetup, source: Endpoint) -> AsyncIterator[Dead
 
 
 def _is_of(letter: DeadLetter, setup: WriterSetup) -> bool:
-    """Return whether the route kept the letter; one of an older version names the mapping only."""
-    return letter.mapping == setup.mapping.name and letter.route in ("", setup.name)
+    """Return whether a run of the route kept the letter; one of an older version names the mapping only.
+
+    Records of files that were loaded have the coordinates of other messages.
+    """
+    is_of_source = place_in_file(letter.message) is None
+    return is_of_source and letter.mapping == setup.mapping.name and letter.route in ("", setup.name)
 
 
 async def _topic(setup: WriterSetup, source: Endpoint, place: TopicAddress) -> AsyncIterator[Message]:
