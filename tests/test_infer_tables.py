@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -194,3 +196,30 @@ def test_an_id_of_each_row_of_a_long_table_makes_no_series(form: str, rows: int,
     assert ("uid" in [tag.key for tag in proposal.tags]) == is_tag
     assert ("uid" in [field.key for field in proposal.fields]) == (not is_tag)
     assert "press" in [tag.key for tag in proposal.tags]
+
+
+@pytest.mark.parametrize(("days", "decides"), [(12, False), (14, True)])
+def test_day_and_month_are_told_by_any_row(days: int, decides: bool) -> None:
+    """Of a file with a row for two minutes, the first 1,000 times are of two days."""
+    rows = [f"{1 + minute // 1440:02}.01.2026 {minute // 60 % 24:02}:{minute % 60:02};{minute % 7}.5"
+            for minute in range(0, days * 1440, 2)]  # fmt: skip
+    text = "\n".join(["at;bar", *rows, ""]).encode()
+
+    if decides:
+        assert infer(recognize_file(text), Wishes("s", "t")).time.format == "%d.%m.%Y %H:%M"
+    else:
+        with pytest.raises(SampleError, match="may be"):
+            infer(recognize_file(text), Wishes("s", "t"))
+
+
+def test_the_hour_that_a_change_of_clocks_makes_twice_is_told() -> None:
+    """A year of local times; two rows of it have one time, which says not which hour it is."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    local = [(begin + timedelta(hours=hour)).astimezone(ZoneInfo("Europe/Berlin")) for hour in range(8760)]
+    text = "\n".join(["at;bar", *(f"{at:%d.%m.%Y %H:%M};{at.minute + 0.5}" for at in local), ""])
+    proposal = infer(recognize_file(text.encode()), Wishes("s", "t", timezone="Europe/Berlin"))
+
+    assert (proposal.time.expression, proposal.time.timezone) == ("at", "Europe/Berlin")
+    assert [note for note in proposal.notes if note.startswith("CHECK")] == [
+        "CHECK: 2 of 8,760 fail, for their times: '25.10.2026 02:00' occurs twice in the local time of Europe/Berlin."
+    ]

@@ -25,7 +25,10 @@ NOT_TOLD: Final = "UTC"
 """The zone of times without an offset, unless one is given; the mapping says that it was assumed."""
 
 MOST_READ: Final = 1_000
-"""So many different texts decide; the proof of the mapping reads all of them."""
+"""So many different texts decide, but for the order of day and month; the proof of the mapping reads all of them."""
+
+DECIDING: Final = 10
+"""So many more failures of one order of day and month decide for the other one."""
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?", re.ASCII)
 _TEXT: Final = re.compile(
@@ -148,8 +151,19 @@ def _pattern_of(texts: Sequence[str], zone: str) -> Clock | None:
     if not suiting:
         is_certain = len(patterns) == 1 and _all_are(texts, partial(parse_flexible, zone=zone))
         return Clock("flexible", zone) if is_certain else None
-    chosen, *others = suiting
+    chosen, *others = _fewest_failures(texts, suiting, zone) if len(suiting) > 1 else suiting
     return Clock(chosen, zone if needs_zone(chosen) else None, *others)
+
+
+def _fewest_failures(texts: Sequence[str], patterns: Sequence[str], zone: str) -> list[str]:
+    """Return the patterns by which most of all texts are times: the first days of a month do not decide."""
+    failures = dict.fromkeys(patterns, 0)
+    for text in dict.fromkeys(texts):
+        for pattern in patterns:
+            failures[pattern] += not _all_are([text], partial(parse_pattern, pattern=pattern, zone=zone))
+        if max(failures.values()) - min(failures.values()) >= DECIDING:
+            break
+    return [pattern for pattern in patterns if failures[pattern] == min(failures.values())]
 
 
 def _patterns_of(text: str) -> list[str]:

@@ -34,6 +34,8 @@ MOST_STEPS: Final = 40
 MOST_EXAMPLES: Final = 3
 FEW_IN: Final = 2
 """Texts that distinguish points have at most one value for so many of them: an id of each point stays a field."""
+RARE: Final = 0.01
+"""If no more than this part of the times are none, such as the hour that a change of clocks makes twice, they fail."""
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
 _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
@@ -62,6 +64,8 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
                 continue
             return _with_examples(proposal, mapping, messages, rendered, form)
         counts = Counter((failure.location, failure.code) for failure in rendered.failures)
+        if set(counts) == {("/points/timestamp", _BAD_TIME)} and counts.total() <= RARE * len(rendered.lines):
+            return _with_examples(proposal, mapping, messages, rendered, form)
         reasons = {(failure.location, failure.code): failure.reason for failure in rendered.failures}
         for (location, code), count in counts.items():
             if code == _COLLISION and (told := _told_apart(proposal, messages, form)):
@@ -297,10 +301,18 @@ def _notes(
     return (
         f"Inferred by `iggyflux infer` from {made}.",
         f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
+        *_without_time(rendered),
         *_overwritten(proposal, messages, rendered.lines, form),
         *_not_walked(proposal),
         "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
     )
+
+
+def _without_time(rendered: Rendered) -> Iterator[str]:
+    """Yield a warning if some samples fail since their times are none."""
+    if count := len(rendered.failures):
+        all_of_them = count + len(rendered.lines)
+        yield f"CHECK: {count:,} of {all_of_them:,} fail, for their times: {rendered.failures[0].reason}."
 
 
 def _overwritten(
