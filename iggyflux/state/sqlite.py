@@ -37,7 +37,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -276,7 +276,8 @@ class _Connection(sqlite3.Connection):
     """One that is closed when it is forgotten: Python 3.13 warns of those that are not."""
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(sqlite3.Error):  # what could not be opened cannot be closed
+            self.close()
 
 
 def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
