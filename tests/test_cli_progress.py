@@ -207,7 +207,7 @@ def test_the_summary_names_what_went_wrong_and_what_helps() -> None:
     lines = [unstyled(line) for line in summary_lines(Summary((good, bad), 10.0, interrupted=True))]
 
     assert lines == [
-        "env  done: 1 message, 1 point written, 1 acknowledged, 0 messages a second",
+        "env  done: 1 message, 1 point written, 1 acknowledged, 0.1 messages a second",
         "     2 times sent again",
         "a    stopped: 0 messages, 0 points written, 0 acknowledged",
         "     error[IFX704]: the disk is full",

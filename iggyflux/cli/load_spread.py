@@ -6,7 +6,6 @@ import asyncio
 import json
 import pickle
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,7 +104,7 @@ class WorkersLoad:
             place = self.item.dead_letters
             letters = self.pipeline.folder / "dead-letters" / route.name
             shown = letters if place is None or isinstance(place, TopicAddress) else place
-            talk(f"failed: {by_code(Counter(status.reasons['failed']) + Counter(status.reasons['refused']))}")
+            talk(f"failed: {by_code(status.reasons['dead_letters'])}")
             talk(f"`iggyflux dead-letters list {shown}` names the files and lines of what failed")
         if complete:
             note_loaded(complete)

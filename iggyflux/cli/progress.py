@@ -127,7 +127,8 @@ def summary_lines(summary: Summary) -> Iterator[Line]:
         if route.reader is not None:
             reads, counts = "rows", f"{plural(route.read, 'row')}, {plural(route.delivered, 'message')} sent"
             others = [*_reader_words(route.reader), *others]
-        rate = f", {route.read / summary.seconds:,.0f} {reads} a second" if summary.seconds > 2 and route.read else ""
+        pace = route.read / summary.seconds if summary.seconds > 2 else 0.0
+        rate = f", {pace:,.{0 if pace >= 10 else 1}f} {reads} a second" if pace else ""
         below = " " * (width + 2)
         yield f"{route.name:<{width}}  ", *_mark(route), f": {counts}, {route.acknowledged:,} acknowledged{rate}"
         if others:
