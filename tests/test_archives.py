@@ -1001,6 +1001,20 @@ def test_failures_that_differ_in_their_place_are_reported_together(folder: Path)
     assert total == "failed: IFX404 ×41"
 
 
+def test_a_load_counts_the_letters_that_retention_removes(folder: Path) -> None:
+    """The summary said that all of them are kept."""
+    (folder / "pipeline.yaml").write_text(
+        "iggyflux: 1\nto: file:points.lp\nrun: [{mapping: klima.yaml, dead_letters: {path: kept, max_bytes: 4kB}}]\n"
+    )
+    (folder / "a.ndjson").write_text('{"ort": "Ulm", "grad": "warm", "zeit": 1700000000}\n' * 12_000, "utf-8")
+
+    loaded = iggyflux("load", "klima.yaml", "a.ndjson", "--pipeline", "pipeline.yaml")
+    kept = json.loads(iggyflux("dead-letters", "summary", "kept", "--format", "json").out)["letters"]
+
+    assert 0 < kept < 12_000
+    assert f"12,000 kept as dead letters, {12_000 - kept:,} dead letters removed by retention" in loaded.err
+
+
 def test_letters_of_files_are_chosen_by_when_they_were_kept(folder: Path) -> None:
     """Their messages did not arrive: letters of today counted as older than any time, and `prune` removed them."""
     (folder / "b.ndjson").write_text('{"grad": "warm"}\n', "utf-8")

@@ -48,7 +48,7 @@ from iggyflux.runner.route import Route
 from iggyflux.runner.stop import stopping_as_worker
 from iggyflux.runner.workers import encoded, usable_cpus
 from iggyflux.timestamps import TimestampError, parse_rfc3339
-from iggyflux.transports.base import DeadLetterSink
+from iggyflux.transports.base import DeadLetterSink, Removed, Retains
 from iggyflux.transports.local.envelopes import EnvelopeError
 from iggyflux.transports.share import Share
 
@@ -381,6 +381,10 @@ class _Reported(DeadLetterSink):
     def __init__(self, sink: DeadLetterSink, report: ReportedFailures) -> None:
         self._sink = sink
         self._report = report
+
+    @property
+    def removed(self) -> Removed:
+        return self._sink.removed if isinstance(self._sink, Retains) else Removed()
 
     async def connect(self) -> None:
         await self._sink.connect()
