@@ -35,7 +35,9 @@ MOST_EXAMPLES: Final = 3
 FEW_IN: Final = 2
 """Texts that distinguish points have at most one value for so many of them: an id of each point stays a field."""
 RARE: Final = 0.01
-"""If no more than this part of the times are none, such as the hour that a change of clocks makes twice, they fail."""
+"""If no more than this part of the times are none, or of one time, as in the hour that a change of clocks makes twice,
+the others count."""
+SPREAD: Final = "; `spread` keeps elements with the same tags and time apart"
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
 _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
@@ -70,6 +72,9 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
         for (location, code), count in counts.items():
             if code == _COLLISION and (told := _told_apart(proposal, messages, form)):
                 proposal = told
+                continue
+            if code == _NO_ROOM and (rarely := _rarely_one(proposal, messages, form)):
+                proposal = rarely
                 continue
             proposal = _weaker(proposal, location, code, f"{count:,} failed: {reasons[location, code]}")
     raise SampleError(CANNOT_PROVE, "no mapping renders all samples", 0, "give fewer kinds of messages at a time")
@@ -171,11 +176,24 @@ def _told_apart(
     return None
 
 
+def _rarely_one(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal | None:
+    """Return the proposal in which the last of points that are one wins, if few of a long list are."""
+    time = replace(proposal.time, spread=None, reason=proposal.time.reason.partition(SPREAD)[0])
+    lost, count = _collisions(replace(proposal, time=time), messages, form)
+    return replace(proposal, time=time, keeps_last=True) if 0 < lost <= RARE * count else None
+
+
+def _collisions(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> tuple[int, int]:
+    """Return how many points of a message have the tags and time of an earlier one of it, and how many do not."""
+    rendered = _compiled(replace(proposal, keeps_last=False), form).plan().render(messages)
+    return sum(failure.code == _COLLISION for failure in rendered.failures), len(rendered.lines)
+
+
 def _apart(proposal: Proposal) -> Proposal:
     """Keep points of one message apart: by the nanoseconds below the time, else the last one wins."""
     time = proposal.time
     if proposal.for_each and time.spread is None and time.format != "unix_ns":
-        reason = f"{time.reason}; `spread` keeps elements with the same tags and time apart"
+        reason = f"{time.reason}{SPREAD}"
         return replace(proposal, time=replace(time, spread="index", reason=reason))
     return replace(proposal, keeps_last=True)
 
@@ -302,6 +320,7 @@ def _notes(
         f"Inferred by `iggyflux infer` from {made}.",
         f"About {len(series):,} series{', and growing with each message' if grows else ''}. {_causes(series)}",
         *_without_time(rendered),
+        *(_lost(*_collisions(proposal, messages, form)) if proposal.keeps_last else ()),
         *_overwritten(proposal, messages, rendered.lines, form),
         *_not_walked(proposal),
         "The comments give the reasons and the alternatives. Next: iggyflux test FILE",
@@ -313,6 +332,12 @@ def _without_time(rendered: Rendered) -> Iterator[str]:
     if count := len(rendered.failures):
         all_of_them = count + len(rendered.lines)
         yield f"CHECK: {count:,} of {all_of_them:,} fail, for their times: {rendered.failures[0].reason}."
+
+
+def _lost(count: int, others: int) -> Iterator[str]:
+    """Yield a warning if points of a message are left out, since others have their tags and time."""
+    if count:
+        yield f"CHECK: {count:,} of {count + others:,} points have tags and time of another one: the last one remains."
 
 
 def _overwritten(

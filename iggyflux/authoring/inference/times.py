@@ -109,7 +109,7 @@ def _choose(
         is_complete = outer.is_complete
         expression = f"not_null({place.expression}, {outer.expression})"
     shown = [each.expression for _, each, _ in found[1:] if each is not outer or expression == place.expression]
-    reason = f"{_why_clock(place, clock)}" + (f"; or {', '.join(shown[:3])}" if shown else "")
+    reason = f"{_why_clock(place, clock, wishes)}" + (f"; or {', '.join(shown[:3])}" if shown else "")
     return Time(expression, reason, clock.format, clock.timezone, falls_back=not is_complete), place, others
 
 
@@ -143,9 +143,11 @@ def _looks_like_a_time(place: Place, clock: Clock) -> bool:
     return is_close and (clock.format != "unix_s" or len(numbers) > 2)
 
 
-def _why_clock(place: Place, clock: Clock) -> str:
+def _why_clock(place: Place, clock: Clock, wishes: Wishes) -> str:
     if clock.day:
         return f"by its size {clock.format}: {clock.day}"
+    if clock.timezone and wishes.timezone:
+        return f"a time, {place.seen}; the zone was chosen, since the times do not say it"
     if clock.timezone:
         return f"CHECK the zone: the times do not say it, so {clock.timezone} is assumed"
     return f"a time, {place.seen}"
@@ -169,7 +171,9 @@ def _chosen_time(place: Place, wishes: Wishes) -> Time:
             raise SampleError(AMBIGUOUS, reason, 0, "say its format: --time-format unix_s, or '%d.%m.%Y %H:%M'")
         if clock.other is not None:
             raise _ambiguous(place, clock)
-        return Time(place.expression, f"chosen; {_why_clock(place, clock)}", clock.format, clock.timezone, falls_back)
+        return Time(
+            place.expression, f"chosen; {_why_clock(place, clock, wishes)}", clock.format, clock.timezone, falls_back
+        )
     form = wishes.time_format
     try:
         zone = (wishes.timezone or "UTC") if needs_zone(form) else None
