@@ -1001,6 +1001,24 @@ def test_failures_that_differ_in_their_place_are_reported_together(folder: Path)
     assert total == "failed: IFX404 ×41"
 
 
+def test_a_file_whose_name_is_not_utf8_is_loaded(folder: Path) -> None:
+    """As archives of older systems have them: its position, and a letter of it, could not be stored."""
+    file = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.ndjson")
+    Path(file).write_text('{"ort": "Ulm", "grad": 1, "zeit": 1700000077}\n{"ort": "Ulm", "grad": "kalt"}\n', "utf-8")
+    args = ("load", "klima.yaml", file, "--pipeline", "pipeline.yaml")
+    shown = r"caf\xe9.ndjson:2"
+
+    first, again, glob = iggyflux(*args), iggyflux(*args), iggyflux(*args[:2], "caf*", *args[3:])
+
+    assert (first.code, again.code, glob.code) == (1, 0, 0), first.err
+    assert stored(folder) == ["klima,ort=Ulm grad=1.0 1700000077000000000"]
+    assert shown in iggyflux("dead-letters", "list", "dead-letters/klima").out
+    assert iggyflux("dead-letters", "show", "dead-letters/klima", shown).code == 0
+    assert "1 file loaded, 2 records" in iggyflux("status", "pipeline.yaml").out
+    assert "note: 1 dead letter of these files" in iggyflux(*args, "--restart").err
+    assert "1 dead letter in" in iggyflux("dead-letters", "list", "dead-letters/klima").err
+
+
 def test_a_load_counts_the_letters_that_retention_removes(folder: Path) -> None:
     """The summary said that all of them are kept."""
     (folder / "pipeline.yaml").write_text(

@@ -54,7 +54,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """One file; `name` is its absolute path or its URL, without secrets."""
+    """One file; `name` is its absolute path or its URL, without secrets.
+
+    A path that is not UTF-8 has escapes in the name (`caf\\xe9`): it is stored, and sent, as text.
+    """
 
     name: str
     size: int
@@ -65,6 +68,8 @@ class Archive:
     """Its path in the file system of the URL."""
     file: tuple[object, ...] | None = None
     """What is the same for all names of a file on this machine: device and inode, and size and time beside those."""
+    local: str = ""
+    """Its absolute path on this machine, as the system has it; empty for a URL."""
 
     @property
     def is_compressed(self) -> bool:
@@ -79,13 +84,13 @@ class Archive:
     @property
     def key(self) -> str:
         """The name of its position among those of other files."""
-        return hashlib.sha256(self.name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        return hashlib.sha256((self.local or self.name).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
     def open(self) -> ArchiveFile:
         """Return the file, as it is, for reading from its beginning.  Raise `Stopped` or `NotConnected`."""
         with reading(self.name, self.url):
             if self.url is None or self.path is None:
-                return ArchiveFile(self, Path(self.name).open("rb", buffering=0))
+                return ArchiveFile(self, Path(self.local or self.name).open("rb", buffering=0))
             filesystem, _ = _filesystem(self.url.reveal())
             return ArchiveFile(self, filesystem.open(self.path.reveal(), "rb", block_size=_BLOCK_BYTES))
 
@@ -165,9 +170,9 @@ def _local(pattern: str) -> Iterator[Archive]:
         if not paths:
             raise NotFound(f"no file matches {pattern!r}")
     for path in paths:
-        name = os.path.abspath(path)  # noqa: PTH100  # a link stays the name that was given
+        local = os.path.abspath(path)  # noqa: PTH100  # a link stays the name that was given
         try:
-            found = Path(name).stat()
+            found = Path(local).stat()
         except OSError as error:
             raise NotFound(f"cannot read {path}: {error.strerror}") from error
         if not stat.S_ISREG(found.st_mode):
@@ -175,7 +180,8 @@ def _local(pattern: str) -> Iterator[Archive]:
             raise NotFound(f"{path} is not a file ({hint})")
         written = str(found.st_mtime_ns)
         same = (found.st_dev, found.st_ino, found.st_size, written) if found.st_ino else None
-        yield Archive(name, found.st_size, written, file=same)
+        name = os.fsencode(local).decode("utf-8", "backslashreplace")
+        yield Archive(name, found.st_size, written, file=same, local=local)
 
 
 def _matches(pattern: str) -> list[str]:

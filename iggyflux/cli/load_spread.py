@@ -181,7 +181,7 @@ def load_with_ray(
     if len(todo) < len(archives):
         note_loaded(len(archives) - len(todo))
     path, number = str((pipeline.path or Path()).resolve()), pipeline.routes.index(item)
-    patterns = {each.name: each.name if each.url is None else each.url.reveal() for each in archives}
+    patterns = {each.name: each.local if each.url is None else each.url.reveal() for each in archives}
     jobs = [FileJob(path, number, patterns[name], name) for name in todo]
     code = ExitCode.OK
     for result in load_files(jobs, reading, address=address) if jobs else ():
