@@ -168,6 +168,60 @@ def test_a_signal_after_the_work_does_not_change_the_exit_code(
     assert "over\n" in said
 
 
+AT_EACH_LINE = """\
+import asyncio, os, signal, sys
+from asyncio import unix_events
+from iggyflux.runner import stop
+
+def leave(block, number, at):
+    lines = 0
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename not in (stop.__file__, unix_events.__file__):
+            return None
+        lines += event == "line"
+        if event == "line" and lines == at:
+            os.kill(os.getpid(), number)
+        return trace
+
+    async def main():
+        with block:
+            sys.settrace(trace)
+        sys.settrace(None)
+
+    asyncio.run(main())
+    return lines
+
+name, number = sys.argv[1], signal.Signals[sys.argv[2]]
+for at in range(1, 1000):
+    pid = os.fork()
+    if not pid:
+        given = (stop.Stop() if name != "calling_on_hangup" else print,)
+        block = getattr(stop, name)(*given, **({} if name == "stopping_as_worker" else {"for_good": True}))
+        os._exit(9 if leave(block, number, at) < at else 7)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code == 9:
+        break
+    print(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("block", "number"),
+    [("stopping_on_signals", "SIGTERM"), ("stopping_as_worker", "SIGTERM"), ("calling_on_hangup", "SIGHUP")],
+)
+def test_a_signal_at_any_line_of_the_end_of_the_work_ends_no_process(block: str, number: str) -> None:
+    """Each line of ours and of the event loop: a busy system may hold the process up there for as long as it likes."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EACH_LINE, block, number], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    codes = done.stdout.split()
+    assert len(codes) > 3
+    assert set(codes) == {"7"}
+
+
 def test_workers_that_are_signalled_before_their_supervisor_leave_it_well(slow: Path) -> None:
     """It passes the signal on to workers whose work is over: they end with 0 all the same."""
     arguments = ["run", "pipeline.yaml", "--workers", "2", "--log-format", "json"]
