@@ -699,7 +699,7 @@ def test_workers_that_are_killed_at_random_lose_nothing_and_no_counter_falls(sim
 
 @contextmanager
 def listening_at(path: str) -> Iterator[Callable[[], list[bytes]]]:
-    """Yield what returns the states that a service manager was told so far."""
+    """Yield a function for the states that a service manager has heard up to now."""
     told: list[bytes] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(path)
