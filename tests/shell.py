@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from iggyflux.cli import command_line
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 120
 
 
 RATE = re.compile(r"(?<=acknowledged), [\d,]+ (?:message|row)s? a second\b")
