@@ -19,9 +19,9 @@ import msgspec
 
 from iggyflux.authoring.sample_bytes import SampleError as SampleError
 from iggyflux.authoring.sample_bytes import is_utf16, utf8_of
-from iggyflux.errors import counted
+from iggyflux.errors import DecodeError, counted
 from iggyflux.mapping import From
-from iggyflux.payloads import FORMATS, Declared, Options, is_text, is_wide, text_encoding
+from iggyflux.payloads import FORMATS, Declared, Options, check_json_bytes, is_text, is_wide, text_encoding
 from iggyflux.records import JSON, Message, Row
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.influxdb.query.rows import UnreadableAnswer, decode_flux
@@ -290,11 +290,10 @@ def read_rows(lines: Lines, *, form: str, measurement: str = "") -> Iterator[Sam
 def _json_rows(lines: Lines) -> Iterator[tuple[int, dict[str, JSON]]]:
     for number, line in _numbered(lines):
         try:
+            check_json_bytes(line)
             columns = msgspec.json.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (DecodeError, msgspec.MsgspecError) as error:
             raise SampleError(NOT_A_ROW, f"invalid row: {error}", number) from error
-        except RecursionError as error:
-            raise SampleError(NOT_A_ROW, "invalid row: it is nested too deeply", number) from error
         if not isinstance(columns, dict):
             raise SampleError(NOT_A_ROW, "expected an object of columns", number)
         yield number, columns
