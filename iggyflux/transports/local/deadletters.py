@@ -106,6 +106,12 @@ def letter_digest(line: bytes) -> bytes:
     return digest.digest()
 
 
+def kept_us(line: bytes) -> int:
+    """Return when the letter that begins with `line` was kept, in microseconds since the epoch; 0: unknown."""
+    found = _KEPT.match(line)
+    return 0 if found is None or found[1] is None else int(found[1])
+
+
 def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
     yield "code", reason.code
     yield "reason", reason.reason
@@ -244,7 +250,7 @@ class DirectoryDeadLetters:
             file = AppendFile(self.path / f"{number:08d}{_SUFFIX}", private=True)
             try:
                 self._size = file.size
-                self._begun = _kept_seconds(os.pread(file.descriptor, 64, 0)) or self._seconds()
+                self._begun = kept_us(os.pread(file.descriptor, 64, 0)) / 1_000_000 or self._seconds()
                 if self._has_room(need) and _is_free(file.descriptor) and _ends_whole(file.descriptor, self._size):
                     return file
             except OSError:
@@ -411,12 +417,6 @@ def _is_free(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _kept_seconds(line: bytes) -> float | None:
-    """Return when the letter that begins with `line` was kept; None if it does not say."""
-    found = _KEPT.match(line)
-    return None if found is None or found[1] is None else int(found[1]) / 1_000_000
 
 
 def _ends_whole(file: int, size: int) -> bool:

@@ -31,6 +31,7 @@ from iggyflux.transports.local.deadletters import (
     dead_letter_files,
     decode_letter,
     folder_lock,
+    kept_us,
     letter_digest,
 )
 from iggyflux.transports.local.envelopes import EnvelopeError
@@ -269,7 +270,7 @@ class Retaining:
 
         def goes(line: bytes, _place: str) -> bool:
             digest = letter_digest(line)
-            is_replayed = marks.when(digest) is not None
+            is_replayed = marks.fate(digest, kept_us(line)).replayed_us is not None
             if is_replayed:
                 gone.replayed += 1
             elif not only_replayed:
