@@ -40,7 +40,7 @@ from iggyflux.transports.local.deadletters import (
     letter_digest,
     read_dead_letters,
 )
-from iggyflux.transports.local.letter_marks import Marks
+from iggyflux.transports.local.letter_marks import Marks, count_letters
 from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, remove_letters, rewrite
 from iggyflux.transports.local.log import Log
 from tests.transports.contract import drive
@@ -212,6 +212,7 @@ class Mill:
             len(self.kept),
             sum(each.is_replayed for each in self.kept),
         )
+        assert count_letters(self.path) == (summary["letters"], summary["replayed"])
         assert {kind["code"]: (kind["letters"], kind["replayed"]) for kind in summary["kinds"]} == {
             code: (count, sum(each.is_replayed for each in self.kept if each.code == code))
             for code, count in Counter(each.code for each in self.kept).items()

@@ -330,6 +330,19 @@ def dead_letter_files(path: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.stem))
 
 
+def letter_lines(readline: Callable[[int], bytes], file: Path) -> Iterator[tuple[bytes, str]]:
+    """Yield the lines of a file of letters, each with its place; pieces of lines without a letter have an empty one.
+
+    An incomplete last line has none: its message was never acknowledged.
+    """
+    number, is_inside = 1, False
+    while line := readline(LONGEST_LINE + 1):
+        is_end = line.endswith(b"\n")
+        yield line, f"{file}:{number}" if is_end and not is_inside and len(line) <= LONGEST_LINE else ""
+        is_inside = not is_end
+        number += is_end
+
+
 def read_dead_letters(path: Path, **told: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
     """Return the letters of `read_kept` alone."""
     return (letter for letter, _ in read_kept(path, **told))

@@ -20,7 +20,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ from iggyflux.disk import open_private
 from iggyflux.errors import Stopped
 from iggyflux.records import Reason
 from iggyflux.state.sqlite import BUSY_SECONDS, connect
+from iggyflux.transports.local.deadletters import dead_letter_files, kept_us, letter_digest, letter_lines
 
 FILE: Final = "replayed.sqlite"
 _APPLICATION: Final = 0x49465852  # "IFXR", in the header of the file
@@ -76,6 +77,25 @@ def fate(kept_us: int, replayed_us: int | None, failed: tuple[int, tuple[Reason,
         None if failed_us < 0 else failed_us,
         reasons,
     )
+
+
+def count_letters(folder: Path) -> tuple[int, int]:
+    """Return how many letters a folder has, and how many of them were replayed.
+
+    Raise `OSError` if it cannot be read, and `Stopped` (IFX719).
+    """
+    count = replayed = 0
+    with closing(Marks(folder)) as marks:
+        for file in dead_letter_files(folder):
+            with file.open("rb") as data:
+                if not marks.path.exists():
+                    count += sum(block.count(b"\n") for block in iter(lambda: data.read(2**20), b""))
+                    continue
+                for line, place in letter_lines(data.readline, file):
+                    if place:
+                        count += 1
+                        replayed += marks.fate(letter_digest(line), kept_us(line)).replayed_us is not None
+    return count, replayed
 
 
 class Marks:

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ from iggyflux.transports.local.deadletters import (
     folder_lock,
     kept_us,
     letter_digest,
+    letter_lines,
 )
 from iggyflux.transports.local.envelopes import EnvelopeError
 from iggyflux.transports.local.letter_marks import FILE, Marks
@@ -71,7 +72,7 @@ def rewrite(
             return
         target = None
         position = left = 0
-        for line, place in _pieces(lines.readline, file):
+        for line, place in letter_lines(lines.readline, file):
             is_gone = bool(place) and goes(line, place)
             if is_gone and not entire and target is None:
                 until.callback(new.unlink, missing_ok=True)
@@ -115,7 +116,7 @@ def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes,
             for file in dead_letter_files(folder) if folder.exists() else ():
                 with suppress(FileNotFoundError):  # retention removed it
                     with file.open("rb") as lines:
-                        found = (line for line, place in _pieces(lines.readline, file) if place and has in line)
+                        found = (line for line, place in letter_lines(lines.readline, file) if place and has in line)
                         going = {letter_digest(line) for line in found if _is_letter(line, goes)}
                     if going:
                         marks.forget(going)  # first: a letter that stays is replayed, a mark that stays hides a new one
@@ -141,16 +142,6 @@ def _copy(file: Path, target: int, count: int) -> None:
             piece = data.read(min(count, 1 << 20))
             write_whole(target, piece)
             count -= len(piece)
-
-
-def _pieces(readline: Callable[[int], bytes], file: Path) -> Iterator[tuple[bytes, str]]:
-    """Yield the lines of a file, each with its place; pieces of lines without a letter have an empty one."""
-    number, is_inside = 1, False
-    while line := readline(LONGEST_LINE + 1):
-        is_end = line.endswith(b"\n")
-        yield line, f"{file}:{number}" if is_end and not is_inside and len(line) <= LONGEST_LINE else ""
-        is_inside = not is_end
-        number += is_end
 
 
 def file_bytes(rules: Retention) -> int:
