@@ -406,6 +406,18 @@ def test_the_report_names_the_group_in_which_the_sink_reads(key: str, named: str
     assert named or f"`iggy-connect-sink-{'dock' if key else 'KEY'}`" in said
 
 
+@pytest.mark.parametrize("value", ["ms", "minutes", "2026-01-01T00:00:00Z", "yesterday"])
+@pytest.mark.parametrize(("word", "key"), [("sink", "precision"), ("source", "initial_offset")])
+def test_a_value_that_iggyflux_does_not_know_has_one_line_in_the_report(word: str, key: str, value: str) -> None:
+    text = f'[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\n{key} = "{value}"\n'
+    made = convert(f"iggy-influxdb-{word}", text)
+
+    is_known = value in {"sink": ("ms",), "source": ("2026-01-01T00:00:00Z",)}[word]
+    assert [line.verdict for line in made.report.lines if key in line.construct or "IFX" in line.became] == [
+        Verdict.TAKEN if is_known else Verdict.NOT_TAKEN
+    ]
+
+
 BOOLEANS: list[tuple[Any, bool | None]] = [
     *[(text, True) for text in ("1", "t", "T", "TRUE", "true", "True", 1, 1.0, True)],
     *[(text, False) for text in ("0", "f", "F", "FALSE", "false", "False", 0, 0.0, False)],
