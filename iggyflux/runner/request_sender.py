@@ -29,6 +29,8 @@ _HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until t
 
 _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, unix_us or unix_ns"
 
+_NOT_PACKED_HINT = "nothing is lost; messages in flight take more memory, so there are fewer: give the process more"
+
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
 _MOST_BYTES = 64_000_000
@@ -178,8 +180,12 @@ class RequestSender:
 
     def _has_packed(self, packing: asyncio.Future[None]) -> None:
         self._packing = None
-        if packing.cancelled() or packing.exception() is not None:  # a lack of memory: what is not packed stays
+        if packing.cancelled():
             self._can_pack = False
+        elif (error := packing.exception()) is not None:  # such as a lack of memory: what is not packed stays
+            self._can_pack = False
+            fields = {"route": self._route.name, "reason": repr(error), "hint": _NOT_PACKED_HINT}
+            emit(log, logging.WARNING, "messages.not_packed", **fields)
 
     def _has_ended(self, delivery: asyncio.Task[None]) -> None:
         del self._in_flight[delivery], self._requests[delivery]
