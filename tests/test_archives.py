@@ -1387,6 +1387,16 @@ def test_wrong_usage_is_told(folder: Path, args: list[str], words: str) -> None:
     assert words in outcome.err
 
 
+@pytest.mark.parametrize(("url", "package"), [("s3://a/b", "iggyflux[s3]"), ("gs://a/b", "fsspec")])
+def test_a_store_without_the_package_for_any_store_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, url: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    outcome = iggyflux("load", "klima.yaml", url, "--pipeline", "pipeline.yaml")
+
+    assert f"{url.partition('/')[0]}// needs a package: pip install '{package}'" in outcome.err
+
+
 TIMES = {
     "{expr: zeit, format: unix_s}": False,
     "{expr: zeit, format: unix_s, default: message}": True,
