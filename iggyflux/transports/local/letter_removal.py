@@ -96,11 +96,11 @@ def rewrite(
         sync_folder(folder)
 
 
-def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes, *, only_marks: bool = False) -> int:
+def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes) -> int:
     """Remove the letters for which `goes` is true, of the lines that hold `has`, with their marks; return their number.
 
     Letters that are equal to such a one and kept later count as new ones.  A file is read before the folder is locked.
-    Other lines stay.  With `only_marks` the letters stay too.  Raise `Stopped` (IFX715, IFX719).
+    Other lines stay.  Raise `Stopped` (IFX715, IFX719).
     """
     removed = 0
     going: set[bytes] = set()
@@ -119,9 +119,8 @@ def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes,
                         found = (line for line, place in letter_lines(lines.readline, file) if place and has in line)
                         going = {letter_digest(line) for line in found if _is_letter(line, goes)}
                     if going:
-                        marks.forget(going)  # first: a letter that stays is replayed, a mark that stays hides a new one
-                        if not only_marks:
-                            rewrite(folder, file, is_gone)
+                        marks.forget(going)  # first: so none is left of a letter that is gone
+                        rewrite(folder, file, is_gone)
     except OSError as error:
         hint = "correct the permissions, and begin again"
         raise Stopped(f"cannot remove dead letters of {folder}: {error.strerror or error}", hint, "IFX715") from error
