@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,11 +234,25 @@ def _unlimited_memlock() -> Any:
     return Ulimit(name="memlock", soft=-1, hard=-1)
 
 
+SYSTEM_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
 def free_ports(count: int) -> Sequence[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Return ports of loopback that stay free until a program of this test takes them.
+
+    They are below those that the system gives to sockets without a port, of which other tests take many, and each
+    worker of a test run has its own.
+    """
+    first = int(SYSTEM_PORTS.read_text().split()[0]) if SYSTEM_PORTS.exists() else 0
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ours = range(10_000 + worker, first, workers)
+    found: list[int] = []
+    with ExitStack() as until:
+        while len(found) < count:
+            port = secrets.choice(ours) if len(ours) > 1_000 else 0
+            one = until.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(one.getsockname()[1])
+    return found

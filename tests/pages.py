@@ -19,7 +19,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from iggy_server import free_ports
-from shell import keeping_signals
+from shell import RATE, keeping_signals
 
 from iggyflux.cli import command_line
 
@@ -82,7 +82,7 @@ class Terminal:
         return "".join(self._step(command, expected) for command, expected in commands(text))
 
     def _step(self, command: str, expected: str) -> str:
-        printed = self.run(command)
+        printed = RATE.sub("", self.run(command))
         pieces = re.split(r"(^…\n|…(?=\n|$))", expected, flags=re.MULTILINE)
         pattern = "".join(ELLIPSES.get(piece) or re.escape(piece) for piece in pieces)
         return f"$ {command}\n{expected if re.fullmatch(pattern, printed) else printed}"

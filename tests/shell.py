@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,11 @@ from click.testing import CliRunner
 
 from iggyflux.cli import command_line
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 120
+
+
+RATE = re.compile(r"(?<=acknowledged), [\d,]+ (?:message|row)s? a second\b")
+"""What the summary of a run says only if it took more than two seconds."""
 
 
 @dataclass(frozen=True, slots=True)

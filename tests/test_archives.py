@@ -1540,7 +1540,7 @@ def test_a_worker_that_is_killed_is_started_again_and_goes_on(folder: Path) -> N
             "--workers",
             "2",
             "--rate",
-            "10000",
+            "6000",  # so that none of them is done before it is killed
         )
         with subprocess.Popen([sys.executable, "-m", "iggyflux", *args], stderr=subprocess.PIPE, text=True) as loading:
             assert loading.stderr is not None

@@ -134,17 +134,20 @@ def test_samples_may_come_slowly_through_a_pipe(tmp_path: Path, seconds: float) 
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
+    other = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that the pipe has a writer before it is read
+    written = pipe.open("wb")
+
     def write() -> None:
-        with pipe.open("wb") as file:
+        with written:
             time.sleep(0.3)
-            file.write(b"one\ntwo\n")
+            written.write(b"one\ntwo\n")
 
     writer = threading.Thread(target=write)
     writer.start()
-    time.sleep(0.1)
     with open_source(pipe, pipe_seconds=seconds) as file:
         lines = list(file)
     writer.join()
+    os.close(other)
 
     assert lines == [b"one\n", b"two\n"]
 
@@ -163,7 +166,7 @@ def test_a_route_from_what_is_not_a_file_stops(tmp_path: Path, mapping: str, kin
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
 
     assert done.returncode == 3

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shell import iggyflux
+from shell import RATE, iggyflux
 from wcwidth import wcswidth
 
 from iggyflux import runner
@@ -230,6 +230,9 @@ def test_a_first_connection_is_not_reported_as_a_reconnect() -> None:
     ]
 
 
+MARK = "end of what was written for the old width"
+
+
 class Screen:
     """What a terminal shows: it wraps lines at its width, and wraps them anew when that changes, as most do."""
 
@@ -300,12 +303,19 @@ def test_a_terminal_gets_the_table_and_a_clean_end(tmp_path: Path, setting: dict
         raw = ""
         while not all(words in raw for words in ("record.failed", *["a second"] * is_live)):
             raw += os.read(parent, 65536).decode()
+        running.send_signal(signal.SIGSTOP)  # else it may go on to write for the old width
+        os.waitid(os.P_PID, running.pid, os.WSTOPPED)
+        os.write(child, MARK.encode())
+        while MARK not in raw:
+            raw += os.read(parent, 65536).decode()
+        raw = raw.replace(MARK, "")
         screen.show(raw)
         shown = "\n".join(screen.lines)
         resize(child, 50)
         screen.columns = 50
         os.close(child)
         running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGCONT)
         while part := _read(parent):
             raw += part
             screen.show(part)
@@ -320,7 +330,7 @@ def test_a_terminal_gets_the_table_and_a_clean_end(tmp_path: Path, setting: dict
     assert [line for line in lines if "messages  a second" in line] == []
     if is_live:
         assert re.search("WARNING record.failed .* code=IFX340 ", lines[0])
-        assert lines[1:] == [
+        assert [RATE.sub("", line) for line in lines[1:]] == [
             "env  done: 2 messages, 1 point written, 2 acknowledged",
             "     1 failed, 1 kept as dead letter",
         ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from iggy_server import free_ports
 from shell import iggyflux, process
 
 DOCUMENT = """\
@@ -143,7 +144,7 @@ def test_a_server_that_never_answers_holds_up_no_end(timeouts: str) -> None:
             with connection:
                 assert connection.recv(100).startswith(b"GET /ping")
                 running.send_signal(signal.SIGTERM)
-                code = running.wait(20)
+                code = running.wait(120)
 
     assert code == 0
 
@@ -209,8 +210,7 @@ def test_a_replay_ends_where_the_server_cannot_be_reached() -> None:
     fill(GOOD, *[BAD] * 25)
     iggyflux("run", "pipeline.yaml", "--until-end")
     failed = iggyflux("replay", "dead", "--pipeline", "pipeline.yaml")
-    with socket.create_server(("127.0.0.1", 0)) as used:
-        url = f"http://127.0.0.1:{used.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
     to = f"influxdb: {{url: '{url}', database: d, max_retries: 1}}\n"
     Path("away.yaml").write_text(f"iggyflux: 1\nfrom: log:data\n{to}run: [{{mapping: env.yaml}}]\n")
     away = iggyflux("replay", "dead", "--pipeline", "away.yaml", "--route", "env")
@@ -297,7 +297,7 @@ def server() -> Iterator[str]:
         assert match
         yield match[0]
         running.send_signal(signal.SIGINT)
-        running.wait(30)
+        running.wait(60)
 
 
 def test_check_and_run_with_a_server(server: str) -> None:

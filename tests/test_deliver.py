@@ -39,7 +39,7 @@ LINES = [f"m f={number} {number}" for number in range(4)]
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     async def bounded() -> T:
-        return await asyncio.wait_for(coroutine, 10)
+        return await asyncio.wait_for(coroutine, 60)
 
     return asyncio.run(bounded())
 

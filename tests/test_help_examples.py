@@ -157,7 +157,7 @@ def run_shell(command: str, folder: Path, environment: dict[str, str]) -> Outcom
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
@@ -182,5 +182,5 @@ def run_until_it_speaks(command: str, folder: Path, environment: dict[str, str])
         time.sleep(0.2)  # the rest of what it says
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGINT)
-        code = running.wait(30)
+        code = running.wait(120)
     return Outcome(130 if code == -signal.SIGINT else code, out.read_text(), err.read_text())

@@ -329,7 +329,7 @@ def test_retention_by_age_removes_whole_files_and_says_so(tmp_path: Path, caplog
         with_marks(tmp_path, [1])
         now += 141.0  # 174, 163 and 152 seconds
         await sink.connect()
-        for _ in range(500):
+        for _ in range(6_000):
             if sink.removed.others:
                 break
             await asyncio.sleep(0.01)
@@ -357,7 +357,7 @@ def test_a_retention_that_fails_neither_ends_nor_fails_what_keeps_letters(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Retaining, "_expire", _broken)
             await sink.put([letter(2)])
-        for _ in range(500):
+        for _ in range(6_000):
             if sink.removed.others == 2:
                 break
             await asyncio.sleep(0.02)

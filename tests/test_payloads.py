@@ -1283,15 +1283,18 @@ def test_any_xml_gives_a_plain_value_or_a_decode_error(parts: list[bytes], optio
         assert_plain(value)
 
 
-_ATTRIBUTES = st.dictionaries(st.sampled_from(["b", "_b", "kind"]), st.sampled_from(["", "1", "&lt;"]), max_size=2)
+_REFERENCES = st.sampled_from(["&lt;", "&amp;", "&quot;", "&#9;", "&#10;", "&#13;", "&#x85;", "&#x2028;", "&#x10FFFF;"])
+_TEXTS = st.lists(st.sampled_from(["1", "é", " ", "\r\n", "]]&gt;"]) | _REFERENCES, max_size=6).map("".join)
+_ATTRIBUTES = st.dictionaries(st.sampled_from(["b", "_b", "kind"]), _TEXTS, max_size=2)
 
 
 def _xml_element(name: str, attributes: Mapping[str, str], content: list[str]) -> str:
-    return f"<{name}{''.join(f' {key}={value!r}' for key, value in attributes.items())}>{''.join(content)}</{name}>"
+    named = "".join(f' {key}="{value}"' for key, value in attributes.items())
+    return f"<{name}{named}>{''.join(content)}</{name}>"
 
 
 _XML_ELEMENTS = st.recursive(
-    st.sampled_from(["1", "é", " ", "&amp;"]),
+    _TEXTS,
     lambda inner: st.builds(_xml_element, st.sampled_from(["b", "_b", "x"]), _ATTRIBUTES, st.lists(inner, max_size=3)),
     max_leaves=6,
 )

@@ -690,12 +690,12 @@ def test_closing_ends_a_request_in_progress(fake: FakeRegistry) -> None:
 
     thread = threading.Thread(target=learn)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not fake.asked and time.monotonic() < deadline:
         time.sleep(0.01)
 
     registry.close()
 
-    thread.join(30)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(failures) == 1

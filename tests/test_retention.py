@@ -48,7 +48,7 @@ def ask(settings: InfluxSettings) -> Retention:
         finally:
             await sink.close()
 
-    return asyncio.run(asyncio.wait_for(main(), 30))
+    return asyncio.run(asyncio.wait_for(main(), 120))
 
 
 @pytest.mark.parametrize("seconds", [0, HOUR, 7 * 24 * HOUR])
@@ -192,10 +192,10 @@ def test_a_server_that_does_not_answer_is_not_waited_for_long():
     """And it stops nothing: the sink is connected."""
     never = threading.Event()
     with RawServer([http(200, "{}", wait=never)], ping=PING_1) as server:
-        found = ask(InfluxSettings(url=server.url, database="class", timeout_seconds=0.3))
+        found = ask(InfluxSettings(url=server.url, database="class", timeout_seconds=1.5))
         never.set()
 
-    assert (found.seconds, "within 0.3 s" in found.why) == (None, True)
+    assert (found.seconds, "within 1.5 s" in found.why) == (None, True)
 
 
 SECONDS = {"w": 7 * 24 * HOUR, "d": 24 * HOUR, "h": HOUR, "m": 60, "s": 1}

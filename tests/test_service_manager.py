@@ -118,6 +118,23 @@ def test_a_loop_that_hangs_is_silent(listener: tuple[socket.socket, str]) -> Non
     assert waiting_at(heard)[-1] == "STOPPING=1", "a run that ends by itself stops, too"
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_run_that_ends_while_it_is_stopped_says_so_once(listener: tuple[socket.socket, str], turns: int) -> None:
+    heard, address = listener
+
+    async def end() -> None:
+        stop = Stop()
+        async with notifying(ServiceManager({"NOTIFY_SOCKET": address}), Status(), stop):
+            await asyncio.sleep(0.01)
+            stop.request()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    asyncio.run(end())
+
+    assert [each for each in waiting_at(heard) if "STATUS" not in each] == ["READY=1", "STOPPING=1"]
+
+
 @pytest.mark.parametrize(
     "environ",
     [{"WATCHDOG_USEC": "60000"}, {"NOTIFY_SOCKET": "vsock:2:1"}, {"NOTIFY_SOCKET": "/nowhere/notify"}],

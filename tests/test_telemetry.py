@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from iggyflux.transports.local.log import Log
 from tests.metrics_watch import tree_of
 from tests.telemetry_site import serving
 
-SECONDS = 30.0
+SECONDS = 90.0
 """The time after which something that must happen has not happened."""
 HOME = {"host": "localhost:9273"}
 
@@ -353,7 +353,8 @@ def test_clients_that_send_nothing_keep_nobody_out() -> None:
                 client.sendall(b"GET /metr")
 
             assert exchange(place, GET).endswith(b"ready\n")
-            assert slow[0].recv(1) == b""
+            with suppress(ConnectionResetError):  # where it ended before its bytes were read
+                assert slow[0].recv(1) == b""
         finally:
             for client in slow:
                 client.close()

@@ -32,6 +32,7 @@ from iggyflux.errors import EndOfInput, Stopped
 from iggyflux.pipeline import load_pipeline
 from iggyflux.records import JSON, Message, Partition, Position
 from iggyflux.runner import RouteStatus, Status, Stop, Summary, merging, supervisor
+from iggyflux.runner.clock import Clock
 from iggyflux.runner.merging import Part, merged_route, past_of
 from iggyflux.runner.service_manager import ServiceManager
 from iggyflux.runner.settled_ledger import ledger_state, read_ledgers
@@ -248,7 +249,10 @@ def report(number):
 
 
 def supervise(
-    *scripts: str, has_end: bool = True, during: Callable[[Supervisor, Stop, list[int]], Any] | None = None
+    *scripts: str,
+    has_end: bool = True,
+    during: Callable[[Supervisor, Stop, list[int]], Any] | None = None,
+    clock: Clock | None = None,
 ) -> tuple[list[WorkerProcess], list[int]]:
     """Run workers until they have ended; return them, and their reports.  `during` is awaited meanwhile."""
     found: list[int] = []
@@ -261,7 +265,13 @@ def supervise(
         stop = Stop()
         commands = [[sys.executable, "-S", "-c", WORKER + script] for script in scripts]
         running = Supervisor(
-            commands, reported=reported, stop=stop, has_end=has_end, shutdown_seconds=1.0, random=lambda: 0.01
+            commands,
+            reported=reported,
+            stop=stop,
+            has_end=has_end,
+            shutdown_seconds=1.0,
+            clock=clock,
+            random=lambda: 0.01,
         )
         other = asyncio.create_task(during(running, stop, found)) if during else None
         await asyncio.wait_for(running.run(), SECONDS)
@@ -277,6 +287,23 @@ async def until(is_so: Callable[[], object]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+
+
+class TestClock:
+    """A time that passes only where a test says so: how long a process takes to start, and to run, changes nothing."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            await asyncio.sleep(0.01)
 
 
 def test_a_worker_that_is_killed_is_started_again_and_one_that_stopped_is_not(tmp_path: Path) -> None:
@@ -328,31 +355,46 @@ def test_work_without_an_end_is_tried_until_it_is_stopped() -> None:
     assert not worker.failed
 
 
-@pytest.mark.slow
 def test_a_worker_that_says_nothing_is_killed_and_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "_SILENT_SECONDS", 3.0)
+    """A second passes with each report of another worker, until the silent one is started again."""
+    clock, first, second = TestClock(), str(tmp_path / "first"), str(tmp_path / "second")
     hangs = f"""
-report(1)
 try:
-    open({str(tmp_path / "first")!r}, "x")
+    open({first!r}, "x")
 except FileExistsError:
+    open({second!r}, "x")
     sys.exit(0)
+report(1)
 time.sleep(1000)
 """
+    speaks = f"""
+while not os.path.exists({second!r}):
+    report(2)
+    time.sleep(0.01)
+"""
+
+    async def pass_time(running: Supervisor, _: Stop, found: list[int]) -> None:
+        await until(lambda: 1 in found)
+        while running.workers[0].starts == 1:
+            clock.now = float(found.count(2))
+            await asyncio.sleep(0.01)
+
     with caplog.at_level("INFO", "iggyflux"):
-        (worker,), _ = supervise(hangs, "for n in range(8): report(n); time.sleep(0.5)")[0][:1], None
+        (worker, other), _ = supervise(hangs, speaks, during=pass_time, clock=clock)
 
     assert (worker.starts, worker.code) == (2, 0)
+    assert (other.starts, other.code) == (1, 0)
+    assert clock.now > supervisor._SILENT_SECONDS
     assert [each.getMessage().split()[:2] for each in caplog.records if "silent" in each.getMessage()] == [
         ["worker.silent", "worker=0"]
     ]
     assert any("signal=SIGKILL" in each.getMessage() for each in caplog.records)
 
 
-def test_a_second_stop_ends_a_worker_that_takes_long_and_then_kills_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_AT_ONCE_SECONDS", 1.0)
+def test_a_second_stop_ends_a_worker_that_takes_long_and_then_kills_it() -> None:
+    clock = TestClock()
     deaf = """
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: report(number))
@@ -360,14 +402,18 @@ report(1)
 while True: time.sleep(1)
 """
 
-    async def stop_twice(_: Supervisor, stop: Stop, found: list[int]) -> None:
+    async def stop_twice(running: Supervisor, stop: Stop, found: list[int]) -> None:
         await until(lambda: found == [1])
         stop.request()
         await until(lambda: found == [1, signal.SIGTERM])
         stop.request()
         await until(lambda: found == [1, signal.SIGTERM, signal.SIGINT])
+        clock.now += supervisor._AT_ONCE_SECONDS - 1.0
+        await asyncio.sleep(0.1)
+        assert running.workers[0].state == "running"
+        clock.now += 1.0
 
-    (worker,), reports = supervise(deaf, has_end=False, during=stop_twice)
+    (worker,), reports = supervise(deaf, has_end=False, during=stop_twice, clock=clock)
 
     assert (worker.code, worker.failed, worker.starts) == (-signal.SIGKILL, True, 1)
     assert reports == [1, signal.SIGTERM, signal.SIGINT]
@@ -651,11 +697,21 @@ def test_workers_that_are_killed_at_random_lose_nothing_and_no_counter_falls(sim
         )
 
 
-def received(notified: socket.socket) -> Iterator[bytes]:
-    """Yield the datagrams that wait."""
-    with suppress(BlockingIOError):
-        while True:
-            yield notified.recv(4096)
+@contextmanager
+def listening_at(path: str) -> Iterator[Callable[[], list[bytes]]]:
+    """Yield a function for the states that a service manager has heard up to now."""
+    told: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(path)
+        notified.setblocking(False)
+
+        def said() -> list[bytes]:
+            with suppress(BlockingIOError):
+                while True:
+                    told.append(notified.recv(4096).split(b"\n")[0])
+            return [each for each in told if not each.startswith((b"STATUS", b"WATCHDOG"))]
+
+        yield said
 
 
 def labelled(metrics: dict[tuple[str, ...], float], name: str) -> dict[str, float]:
@@ -682,10 +738,10 @@ def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(
     """SIGHUP changes the mapping in each worker; SIGTERM ends all of them, with 0.  The service manager learns it."""
     append(0, 1_000)
     monkeypatch.setenv("NOTIFY_SOCKET", str(Path("notify").absolute()))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, running("2", "--listen", "127.0.0.1:0") as run:
-        notified.bind("notify")
+    with listening_at("notify") as said, running("2", "--listen", "127.0.0.1:0") as run:
         run.wait_for(lambda: len(run.named("worker.started")) == 2)
         run.process.send_signal(signal.SIGHUP)  # before they can handle it
+        run.wait_for(lambda: said() == [b"READY=1", b"RELOADING=1", b"READY=1"])
         run.wait_for(lambda: set(sim.dump()) == expected(1_000))
         url = run.named("telemetry.listening")[0]["url"]
         run.wait_for(lambda: metrics_of(url).get(("iggyflux_messages_acknowledged_total", "quay")) == 1_000)
@@ -711,12 +767,10 @@ def test_signals_reach_the_workers_and_one_telemetry_answers_for_all(
         for pid in (*pids.values(), run.process.pid):  # as a service manager does: a worker counts them as one
             os.kill(pid, signal.SIGTERM)
         code = run.process.wait(SECONDS)
-        notified.setblocking(False)
-        told = [datagram.split(b"\n")[0] for datagram in received(notified)]
+        told = said()
 
     assert code == 0, run.said
-    words = [each for each in told if not each.startswith((b"STATUS", b"WATCHDOG"))]
-    assert words == [b"READY=1", *(2 * [b"RELOADING=1", b"READY=1"]), b"STOPPING=1"]
+    assert told == [b"READY=1", *(2 * [b"RELOADING=1", b"READY=1"]), b"STOPPING=1"]
     assert sorted((each["worker"], each["code"]) for each in run.named("worker.ended")[2:]) == [(0, 0), (1, 0)]
     assert not any(map(is_alive, pids.values()))
     assert set(sim.dump()) >= expected(1_000)

@@ -122,12 +122,14 @@ def summary_lines(summary: Summary) -> Iterator[Line]:
     """Yield the lines of a run's summary."""
     width = max((len(route.name) for route in summary.routes), default=0)
     for route in summary.routes:
-        reads, counts = "messages", f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
+        reads, counts = "message", f"{plural(route.read, 'message')}, {plural(route.delivered, 'point')} written"
         others = [plural(getattr(route, name), one, many or one) for name, one, many in _WORDS if getattr(route, name)]
         if route.reader is not None:
-            reads, counts = "rows", f"{plural(route.read, 'row')}, {plural(route.delivered, 'message')} sent"
+            reads, counts = "row", f"{plural(route.read, 'row')}, {plural(route.delivered, 'message')} sent"
             others = [*_reader_words(route.reader), *others]
-        rate = f", {route.read / summary.seconds:,.0f} {reads} a second" if summary.seconds > 2 and route.read else ""
+        rate = ""
+        if summary.seconds > 2 and route.read:
+            rate = f", {plural(round(route.read / summary.seconds), reads)} a second"
         below = " " * (width + 2)
         yield f"{route.name:<{width}}  ", *_mark(route), f": {counts}, {route.acknowledged:,} acknowledged{rate}"
         if others:

@@ -82,7 +82,7 @@ def encode(value: JSON, options: Options | None = None) -> bytes:
     try:
         if not _has_texts_as_attributes(value, prefix):
             raise not_encodable("xml", "texts, numbers and booleans as attributes", value)
-        text: str = xmltodict.unparse(value, attr_prefix=prefix)
+        text: str = xmltodict.unparse(value, attr_prefix=prefix).replace("\r", "&#13;")  # a bare one is read as \n
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise not_encodable("xml", "names of XML, and texts, objects and lists in them", value) from None
     if _NOT_XML.search(text):

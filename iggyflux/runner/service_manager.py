@@ -103,25 +103,28 @@ async def notifying(manager: ServiceManager, status: Status, stop: Stop) -> Asyn
     if not manager.is_listening:
         yield
         return
+    is_told = False
+
+    async def keep_up_to_date() -> None:
+        nonlocal is_told
+        while not stop.requested.is_set():
+            manager.alive(states(status))
+            await first_of(stop.requested.wait(), asyncio.sleep(manager.tick_seconds))
+        is_told = True
+        manager.stopping()
+        while True:
+            manager.alive(states(status))
+            await asyncio.sleep(manager.tick_seconds)
+
     manager.ready()
-    task = asyncio.create_task(_keep_up_to_date(manager, status, stop), name="service manager")
+    task = asyncio.create_task(keep_up_to_date(), name="service manager")
     try:
         yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        if not stop.requested.is_set():
+        if not is_told:  # it ends by itself, or at once after a stop was requested
             manager.stopping()
-
-
-async def _keep_up_to_date(manager: ServiceManager, status: Status, stop: Stop) -> None:
-    while not stop.requested.is_set():
-        manager.alive(states(status))
-        await first_of(stop.requested.wait(), asyncio.sleep(manager.tick_seconds))
-    manager.stopping()
-    while True:
-        manager.alive(states(status))
-        await asyncio.sleep(manager.tick_seconds)
 
 
 def states(status: Status) -> str:

@@ -28,7 +28,10 @@ class Stop:
 
 @contextmanager
 def calling_on_hangup(reload: Callable[[], None], *, for_good: bool = False) -> Iterator[None]:
-    """Call `reload` on SIGHUP inside the block; ignore SIGHUP after it if this is `for_good`."""
+    """Call `reload` on SIGHUP inside the block; ignore SIGHUP after it if this is `for_good`.
+
+    Outside of the blocks below, an event loop that waits may notice it late.
+    """
     with _calling({signal.SIGHUP: reload}, for_good=for_good):
         yield
 
@@ -65,15 +68,27 @@ def stopping_as_worker(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def _calling(handlers: Mapping[signal.Signals, Callable[[], None]], *, for_good: bool) -> Iterator[None]:
-    """Call the handlers inside the block; after it restore the earlier ones, or ignore all but SIGINT `for_good`."""
+    """Call the handlers inside the block; after it restore the earlier ones, or ignore all but SIGINT `for_good`.
+
+    The event loop handles only SIGINT itself, which also lets it wake up for the others: when it gives a handler up,
+    the signal would end the process until the next statement.
+    """
     loop = asyncio.get_running_loop()
+
+    def call(number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(handlers[signal.Signals(number)])
+
     before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
+        if number == signal.SIGINT:
+            loop.add_signal_handler(number, handler)
+        else:
+            signal.signal(number, call)
     try:
         yield
     finally:
         for number, earlier in before.items():
-            loop.remove_signal_handler(number)
+            if number == signal.SIGINT:
+                loop.remove_signal_handler(number)
             after = signal.SIG_IGN if for_good and number != signal.SIGINT else earlier
             signal.signal(number, after or signal.SIG_DFL)  # None is a handler that is not of Python

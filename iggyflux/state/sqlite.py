@@ -37,7 +37,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -272,11 +272,21 @@ class SqliteState:
         return Stopped(f"cannot use the digests in {self.path}, number {number}: {reason}", hint, "IFX641")
 
 
+class _Connection(sqlite3.Connection):
+    """One that is closed when it is forgotten: Python 3.13 warns of those that are not."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):  # what could not be opened cannot be closed
+            self.close()
+
+
 def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """Return a connection to the existing database at `path`.  Raise `sqlite3.Error`."""
     # Never open the file by other means: closing such a file would drop SQLite's locks on it.
     uri = f"file:{quote(os.fsencode(path))}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
     try:
         connection.text_factory = bytes  # the checksum finds damaged text
         for setting in ("trusted_schema=OFF", "cell_size_check=ON", "journal_mode=DELETE", "synchronous=EXTRA"):

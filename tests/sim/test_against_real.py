@@ -24,6 +24,7 @@ import pytest
 from required_servers import not_found
 
 from iggyflux.sim import SimServer
+from tests.iggy_server import free_ports
 from tests.sim.client import Reply, call
 
 WEEK = 7 * 86_400 * 10**9
@@ -226,8 +227,7 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     if "v1." not in version:
         not_found("influxd", f"influxd on PATH is not 1.x: {version.strip()}")
     folder = tmp_path_factory.mktemp("influxd")
-    with SimServer(1) as free, SimServer(1) as other:
-        port, rpc = free.port, other.port
+    port, rpc = free_ports(2)
     settings = {
         "REPORTING_DISABLED": "true",
         "BIND_ADDRESS": f"127.0.0.1:{rpc}",
@@ -251,7 +251,7 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def until(ask: object, log: Path) -> None:
     assert callable(ask)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             ask()

@@ -28,7 +28,7 @@ def test_it_serves_until_it_is_stopped_and_sums_up() -> None:
         assert port is not None
         statuses = [call(port, "POST", "/write?db=test", "m f=1 1\nbad").status for _ in range(2)]
         process.send_signal(signal.SIGTERM)
-        out, talk = process.communicate(timeout=20)
+        out, talk = process.communicate(timeout=120)
 
     assert statuses == [503, 400]
     assert (process.returncode, out) == (0, "")

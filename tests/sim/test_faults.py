@@ -14,6 +14,7 @@ import pytest
 
 from iggyflux.sim import Chaos, Fault, ScenarioError, SimServer
 from iggyflux.sim.faults import KINDS, Faults, parse_fault, read_faults, read_scenario
+from tests.iggy_server import free_ports
 from tests.sim.client import WRITES, call, influxql, post, raw, write
 
 GOOD = b"m f=1 1"
@@ -190,22 +191,21 @@ def test_a_killer_line_kills_every_time_and_its_request_is_not_stored(any_dialec
 
 def test_down_refuses_connections_and_comes_back(any_dialect: SimServer) -> None:
     any_dialect.inject(Fault("down", seconds=0.2))
+    begun = time.monotonic()
 
     assert send(any_dialect) in (b"", b"RESET")
-    with pytest.raises(ConnectionError):
-        write(any_dialect, GOOD)
-    deadline = time.monotonic() + 10
     while True:
         try:
             assert write(any_dialect, GOOD).status == 204
             break
         except ConnectionError:
-            assert time.monotonic() < deadline
+            assert time.monotonic() < begun + 60
+    assert time.monotonic() - begun >= 0.2
     assert any_dialect.dump() == ["m f=1.0 1"]
 
 
 def test_open_connections_end_when_the_server_goes_down(v1: SimServer) -> None:
-    with socket.create_connection(("127.0.0.1", v1.port), timeout=5) as idle:
+    with socket.create_connection(("127.0.0.1", v1.port), timeout=60) as idle:
         idle.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert idle.recv(1_000).startswith(b"HTTP/1.1 204")
         v1.down(0)
@@ -217,7 +217,7 @@ def test_a_stop_during_many_faults_leaves_nothing_behind() -> None:
     """No thread, no socket (an open one would be reported now), and the port is free."""
     before = set(threading.enumerate())
     for number in range(30):
-        with SimServer(1, database="plant") as server:
+        with SimServer(1, *free_ports(1), database="plant") as server:
             server.inject(Fault("down", seconds=0.001 * (number % 3), times=None))
             clients = [threading.Thread(target=_fail, args=(server,)) for _ in range(4)]
             for client in clients:
@@ -231,7 +231,7 @@ def test_a_stop_during_many_faults_leaves_nothing_behind() -> None:
     gc.collect()
 
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(60)
     assert set(threading.enumerate()) <= before
 
 
@@ -348,7 +348,7 @@ def test_chunked_bodies_and_100_continue(any_dialect: SimServer) -> None:
 
 
 def test_a_request_in_single_bytes_is_a_request(any_dialect: SimServer) -> None:
-    with socket.create_connection(("127.0.0.1", any_dialect.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", any_dialect.port), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in post(WRITES[any_dialect.dialect], GOOD):
             connection.sendall(bytes((byte,)))

@@ -24,7 +24,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run `coroutine`; a transport that hangs fails."""
 
     async def bounded() -> T:
-        return await asyncio.wait_for(coroutine, 30)
+        return await asyncio.wait_for(coroutine, 120)
 
     return asyncio.run(bounded())
 

@@ -184,7 +184,7 @@ class RawServer:
 
     def _answer(self, sock: socket.socket, reply: Reply) -> bool:
         if reply.wait is not None:
-            reply.wait.wait(10)
+            reply.wait.wait(60)
         if reply.drip:
             never = threading.Event()
             for index in range(len(reply.data)):

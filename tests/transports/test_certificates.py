@@ -249,7 +249,7 @@ def test_no_command_asks_for_a_passphrase_on_a_terminal(
             start_new_session=True,
             preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # makes it the terminal of the session
         )
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
         os.close(end)

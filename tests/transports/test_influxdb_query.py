@@ -52,7 +52,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     async def bounded() -> T:
-        return await asyncio.wait_for(coroutine, 30)
+        return await asyncio.wait_for(coroutine, 120)
 
     return asyncio.run(bounded())
 
@@ -385,12 +385,12 @@ def test_how_long_to_wait_is_passed_on() -> None:
 
 def test_no_answer_in_time_is_too_much_where_the_server_is_there() -> None:
     with pytest.raises(TooMuch, match="although the server is reachable"):
-        given("influxql", Reply(b"", wait=threading.Event()), seconds=0.3)
+        given("influxql", Reply(b"", wait=threading.Event()), seconds=1.5)
 
 
 def test_an_answer_that_stops_coming_is_asked_for_again() -> None:
     with pytest.raises(NotConnected, match="incomplete answer"):
-        given("influxql", Reply(chunked(PARTIAL, end=False).data), seconds=0.3)
+        given("influxql", Reply(chunked(PARTIAL, end=False).data), seconds=1.5)
 
 
 def test_an_answer_that_is_too_large_is_too_much() -> None:
@@ -446,7 +446,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(language: str) -> None:
 
     with RawServer([answering(reply)] * 20, PINGS[language], None) as server:
         done = subprocess.run(
-            [sys.executable, "-c", _MEASURED, server.url], capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", _MEASURED, server.url], capture_output=True, text=True, check=True, timeout=200
         )
 
     rows, megabytes = map(int, done.stdout.split())
@@ -479,7 +479,7 @@ def test_a_fetch_that_is_cancelled_lets_go_of_its_connection() -> None:
         source = InfluxRows(InfluxSettings(url=url, database="d", timeout_seconds=30.0), query())
         await source.connect()
         task = asyncio.create_task(source.fetch(START, START + 1))
-        await asyncio.to_thread(asked.wait, 10)
+        await asyncio.to_thread(asked.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -499,14 +499,14 @@ def test_what_is_under_way_is_cut_at_the_end_and_what_is_over_is_forgotten() -> 
 
     with RawServer([hang], PING_1, None) as server:
         client = HttpClient(
-            parse_address(server.url)[0], tls=None, timeout_seconds=30.0, scrub=Scrubber([]), connections=2
+            parse_address(server.url)[0], tls=None, timeout_seconds=200.0, scrub=Scrubber([]), connections=2
         )
-        first, last = Ticket(30.0), Ticket(30.0)
+        first, last = Ticket(200.0), Ticket(200.0)
         tickets = [weakref.ref(first), weakref.ref(last)]
         assert not isinstance(client.exchange("GET", "/ping", {}, ticket=first), (Unavailable, Impossible))
 
         def end() -> None:
-            asked.wait(10)
+            asked.wait(60)
             client.close()
 
         ending = threading.Thread(target=end)
@@ -517,7 +517,7 @@ def test_what_is_under_way_is_cut_at_the_end_and_what_is_over_is_forgotten() -> 
         never.set()
 
     assert isinstance(found, (Unavailable, Impossible))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 100
     del first, last
     gc.collect()
     assert [ticket() for ticket in tickets] == [None, None]

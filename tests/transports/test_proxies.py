@@ -19,6 +19,7 @@ from iggyflux.pipeline import InfluxSettings
 from iggyflux.secrets import Secret
 from iggyflux.transports.influxdb.query.source import InfluxRows
 from iggyflux.transports.proxies import is_excepted
+from tests.iggy_server import free_ports
 from tests.transports.line_sinks import check, connect
 from tests.transports.raw_server import RawServer, Reply, Script, http
 
@@ -194,14 +195,9 @@ def test_what_a_proxy_does_is_told_with_its_address_and_its_variable(
 
 
 AWAY: dict[str, Callable[[], str]] = {
-    "away": lambda: f"127.0.0.1:{unused_port()}",
+    "away": lambda: f"127.0.0.1:{free_ports(1)[0]}",
     "not resolved": lambda: "proxy.invalid:3128",
 }
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
