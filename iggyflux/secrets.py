@@ -342,16 +342,17 @@ def login_spans(line: str) -> list[tuple[int, int]]:
     return spans
 
 
-def secret_spans(line: str) -> list[tuple[int, int]]:
+def secret_spans(line: str, is_secret: Callable[[str], bool] = is_secret_key) -> list[tuple[int, int]]:
     """Return the spans of a line of an unreadable file that may be secrets: values of secret keys, and addresses.
 
-    The end of a value is unknown in such a line, so a span reaches to the end of the line.
+    The end of a value is unknown in such a line, so a span reaches to the end of the line.  `is_secret` tells the keys:
+    in a document a key may be misspelt.
     """
     spans = login_spans(line)
     at = 0
     while match := _SETTING.search(line, at):
         start, end = match.start("value"), len(line)
-        if is_secret_key(match["key"]):
+        if is_secret(match["key"]):
             reference = REFERENCE.match(line, start)
             if reference is None:
                 return [*spans, (start, end)]
@@ -360,12 +361,12 @@ def secret_spans(line: str) -> list[tuple[int, int]]:
     return spans
 
 
-def suspected_secrets(line: str) -> Iterator[str]:
+def suspected_secrets(line: str, is_secret: Callable[[str], bool] = is_secret_key) -> Iterator[str]:
     """Yield the texts at `secret_spans` without the signs around them, and the first word of each.
 
     A problem may quote no more than that word, such as a tag, or a string that ends early.
     """
-    for start, end in secret_spans(line):
+    for start, end in secret_spans(line, is_secret):
         text = line[start:end].strip(_SIGNS)
         yield from (text, *(word.strip(_SIGNS) for word in text.split(maxsplit=1)[:1]))
 

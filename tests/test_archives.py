@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -36,7 +37,7 @@ from shell import iggyflux, process
 from iggyflux.archives import source as source_module
 from iggyflux.archives.files import Archive, find_archives, name_of, reading
 from iggyflux.archives.records import ArchiveLines, WholeFile, header_of, splitter_of
-from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, forget_position, position_state
+from iggyflux.archives.source import ArchiveSource, Reading, RecordFile, position_state
 from iggyflux.authoring import sample_bytes
 from iggyflux.authoring.sample_bytes import SampleError, expanded
 from iggyflux.cli.load_spread import shares_of
@@ -613,7 +614,9 @@ def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path, change: str
 
     assert stop.value.code == "IFX712"
     (archive,) = archives_at([path])
-    forget_position(position_state(tmp_path / "state", "r", archive))
+    with closing(position_state(tmp_path / "state", "r", archive)) as state:
+        state.take()
+        state.replace(None)
     assert len(drive(begin())) == 20 + (change == "size")
 
 
@@ -1090,11 +1093,8 @@ def test_a_second_load_leaves_out_what_was_loaded(folder: Path) -> None:
     assert f"load of klima from {folder}/a.ndjson\n  settled to 10 records, its end" in shown
 
 
-def test_a_load_that_begins_again_leaves_one_letter_of_a_record(folder: Path) -> None:
-    """Also where the letter was replayed: kept anew with the same words, it would count as replayed.
-
-    Letters of other files and of other pipelines stay, and so does a damaged line.
-    """
+def test_a_load_that_begins_again_leaves_one_letter_of_a_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the letter was replayed.  Letters of other files and pipelines stay, and so does a damaged line."""
     (folder / "other.yaml").write_text(PIPELINE.replace("points.lp", "other.lp"), "utf-8")
     for name, grades in (("b", "xyz"), ("c", "x")):
         rows = [{"ort": "Ulm", "grad": grad, "zeit": SINCE} for grad in grades]
@@ -1119,6 +1119,7 @@ def test_a_load_that_begins_again_leaves_one_letter_of_a_record(folder: Path) ->
     with (letters / "00000001.ndjson").open("ab") as file:
         file.write(b'{"iggyflux-file":\n')
 
+    monkeypatch.setattr("iggyflux.archives.job._FORGOTTEN_TOGETHER", 1)
     again = load("b.ndjson", "a.ndjson", "--restart")
 
     assert "note: 3 dead letters of these files, kept before, were removed" in again.err
@@ -1143,10 +1144,8 @@ def test_a_load_that_dies_while_it_removes_letters_loads_their_records(
     assert iggyflux("replay", letters, "--pipeline", "pipeline.yaml").code == 0
     (folder / "klima.yaml").write_text(DOCUMENT, "utf-8")
 
-    def dying(*given: Any, only_marks: bool = False) -> int:
-        if not only_marks:
-            raise Stopped("killed", None, "IFX715")
-        return remove_letters(*given, only_marks=True)
+    def dying(*_given: Any) -> int:
+        raise Stopped("killed", None, "IFX715")
 
     with monkeypatch.context() as patch:
         patch.setattr("iggyflux.archives.job.remove_letters", dying)
@@ -1155,6 +1154,36 @@ def test_a_load_that_dies_while_it_removes_letters_loads_their_records(
     assert "klima  done: 10 messages, 9 points written" in iggyflux(*args).err
     listed = iggyflux("dead-letters", "list", letters, "--format", "json", "--not-replayed")
     assert {json.loads(line)["message"] for line in listed.out.splitlines()} == {"a.ndjson:5"}
+
+
+def test_files_that_another_load_has_are_not_loaded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of them is forgotten; and while letters are removed no other load keeps one, which would go with them."""
+    (folder / "b.ndjson").write_bytes((folder / "a.ndjson").read_bytes())
+    args = ("load", "klima.yaml", "a.ndjson", "b.ndjson", "--pipeline", "pipeline.yaml")
+    iggyflux(*args)
+    letters = folder / "dead-letters" / "klima" / "00000001.ndjson"
+    kept = letters.read_bytes()
+
+    with closing(position_state(folder / ".iggyflux", "klima", archives_at([folder / "b.ndjson"])[0])) as state:
+        state.take()
+        refused = iggyflux(*args, "--restart")
+
+    assert (refused.code, letters.read_bytes()) == (3, kept)
+    assert f"error[IFX702]: the position of 'klima' in {folder}/b.ndjson is in use by process" in refused.err
+    assert "2 files were loaded before" in iggyflux(*args).err
+    others: list[Any] = []
+
+    def removing(*given: Any) -> int:
+        others.append(iggyflux(*args))
+        return remove_letters(*given)
+
+    monkeypatch.setattr("iggyflux.archives.job.remove_letters", removing)
+    assert iggyflux(*args, "--restart").code == 1
+
+    (other,) = others
+    assert (other.code, "error[IFX702]" in other.err) == (3, True)
+    listed = iggyflux("dead-letters", "list", str(letters.parent), "--format", "json").out.splitlines()
+    assert [json.loads(line)["message"] for line in listed] == ["a.ndjson:5", "b.ndjson:5"]
 
 
 @pytest.mark.parametrize("grows", [True, False])
@@ -1468,6 +1497,16 @@ def test_wrong_usage_is_told(folder: Path, args: list[str], words: str) -> None:
 
     assert outcome.code == 2
     assert words in outcome.err
+
+
+@pytest.mark.parametrize(("url", "package"), [("s3://a/b", "iggyflux[s3]"), ("gs://a/b", "fsspec")])
+def test_a_store_without_the_package_for_any_store_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, url: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    outcome = iggyflux("load", "klima.yaml", url, "--pipeline", "pipeline.yaml")
+
+    assert f"{url.partition('/')[0]}// needs a package: pip install '{package}'" in outcome.err
 
 
 TIMES = {

@@ -406,6 +406,18 @@ def test_the_report_names_the_group_in_which_the_sink_reads(key: str, named: str
     assert named or f"`iggy-connect-sink-{'dock' if key else 'KEY'}`" in said
 
 
+@pytest.mark.parametrize("value", ["ms", "minutes", "2026-01-01T00:00:00Z", "yesterday"])
+@pytest.mark.parametrize(("word", "key"), [("sink", "precision"), ("source", "initial_offset")])
+def test_a_value_that_iggyflux_does_not_know_has_one_line_in_the_report(word: str, key: str, value: str) -> None:
+    text = f'[[streams]]\nstream = "s"\ntopics = ["t"]\n[plugin_config]\nurl = "http://x:1"\n{key} = "{value}"\n'
+    made = convert(f"iggy-influxdb-{word}", text)
+
+    is_known = value in {"sink": ("ms",), "source": ("2026-01-01T00:00:00Z",)}[word]
+    assert [line.verdict for line in made.report.lines if key in line.construct or "IFX" in line.became] == [
+        Verdict.TAKEN if is_known else Verdict.NOT_TAKEN
+    ]
+
+
 BOOLEANS: list[tuple[Any, bool | None]] = [
     *[(text, True) for text in ("1", "t", "T", "TRUE", "true", "True", 1, 1.0, True)],
     *[(text, False) for text in ("0", "f", "F", "FALSE", "false", "False", 0, 0.0, False)],
@@ -429,6 +441,68 @@ def test_what_telegraf_reads_as_no_boolean_is_none(value: Any, expected: bool | 
         [] if expected is None else [f"open={str(expected).lower()}"]
     )
     assert len(rendered.failures) == (expected is None)
+
+
+def json_v2(tables: str, *messages: Any) -> tuple[Imported, list[list[str]], list[Any]]:
+    """The documents of a parser with these tables; tags and fields of each message, of which the first is a sample."""
+    head = '[[inputs.file]]\ndata_format = "json_v2"\n[[inputs.file.json_v2]]\n'
+    all_of = [Message(json.dumps(each).encode(), "s", "t", timestamp_us=1) for each in messages]
+    made = convert(
+        "telegraf",
+        head + re.sub(r"\[\[(.*?)\]\]", r"[[inputs.file.json_v2.\1]]", tables),
+        options=Options(samples=all_of[:1]),
+    )
+    (mapping,) = (content for name, content in made.files.items() if name != "pipeline.yaml")
+    plan = parse_mapping(mapping, format="yaml", name="m").plan()
+    rendered = [plan.render([each]) for each in all_of]
+    lines = [[line.rpartition(" ")[0].removeprefix("file").lstrip(", ") for line in each.lines] for each in rendered]
+    return made, lines, [each.failures for each in rendered]
+
+
+@pytest.mark.parametrize("message", [{"cups": [], "load": 7}, {"load": 7}, {"cups": None, "load": 7}], ids=json.dumps)
+@pytest.mark.parametrize("path", ["cups", "cups.#.n"])
+def test_a_list_that_is_empty_in_another_message_costs_no_other_field(path: str, message: dict[str, Any]) -> None:
+    sample = {"cups": [1, 2] if path == "cups" else [{"n": 1}, {"n": 2}], "load": 5}
+    tables = (
+        f'[[tag]]\npath = "load"\n[[field]]\npath = "load"\nrename = "kg"\n[[field]]\npath = "{path}"\nrename = "n"\n'
+    )
+    _, lines, failures = json_v2(tables, sample, message)
+
+    assert lines == [["load=5 kg=5.0,n=1.0", "load=5 kg=5.0,n=2.0"], ["load=7 kg=7.0"]]
+    assert failures == [[], []]
+
+
+def test_of_two_lists_one_may_be_empty_in_another_message() -> None:
+    tables = '[[field]]\npath = "cups"\n[[field]]\npath = "pots"\n'
+    _, lines, _ = json_v2(tables, {"cups": [1], "pots": [2]}, {"cups": [], "pots": [4]}, {"cups": [3], "pots": []})
+
+    assert lines == [["cups=1.0,pots=2.0"], ["pots=4.0"], ["cups=3.0"]]
+
+
+@pytest.mark.parametrize(
+    ("tables", "line"),
+    [
+        ('[[tag]]\npath = "n"\n[[field]]\npath = "n"\n', "n=7 n_field=7.0"),
+        ('[[tag]]\npath = "n"\nrename = "k"\n[[object]]\npath = "o"\n', "k=7 k_field=1.0"),
+        ('[[field]]\npath = "n"\nrename = "k"\n[[object]]\npath = "o"\ntags = ["k"]\n', "k=1 k_field=7.0"),
+    ],
+)
+def test_a_field_with_the_name_of_a_tag_gets_another_one(tables: str, line: str) -> None:
+    """InfluxDB takes both, and a query cannot tell them apart; the report names it."""
+    made, lines, _ = json_v2(tables, {"n": 7, "o": {"k": 1}})
+
+    assert line in lines[0]
+    name = line.partition("=")[0]
+    assert [each.verdict for each in made.report.lines if f"`{name}` becomes `{name}_field`" in each.became] == [
+        Verdict.APPROXIMATED
+    ]
+
+
+def test_a_tag_of_messages_without_the_object_does_not_meet_its_fields() -> None:
+    tables = '[[tag]]\npath = "name"\n[[field]]\npath = "n"\n[[object]]\npath = "all"\n'
+    _, lines, _ = json_v2(tables, {"all": [{"name": "a", "n": 1}]}, {"name": "b", "n": 2})
+
+    assert lines == [['n=1.0,name="a"'], ["name=b n=2.0"]]
 
 
 NOT_TAKEN = [

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fastavro
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +22,7 @@ from iggyflux.expressions import compile_expression
 from iggyflux.lineprotocol import parse_lines
 from iggyflux.mapping import WriterMapping
 from iggyflux.payloads import FORMATS
+from iggyflux.records import JSON
 from iggyflux.transports.local.envelopes import bare_message
 from tests.shell import iggyflux
 
@@ -145,6 +150,56 @@ def test_a_secret_with_quotes_inside_is_masked_whole_in_examples(secret: str) ->
 
     assert "examples:" in text
     assert "kanarie7f3a" not in text
+
+
+@pytest.mark.parametrize("name", ["open", "phase", "connections", "oven", "token_count"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hall,side=a {}={}i,lux=2.5 1700000000000000000",
+        "[hall] {}={} lux=2.5",
+        "<13>1 2026-03-01T06:00:00Z nas cron - - - hall {}={} lux=2.5",
+        '{{"{}": "{}", "lux": 2.5}}',
+    ],
+)
+def test_a_name_like_that_of_a_secret_hides_nothing(line: str, name: str) -> None:
+    """Keys of a pipeline may be misspelt; names in data are what they are."""
+    proposal = infer(recognize_file("\n".join(line.format(name, number) for number in (17, 18)).encode()))
+
+    assert name in [each.key for each in (*proposal.fields, *proposal.tags)]
+    assert (proposal.warnings, [each.form == "payload_base64" for each in proposal.examples]) == ((), [False])
+    assert "***" not in proposal.text("yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'hall,side=a lux=2.5,password="zeisig ka\\"narie" 1700000000000000000',
+        "hall,side=a,token=zeisig\\ ka lux=2.5 1700000000000000000",
+        'hall,side=a lux=2.5,note="password=zeisig" 1700000000000000000',
+        '{"lux": 2.5, "password": "zeisig", "token_count": "7"}',
+        '{"lux": 2.5, "password": "zeisig", "low": NaN}',
+        "[hall] lux=2.5 user=ada password=zeisig",
+        {"lux": 2.5, "password": "zeisig"},
+    ],
+)
+def test_a_secret_is_in_no_form_of_an_example(text: str | dict[str, JSON]) -> None:
+    """Nor in the bytes of one, as of Avro."""
+    proposal = infer(recognize_file(f"{text}\n".encode() if isinstance(text, str) else container_of(text)))
+
+    assert ("password" in str(proposal.warnings) or "token" in str(proposal.warnings)) == ("note=" not in text)
+    written = proposal.text("yaml")
+    for each in re.findall(r"payload_base64: '([^']*)'", written):
+        written += b64decode(each).decode("utf-8", "replace")
+    assert "lux" in written
+    assert "zeisig" not in written
+
+
+def container_of(row: dict[str, JSON]) -> bytes:
+    fields = [{"name": name, "type": "string" if isinstance(each, str) else "double"} for name, each in row.items()]
+    file = io.BytesIO()
+    fastavro.writer(file, {"type": "record", "name": "R", "fields": fields}, [row])
+    return file.getvalue()
 
 
 def test_words_beside_pairs_are_not_left_out_without_a_word() -> None:

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from shell import iggyflux
 
@@ -40,7 +40,7 @@ from iggyflux.transports.local.deadletters import (
     letter_digest,
     read_dead_letters,
 )
-from iggyflux.transports.local.letter_marks import Marks
+from iggyflux.transports.local.letter_marks import Marks, count_letters
 from iggyflux.transports.local.letter_removal import Retaining, RetainingDeadLetters, remove_letters, rewrite
 from iggyflux.transports.local.log import Log
 from tests.transports.contract import drive
@@ -70,6 +70,12 @@ class Known:
     code: str
     is_good: bool
     is_replayed: bool = False
+    kept_us: int = 0
+    words: tuple[int, str] = (0, "")
+    """What letters of one message and one failure have in common, whenever they were kept."""
+
+    def __post_init__(self) -> None:
+        self.words = self.number, self.code
 
 
 @dataclass
@@ -80,6 +86,8 @@ class Mill:
     kept: list[Known] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
     next_number: int = 1
+    is_broken: bool = False
+    """Whether every message fails."""
 
     def __post_init__(self) -> None:
         (self.folder / "looms.yaml").write_text(MAPPING)
@@ -93,7 +101,28 @@ class Mill:
             new.append(letter(self.next_number, code, 0.5 if is_good else "none"))
             self.kept.append(Known(self.next_number, code, is_good))
             self.next_number += 1
+        self._keep(new, max_bytes)
+
+    def put_again(self, which: int) -> None:
+        """A message comes once more, and fails as before."""
+        if self.kept:
+            number, code = self.kept[which % len(self.kept)].words
+            is_good = self.kept[which % len(self.kept)].is_good
+            self.kept.append(Known(number, code, is_good))
+            self._keep([letter(number, code, 0.5 if is_good else "none")], 10**6)
+
+    def _keep(self, new: Sequence[DeadLetter], max_bytes: int) -> None:
         put(self.path, new, max_bytes)
+        there = list(read_dead_letters(self.path, torn=lambda *_: None))[-len(new) :]
+        for each, found in zip(self.kept[-len(new) :], there, strict=True):
+            assert each.number == found.message.offset
+            each.kept_us = found.kept_us
+
+    def remap(self, is_broken: bool) -> None:
+        """The mapping asks for a member that no message has, or does not any more."""
+        self.is_broken = is_broken
+        changed = MAPPING.replace("{ells: ells}", "{ells: no.such.member}") if is_broken else MAPPING
+        (self.folder / "looms.yaml").write_text(changed)
 
     def tear(self, count: int) -> None:
         """A crash while a letter is written: a part of its line is there, and nothing of it was acknowledged."""
@@ -116,12 +145,14 @@ class Mill:
             noun = "other dead letter" if len(others) == 1 else "other dead letters"
             words = f"it has {len(others)} {noun}: mapping looms; codes {', '.join(sorted(set(others)))}"
             assert words in done.err.splitlines()[-1], done
-        good = [each for each in meant if each.is_good]
+        good = [] if self.is_broken else [each for each in meant if each.is_good]
         assert done.code == (3 if dies and meant else 1 if len(good) < len(meant) else 0), done
         self.sent += [each.number for each in good]
         for each in [] if dies else meant:
-            each.is_replayed |= each.is_good
-            each.code = each.code if each.is_good else "IFX340"  # that of its newest failure
+            for twin in [other for other in self.kept if other.words == each.words]:
+                twin.is_replayed = each in good
+                if each not in good:
+                    twin.code = "IFX346" if self.is_broken else "IFX340"  # that of its newest failure
 
     def prune(self, code: str | None, replayed: bool | None, keep: int) -> None:
         if not self.files():
@@ -143,27 +174,23 @@ class Mill:
         """Replayed letters go first, then whole files from the oldest on; the newest file stays."""
         if not self.files():
             return
-        newest = {each.message.offset for each in read_dead_letters(self.files()[-1], torn=lambda *_: None)}
+        newest = _names(self.files()[-1])
         most = max(int(sum(file.stat().st_size for file in self.files()) * share), 1)
         retaining = Retaining(self.path, Retention(max_bytes=most))
         retaining.apply(0.0)
-        left = (
-            {each.message.offset for each in read_dead_letters(self.path, torn=lambda *_: None)}
-            if self.files()
-            else set()
-        )
-        gone = [each for each in self.kept if each.number not in left]
+        left = _names(self.path) if self.files() else set()
+        gone = [each for each in self.kept if (each.number, each.kept_us) not in left]
         assert retaining.removed.replayed == sum(each.is_replayed for each in gone)
         assert retaining.removed.others == sum(not each.is_replayed for each in gone)
         if retaining.removed.others:
-            assert not any(each.is_replayed for each in self.kept if each.number in left)
-            oldest_left = min((each.number for each in self.kept if each.number in left), default=0)
-            assert all(each.number < oldest_left for each in gone if not each.is_replayed)
-        assert all(each.is_replayed for each in gone if each.number in newest)
+            assert not any(each.is_replayed for each in self.kept if (each.number, each.kept_us) in left)
+            oldest_left = min((each.kept_us for each in self.kept if (each.number, each.kept_us) in left), default=0)
+            assert all(each.kept_us <= oldest_left for each in gone if not each.is_replayed)
+        assert all(each.is_replayed for each in gone if (each.number, each.kept_us) in newest)
         size = sum(file.stat().st_size for file in self.files())
-        assert size <= most or not any(each.is_replayed for each in self.kept if each.number in left)
+        self.kept = [each for each in self.kept if (each.number, each.kept_us) in left]
+        assert size <= most or not any(each.is_replayed for each in self.kept)
         assert size <= most or len(self.files()) == 1
-        self.kept = [each for each in self.kept if each.number in left]
 
     def files(self) -> list[Path]:
         return dead_letter_files(self.path) if self.path.exists() else []
@@ -185,10 +212,15 @@ class Mill:
             len(self.kept),
             sum(each.is_replayed for each in self.kept),
         )
+        assert count_letters(self.path) == (summary["letters"], summary["replayed"])
         assert {kind["code"]: (kind["letters"], kind["replayed"]) for kind in summary["kinds"]} == {
             code: (count, sum(each.is_replayed for each in self.kept if each.code == code))
             for code, count in Counter(each.code for each in self.kept).items()
         }
+
+
+def _names(path: Path) -> set[tuple[int, int]]:
+    return {(each.message.offset, each.kept_us) for each in read_dead_letters(path, torn=lambda *_: None)}
 
 
 async def _dying(_self: object, *_marks: object) -> None:
@@ -211,6 +243,8 @@ STEPS = st.one_of(
         st.lists(st.tuples(st.sampled_from(CODES), st.sampled_from([True, True, False])), min_size=1, max_size=5),
         st.sampled_from([400, 1000, 10**6]),
     ),
+    st.tuples(st.just("put_again"), st.integers(0, 9)),
+    st.tuples(st.just("remap"), st.booleans()),
     st.tuples(st.just("tear"), st.integers(0, 200)),
     st.tuples(st.just("replay"), CODE, st.booleans(), st.sampled_from([False, False, True])),
     st.tuples(st.just("prune"), CODE, st.sampled_from([None, True, False]), st.integers(0, 3)),
@@ -218,12 +252,22 @@ STEPS = st.one_of(
 )
 
 
+REPLAY = ("replay", None, False, False)
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEPS, min_size=3, max_size=9))
+@example(steps=[REPLAY, ("put_again", 0), ("put_again", 1), ("prune", None, False, 0)])
+@example(steps=[REPLAY, ("put_again", 0), ("retain", 0.7), REPLAY])
+@example(steps=[("remap", True), REPLAY, ("put_again", 1), ("prune", "IFX609", None, 0)])
+@example(steps=[REPLAY, ("remap", True), ("replay", None, True, False), ("remap", False), REPLAY])
 def test_no_letter_is_lost_or_sent_twice_whatever_is_done(
     steps: list[Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What was not chosen stays, in its order; what was replayed is sent again only if asked; counts agree."""
+    """What was not chosen stays, in its order; what was replayed is sent again only if asked; counts agree.
+
+    A letter that was kept, or failed, after it was replayed waits for the next replay.
+    """
     mill = Mill(tmp_path_factory.mktemp("mill"))
     mill.put([("IFX340", True), ("IFX609", False)], 1000)
     for name, *arguments in steps:
@@ -495,7 +539,7 @@ def _broken(*_given: object) -> None:
 def with_marks(path: Path, numbers: Sequence[int]) -> None:
     marks = Marks(path)
     lines = [line for file in dead_letter_files(path) for line in file.read_bytes().splitlines(keepends=True)]
-    marks.add([letter_digest(line) for line in lines if decode_letter(line).message.offset in numbers], 7_000_000)
+    marks.add([letter_digest(line) for line in lines if decode_letter(line).message.offset in numbers], 9 * 10**15)
     marks.close()
 
 
@@ -824,7 +868,7 @@ class Topic:
 
 
 def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mark is a message; the same letter twice is one; what is neither is refused."""
+    """A mark is a message; the same letter twice is the later one; what is neither is refused."""
     topic = Topic()
     monkeypatch.setattr("iggyflux.cli.iggy.IggySink", topic)
     monkeypatch.setattr("iggyflux.cli.iggy.read_range", topic.read)
@@ -848,10 +892,13 @@ def test_letters_of_a_topic_are_marked_in_it(mill: Mill, monkeypatch: pytest.Mon
         assert "1 failed again" in done.err
     assert Path("points.lp").read_text() == dry.out * 2
     rows = [json.loads(line) for line in iggyflux("dead-letters", "list", *place, "--format", "json").out.splitlines()]
-    assert [(row["offset"], row["replayed"] is not None) for row in rows] == [(1, True), (2, False), (3, True)]
+    assert [(row["offset"], row["replayed"] is not None) for row in rows] == [(2, False), (3, True), (1, True)]
     assert [row["reasons"][0]["code"] for row in rows] == ["IFX340"] * 3  # also of the one that was kept with IFX609
-    assert [row["failed_again"] is not None for row in rows] == [False, True, False]
+    assert [row["failed_again"] is not None for row in rows] == [True, False, False]
     assert "3 dead letters in iggy:mill/dead, 2 of them replayed" in iggyflux("dead-letters", "summary", *place).err
+    drive(TopicDeadLetters(topic).put([letter(3)]))
+    assert "3 dead letters in iggy:mill/dead, 1 of them replayed" in iggyflux("dead-letters", "summary", *place).err
+    assert "1 point written" in iggyflux("replay", *place).err
     topic.payloads *= 9
     statements: list[str] = []
 

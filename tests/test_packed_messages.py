@@ -308,8 +308,10 @@ def test_messages_in_flight_are_packed_until_the_next_request_has_room(
     send_all(requests, started)
 
 
-def test_packing_is_not_tried_again_where_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as for a lack of memory: messages stay as they are, and are delivered."""
+def test_packing_is_not_tried_again_where_it_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as for a lack of memory: messages stay as they are, and are delivered; it is logged once."""
     tried: list[int] = []
 
     def fail(found: Sequence[LazyMessages]) -> None:
@@ -323,6 +325,8 @@ def test_packing_is_not_tried_again_where_it_failed(monkeypatch: pytest.MonkeyPa
     send_all(large_requests(4), lambda _: time.sleep(0.05))
 
     assert tried == [1]
+    (logged,) = [each.getMessage() for each in caplog.records if "messages.not_packed" in each.getMessage()]
+    assert "route=r reason=MemoryError()" in logged
 
 
 def large_requests(count: int) -> list[Request]:

@@ -25,6 +25,8 @@ from iggyflux.pipeline import load_pipeline
 from iggyflux.records import Message, Partition, Position
 from iggyflux.runner import Status, Stop, run_pipeline
 from iggyflux.runner.settled_ledger import ledger_state
+from iggyflux.transports.local.deadletters import kept_us, letter_digest
+from iggyflux.transports.local.letter_marks import Marks
 from iggyflux.transports.local.log import Log
 from tests.protobuf_payloads import tagged
 from tests.shell import iggyflux
@@ -292,6 +294,27 @@ def test_dead_letters_that_cannot_be_counted_are_an_error_beside_the_rest(
     assert "error[IFX717]: cannot count the dead letters in dead-letters/tides: Is a directory" in outcome.err
     assert "hint: correct the path" in outcome.err
     assert "0–3" in outcome.out
+
+
+def test_dead_letters_that_were_replayed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(tmp_path)
+    assert iggyflux("run", "pipeline.yaml", "--until-end", "--quiet").code == 0
+    assert "  1 dead letter kept\n" in iggyflux("status", "pipeline.yaml").out
+    (line,) = Path("dead-letters/tides/00000001.ndjson").read_bytes().splitlines()
+    with closing(Marks(Path("dead-letters/tides"))) as marks:
+        marks.add([letter_digest(line)], kept_us(line) + 1)
+
+    text, (tree,) = (
+        iggyflux("status", "pipeline.yaml").out,
+        json.loads(iggyflux("status", "pipeline.yaml", "--format", "json").out),
+    )
+
+    assert "  1 dead letter kept, 1 of them replayed\n" in text
+    assert (tree["dead_letters"], tree["replayed_letters"]) == (1, 1)
+    (tmp_path / "dead-letters" / "tides" / "replayed.sqlite").write_bytes(b"no database" * 100)
+    damaged = iggyflux("status", "pipeline.yaml")
+    assert (damaged.code, "IFX719" in damaged.err, "0–3" in damaged.out) == (3, True, True)
 
 
 def test_without_state_in_the_pipeline_there_is_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

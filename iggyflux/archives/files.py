@@ -255,12 +255,11 @@ def _filesystem(url: str) -> tuple[Any, str]:
     scheme = url.partition(":")[0].lower()
     try:
         import fsspec
-    except ImportError as error:
-        raise NoFsspec(f"{scheme}:// needs a package: pip install '{_EXTRAS.get(scheme, 'fsspec')}'") from error
-    try:
+
         filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:  # fsspec says which package the kind of URL needs
-        needed = f"pip install '{_EXTRAS[scheme]}'" if scheme in _EXTRAS else str(error)
+        package = _EXTRAS.get(scheme, "fsspec" if error.name == "fsspec" else "")
+        needed = f"pip install '{package}'" if package else str(error)
         raise NoFsspec(f"{scheme}:// needs a package: {needed}") from error
     except ValueError as error:
         raise NotFound(f"unknown kind of URL: {name_of(url)}") from error

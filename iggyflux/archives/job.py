@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from iggyflux.archives.files import Archive
-from iggyflux.archives.source import ArchiveSource, Reading, forget_position, position_state
+from iggyflux.archives.source import ArchiveSource, Reading, position_state
 from iggyflux.pipeline import Endpoint, Pipeline, RouteSettings, TopicAddress
 from iggyflux.records import FILE_HEADER, DeadLetter
 from iggyflux.runner.open import prepare_routes
@@ -15,6 +17,9 @@ from iggyflux.runner.route import Route
 from iggyflux.state.store import StateStore
 from iggyflux.transports.local.deadletters import DirectoryDeadLetters
 from iggyflux.transports.local.letter_removal import remove_letters
+
+_FORGOTTEN_TOGETHER: Final = 200
+"""Files whose letters are removed together: each has an open lock meanwhile, and all letters are read."""
 
 
 def load_route(
@@ -51,30 +56,38 @@ def load_route(
 def begin_again(pipeline: Pipeline, item: RouteSettings, archives: Sequence[Archive]) -> int:
     """Forget what was loaded of `archives`, and remove the dead letters that the route kept of them.
 
-    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded.  Their marks
-    go before: one that stayed would hide a letter that is kept anew with the same words.  Return how many letters there
-    were.  Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
+    Letters go after the positions, so that no record is neither loaded, nor kept, nor still to be loaded, and no other
+    load has the files meanwhile: it would keep letters of them.  Return how many letters there were.
+
+    Raise `PipelineError`, and `Stopped`, among others if another load has a file (IFX702).
     """
     route = load_route(pipeline, item, [], Reading())
     sink = route.dead_letters
     assert isinstance(sink, DirectoryDeadLetters)  # noqa: S101
-    folder = sink.path
+    folder, count = sink.path, 0
 
-    def remove(names: set[str], *, only_marks: bool = False) -> int:
+    def remove(names: set[str]) -> int:
         def goes(letter: DeadLetter) -> bool:
             is_own = (letter.route, letter.pipeline) == (route.name, route.pipeline)
             return is_own and letter.message.headers.get(FILE_HEADER) in names
 
-        return remove_letters(folder, goes, f'"{FILE_HEADER}":'.encode(), only_marks=only_marks)
+        return remove_letters(folder, goes, f'"{FILE_HEADER}":'.encode())
 
-    remove({each.name for each in archives}, only_marks=True)
-    forgotten: set[str] = set()
-    try:
-        for archive in archives:
-            forget_position(position_state(state_folder(pipeline), route.name, archive))
-            forgotten.add(archive.name)
-    finally:
-        count = remove(forgotten)
+    for at in range(0, len(archives), _FORGOTTEN_TOGETHER):
+        with ExitStack() as until:
+            taken = []
+            for archive in archives[at : at + _FORGOTTEN_TOGETHER]:
+                state = position_state(state_folder(pipeline), route.name, archive)
+                until.callback(state.close)
+                state.take()
+                taken.append((archive.name, state))
+            forgotten: set[str] = set()
+            try:
+                for name, state in taken:
+                    state.replace(None)
+                    forgotten.add(name)
+            finally:
+                count += remove(forgotten)
     return count
 
 

@@ -147,15 +147,6 @@ def position_state(folder: Path, route: str, archive: Archive) -> SqliteState:
     return SqliteState(path, KIND, route, f"the position of {route!r} in {archive.name}")
 
 
-def forget_position(state: StateStore) -> None:
-    """Remove the stored position in a file.  Raise `Stopped` (IFX702) if another load has the file."""
-    try:
-        state.take()
-        state.replace(None)
-    finally:
-        state.close()
-
-
 def stored_position(archive: Archive, state: StateStore, *, whole: bool = False) -> Stored | None:
     """Return the stored position in a file; close the state.
 

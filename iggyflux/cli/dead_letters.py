@@ -102,7 +102,7 @@ def _conclude(letters: Letters, more: str = "") -> None:
 
 
 def _count(found: dict[tuple[str, str], _Kind], kept: KeptLetter) -> None:
-    letter, time_us, replayed = kept.letter, kept.chosen_us, kept.replayed_us is not None
+    letter, time_us, replayed = kept.letter, kept.chosen_us, kept.is_replayed
     for reason in {each.code: each for each in reversed(letter.reasons)}.values():
         kind = found.get((letter.mapping, reason.code))
         if kind is None:
@@ -176,7 +176,7 @@ def list_command(
                 codes = ",".join(dict.fromkeys(reason.code for reason in letter.reasons))
                 first = _short(letter.reasons[0].reason) if letter.reasons else ""
                 route = "" if letter.route in ("", letter.mapping) else f" ({escaped(letter.route)})"
-                replayed = "" if kept.replayed_us is None else f"replayed {_time(kept.replayed_us)}  "
+                replayed = "" if kept.fate.replayed_us is None else f"replayed {_time(kept.fate.replayed_us)}  "
                 result_line(
                     f"{escaped(message_name(letter.message))}  {_time(letter.message.timestamp_us)}  "
                     f"{escaped(letter.mapping)}{route}  {codes}  {replayed}{first}"
@@ -238,10 +238,10 @@ def _described(kept: KeptLetter, *, has_payload: bool) -> Iterator[str]:
     yield f"  arrived   {_time(message.timestamp_us)}"
     if letter.kept_us:
         yield f"  kept      {_time(letter.kept_us)}"
-    if kept.replayed_us is not None:
-        yield f"  replayed  {_time(kept.replayed_us)}"
-    if kept.failed_us is not None:
-        yield f"  failed    {_time(kept.failed_us)}, again, for the reasons below"
+    if kept.fate.replayed_us is not None:
+        yield f"  replayed  {_time(kept.fate.replayed_us)}"
+    if kept.fate.failed_us is not None:
+        yield f"  failed    {_time(kept.fate.failed_us)}, again, for the reasons below"
     if letter.route:
         of = f" of {escaped(letter.pipeline)}" if letter.pipeline else ""
         yield f"  route     {escaped(letter.route)}{of}"
@@ -276,8 +276,8 @@ def _letter_as_json(kept: KeptLetter, *, has_payload: bool) -> dict[str, JSON]:
         "message": message_name(message),
         "arrived": _time(message.timestamp_us),
         "kept": _time(kept.letter.kept_us) if kept.letter.kept_us else None,
-        "replayed": None if kept.replayed_us is None else _time(kept.replayed_us),
-        "failed_again": None if kept.failed_us is None else _time(kept.failed_us),
+        "replayed": None if kept.fate.replayed_us is None else _time(kept.fate.replayed_us),
+        "failed_again": None if kept.fate.failed_us is None else _time(kept.fate.failed_us),
         **tree,
     }
 

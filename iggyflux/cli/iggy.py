@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +20,10 @@ from iggyflux.pipeline import IggySettings, load_pipeline
 from iggyflux.records import Message, OutgoingMessage, Reason
 from iggyflux.secrets import Secret
 from iggyflux.transports.iggy.topics import IggyRange, IggySink, last_messages, read_range
-from iggyflux.transports.local.deadletters import decode_letter, encode_letter, is_mark, letter_digest
+from iggyflux.transports.local.deadletters import decode_letter, encode_letter, is_mark, kept_us, letter_digest
 from iggyflux.transports.local.envelopes import EnvelopeError
 from iggyflux.transports.local.letter_marks import Marks
+from iggyflux.transports.local.letter_removal import rewrite
 
 TOPIC_PREFIX = "iggy:"
 _MARKS_IN_MESSAGE: Final = 1000
@@ -99,12 +99,12 @@ class TopicMarks:
         """Connect.  Raise `NotConnected` or `Stopped`."""
         await self._sink.connect()
 
-    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
+    async def add(self, digests: Sequence[bytes], at_us: int, failed: Mapping[bytes, Sequence[Reason]]) -> None:
         """Mark letters; confirmed by the topic when it returns.  Raise `NotConnected` or `Stopped`."""
-        names, now_us = [digest.hex() for digest in digests], time.time_ns() // 1000
-        marks = [_Mark(names[at : at + _MARKS_IN_MESSAGE], now_us) for at in range(0, len(names), _MARKS_IN_MESSAGE)]
+        names = [digest.hex() for digest in digests]
+        marks = [_Mark(names[at : at + _MARKS_IN_MESSAGE], at_us) for at in range(0, len(names), _MARKS_IN_MESSAGE)]
         # Reasons may be long, so each such letter has a message of its own.
-        marks += [_Mark([], now_us, {digest.hex(): tuple(reasons)}) for digest, reasons in failed.items()]
+        marks += [_Mark([], at_us, {digest.hex(): tuple(reasons)}) for digest, reasons in failed.items()]
         await self._sink.send([OutgoingMessage(msgspec.json.encode(mark)) for mark in marks])
 
     async def close(self) -> None:
@@ -113,8 +113,10 @@ class TopicMarks:
 
 
 def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Path, marks: Marks) -> None:
-    """Write the dead letters of a topic to a new file in the form of a directory's files, without duplicates, and the
-    what replays made of them to `marks`.
+    """Write the dead letters of a topic to a new file in the form of a directory's files, and what replays made of them
+    to `marks`.
+
+    Of those with the same words, the one that was kept last is written.
 
     Raise `Stopped` (IFX716) for a message that is not a dead letter.
     """
@@ -122,7 +124,8 @@ def save_topic_letters(settings: IggySettings, stream: str, topic: str, file: Pa
 
 
 async def _save_letters(settings: IggySettings, stream: str, topic: str, file: Path, marks: Marks) -> None:
-    seen: set[bytes] = set()
+    newest: dict[bytes, int] = {}
+    written = 0
     with file.open("xb") as lines, marks.together():
         async for message in read_range(IggyRange(settings, [(stream, topic)])):
             if is_mark(message.payload):
@@ -138,6 +141,9 @@ async def _save_letters(settings: IggySettings, stream: str, topic: str, file: P
                 raise Stopped(f"{place}: {error}", "check that it is a topic of dead letters", "IFX716") from error
             line = encode_letter(letter)
             digest = letter_digest(line)
-            if digest not in seen:
-                seen.add(digest)
+            if letter.kept_us > newest.get(digest, -1):
+                newest[digest] = letter.kept_us
                 lines.write(line + b"\n")
+                written += 1
+    if written > len(newest):
+        rewrite(file.parent, file, lambda line, _: kept_us(line) < newest[letter_digest(line)])

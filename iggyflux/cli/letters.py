@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -27,7 +26,7 @@ from iggyflux.mapping import load_mapping
 from iggyflux.records import DeadLetter, Reason
 from iggyflux.timestamps import TimestampError, parse_rfc3339
 from iggyflux.transports.local.deadletters import LONGEST_LINE, dead_letter_files, read_kept
-from iggyflux.transports.local.letter_marks import Marks
+from iggyflux.transports.local.letter_marks import Fate, Marks
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 Origin: TypeAlias = tuple[str, str, str]
@@ -39,26 +38,30 @@ _LETTER_BYTES: Final = 2_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeptLetter:
-    """A letter of a path, what identifies it there, and when it was replayed and failed again last.
+    """A letter of a path, what identifies it there, and what became of it.
 
-    Times are in microseconds, None if that did not happen.  Its reasons are those of the newest failure.
+    Its reasons are those of the newest failure.
     """
 
     letter: DeadLetter
     digest: bytes
-    replayed_us: int | None
-    failed_us: int | None = None
+    fate: Fate
     rejected: Sequence[Reason] = ()
     """The reasons with the lines that were rejected last: older ones where the newest failure rejected none."""
 
     @classmethod
     def of(cls, letter: DeadLetter, digest: bytes, marks: Marks) -> KeptLetter:
         """Return a letter that was read, with what is known of its replays."""
-        replayed_us, failed, rejected = marks.when(digest), marks.failed(digest), _with_lines(letter.reasons)
-        if failed is None:
-            return cls(letter, digest, replayed_us, None, rejected)
-        rejected = _with_lines(failed[1]) or rejected  # a replay that failed to render rejected none
-        return cls(dataclasses.replace(letter, reasons=failed[1]), digest, replayed_us, failed[0], rejected)
+        fate, rejected = marks.fate(digest, letter.kept_us), _with_lines(letter.reasons)
+        if fate.failed_us is None:
+            return cls(letter, digest, fate, rejected)
+        rejected = _with_lines(fate.reasons) or rejected  # a replay that failed to render rejected none
+        return cls(dataclasses.replace(letter, reasons=fate.reasons), digest, fate, rejected)
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether all its points were accepted since it was kept, and failed again last."""
+        return self.fate.replayed_us is not None
 
     @property
     def chosen_us(self) -> int:
@@ -105,7 +108,7 @@ class LetterFilter:
             and (self.until_us is None or 0 < time_us < self.until_us)
             and (self.mapping is None or letter.mapping == self.mapping)
             and letter.route not in self.other_routes
-            and (self.is_replayed is None or (kept.replayed_us is not None) == self.is_replayed)
+            and (self.is_replayed is None or kept.is_replayed == self.is_replayed)
         )
 
 
@@ -193,8 +196,8 @@ class Marking(Protocol):
     async def connect(self) -> None:
         """Begin a replay: make sure that marks can be kept.  Raise `NotConnected` or `Stopped`."""
 
-    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
-        """Mark letters as replayed, and keep why others `failed` again; durable when it returns.
+    async def add(self, digests: Sequence[bytes], at_us: int, failed: Mapping[bytes, Sequence[Reason]]) -> None:
+        """Mark letters as replayed then, and keep why others `failed` again then; durable when it returns.
 
         Raise `NotConnected` or `Stopped`.
         """
@@ -213,9 +216,9 @@ class FolderMarks:
         """As `Marking.connect`."""
         await asyncio.to_thread(self._marks.begin)
 
-    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
+    async def add(self, digests: Sequence[bytes], at_us: int, failed: Mapping[bytes, Sequence[Reason]]) -> None:
         """As `Marking.add`."""
-        await asyncio.to_thread(self._marks.add, digests, time.time_ns() // 1000, failed)
+        await asyncio.to_thread(self._marks.add, digests, at_us, failed)
 
     async def close(self) -> None:
         """As `Marking.close`: `opened_letters` closes the file."""
@@ -288,7 +291,7 @@ class Letters:
         for kept in self._read(_warn_of_torn_line, self._skip_too_large):
             letter = kept.letter
             if not self.chosen.takes(kept):
-                if kept.replayed_us is not None and anyhow.takes(kept):
+                if kept.is_replayed and anyhow.takes(kept):
                     self.excluded_replayed += 1
                     continue
                 self.excluded += 1
@@ -296,7 +299,7 @@ class Letters:
                 self.other_codes.update(reason.code for reason in letter.reasons)
                 continue
             self.count += 1
-            self.replayed += kept.replayed_us is not None
+            self.replayed += kept.is_replayed
             counts = self.counts_by_origin.setdefault(_origin(letter), LetterCounts())
             counts.count += 1
             counts.with_lines += bool(kept.lines)

@@ -22,7 +22,7 @@ from iggyflux.cli.letters import (
     selected_letters,
 )
 from iggyflux.cli.output import ExitCode, Styled, ask, plural, result_line, talk
-from iggyflux.transports.local.deadletters import dead_letter_files, letter_digest, read_kept
+from iggyflux.transports.local.deadletters import dead_letter_files, kept_us, letter_digest, read_kept
 from iggyflux.transports.local.letter_removal import rewrite
 
 
@@ -66,7 +66,7 @@ def command(
         selected = Counter[bool]()
         newest: deque[tuple[bool, list[tuple[str, str]]]] = deque()
         for kept in letters.scan():
-            newest.append((kept.replayed_us is not None, _kinds(kept)))
+            newest.append((kept.is_replayed, _kinds(kept)))
             if len(newest) > keep:
                 is_replayed, kinds = newest.popleft()
                 selected[is_replayed] += 1
@@ -109,14 +109,14 @@ def _remove(place: LettersOnDisk, chosen: LetterFilter, count: int) -> tuple[int
     Each file is read before the folder is locked: the marks may be locked for long, and routes wait for the folder.
     """
     removed = size = 0
-    going: Counter[bytes] = Counter()
+    going: Counter[tuple[bytes, int]] = Counter()
 
     def goes(line: bytes, _where: str) -> bool:
         nonlocal removed, size
-        digest = letter_digest(line)
-        if not going[digest]:
+        which = letter_digest(line), kept_us(line)
+        if not going[which]:
             return False
-        going[digest] -= 1
+        going[which] -= 1
         removed, size = removed + 1, size + len(line)
         return True
 
@@ -131,11 +131,11 @@ def _remove(place: LettersOnDisk, chosen: LetterFilter, count: int) -> tuple[int
     return removed, size
 
 
-def _chosen(place: LettersOnDisk, file: Path, chosen: LetterFilter) -> Iterator[bytes]:
-    """Yield the digests of the chosen letters of a file."""
+def _chosen(place: LettersOnDisk, file: Path, chosen: LetterFilter) -> Iterator[tuple[bytes, int]]:
+    """Yield the digests of the chosen letters of a file, and when they were kept: equal ones differ in that alone."""
     for letter, digest in read_kept(file, torn=_ignore, too_large=_ignore):
         if chosen.takes(KeptLetter.of(letter, digest, place.marks)):
-            yield digest
+            yield digest, letter.kept_us
 
 
 def _ignore(_file: Path, _line: int) -> None:

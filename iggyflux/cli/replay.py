@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -268,7 +269,7 @@ def _replaying(
     patience = "stop" if route.policy.on_unavailable == "dead_letter" else route.policy.on_unavailable
     kept = letters.of(found.origins)
     source = LetterSource(
-        _with_lines(kept) if as_is else ((each.letter.message, each.digest) for each in kept),
+        map(_with_lines, (each for each in kept if each.lines)) if as_is else map(_whole, kept),
         sum(each.with_lines if as_is else each.count for each in counts),
         marking,
     )
@@ -283,31 +284,43 @@ def _replaying(
     )
 
 
-def _with_lines(letters: Iterator[KeptLetter]) -> Iterator[tuple[Message, bytes]]:
-    """Yield messages whose payload is the list of the rejected lines with their buckets."""
-    for kept in letters:
-        if lines := [(bucket or "", line) for bucket, line in kept.lines]:
-            message = kept.letter.message
-            yield msgspec.structs.replace(message, payload=msgspec.json.encode(lines)), kept.digest
+class LetterMessage(NamedTuple):
+    """A message of a letter, what identifies that, and the time in microseconds of what is newest of it."""
+
+    message: Message
+    digest: bytes
+    newest_us: int
+
+
+def _whole(kept: KeptLetter) -> LetterMessage:
+    return LetterMessage(kept.letter.message, kept.digest, kept.fate.newest_us)
+
+
+def _with_lines(kept: KeptLetter) -> LetterMessage:
+    """Return a message whose payload is the list of the rejected lines with their buckets."""
+    lines = [(bucket or "", line) for bucket, line in kept.lines]
+    message = msgspec.structs.replace(kept.letter.message, payload=msgspec.json.encode(lines))
+    return LetterMessage(message, kept.digest, kept.fate.newest_us)
 
 
 class LetterSource:
-    """A `Source` of the messages of letters, each with its digest.
+    """A `Source` of the messages of letters.
 
-    An acknowledgement marks what did not fail again, and keeps why others did.  Messages without one stay in memory,
+    An acknowledgement marks what did not fail again, and keeps why others did, by a time after all that is known of
+    them: clocks differ.  Messages without one stay in memory,
     and are read once more after a lost connection.
     """
 
     waiting_for: str | None = None
 
-    def __init__(self, messages: Iterator[tuple[Message, bytes]], count: int, marking: Marking) -> None:
+    def __init__(self, messages: Iterator[LetterMessage], count: int, marking: Marking) -> None:
         self._messages = messages
         self._marking = marking
         self._count = count
         self._read = 0
         self._settled = 0
-        self._unsettled: deque[tuple[int, list[tuple[Message, bytes]]]] = deque()
-        self._waiting: deque[tuple[int, list[tuple[Message, bytes]]]] = deque()
+        self._unsettled: deque[tuple[int, list[LetterMessage]]] = deque()
+        self._waiting: deque[tuple[int, list[LetterMessage]]] = deque()
         self._failed: dict[int, list[Reason]] = {}
         self._worker = Worker("letters")
 
@@ -336,7 +349,7 @@ class LetterSource:
             raise EndOfInput("all dead letters were read")
         end, chunk = self._waiting.popleft()
         self._unsettled.append((end, chunk))
-        return Batch(_HERE, [message for message, _ in chunk], end)
+        return Batch(_HERE, [each.message for each in chunk], end)
 
     def _read_chunk(self) -> None:
         """Read letters into what waits, so that a cancelled `read` loses none."""
@@ -347,15 +360,16 @@ class LetterSource:
     async def ack(self, positions: Sequence[Position]) -> None:
         """Mark the settled letters that did not fail again; none is removed."""
         settled = max(position.offset for position in positions)
-        done = [pair for end, chunk in self._unsettled if end <= settled for pair in chunk]
+        done = [each for end, chunk in self._unsettled if end <= settled for each in chunk]
         if done:
-            marked = [digest for message, digest in done if id(message) not in self._failed]
-            failed = {digest: self._failed[id(message)] for message, digest in done if id(message) in self._failed}
-            await self._marking.add(marked, failed)
+            marked = [each.digest for each in done if id(each.message) not in self._failed]
+            failed = {each.digest: self._failed[id(each.message)] for each in done if id(each.message) in self._failed}
+            at_us = max(time.time_ns() // 1000, 1 + max(each.newest_us for each in done))
+            await self._marking.add(marked, at_us, failed)
         while self._unsettled and self._unsettled[0][0] <= settled:
             self._unsettled.popleft()
-        for message, _ in done:
-            self._failed.pop(id(message), None)
+        for each in done:
+            self._failed.pop(id(each.message), None)
         self._settled = max(self._settled, settled)
 
     async def lag(self) -> Mapping[Partition, int]:

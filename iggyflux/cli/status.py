@@ -32,7 +32,7 @@ from iggyflux.runner.status import InputStatus
 from iggyflux.state.copies import read_state
 from iggyflux.state.sqlite import SUFFIX
 from iggyflux.timestamps import format_rfc3339
-from iggyflux.transports.local.deadletters import dead_letter_files
+from iggyflux.transports.local.letter_marks import count_letters
 
 _MOST_GAPS = 10
 _MOST_SHARE = 0.99
@@ -58,8 +58,8 @@ def command(pipeline: Path, only: tuple[str, ...], form: str) -> int:
 
     For each writer the intervals of settled offsets, with their counts and the gaps between them, as the ledger has
     them, the loads that run now, with the time at which they end, and the files that were loaded; for each reader how
-    far it has read; the number of dead letters. It reads files only. The exit code is 3 if a file cannot be used; the
-    others are shown.
+    far it has read; the number of dead letters, and how many of them were replayed. It reads files only. The exit code
+    is 3 if a file cannot be used; the others are shown.
 
     \b
     Example:
@@ -97,9 +97,10 @@ def _tree(prepared: PreparedRoute, failed: Callable[[Stopped], None]) -> dict[st
     state, letters = setup.pipeline.state, setup.item.dead_letters
     made: dict[str, Any] = {"route": setup.name, "kind": setup.kind, "mapping": setup.mapping.name}
     if isinstance(letters, TopicAddress):
-        made["dead_letters"] = None
+        made["dead_letters"] = made["replayed_letters"] = None
     else:
-        made["dead_letters"] = _count_lines(letters or dead_letters_folder(setup), failed)
+        counts = _count_letters(letters or dead_letters_folder(setup), failed)
+        made["dead_letters"], made["replayed_letters"] = counts
     if setup.kind == "writer":
         folder = state_folder(setup.pipeline)
         made["running_loads"] = [*map(_running_load, running_loads(folder, setup.name, failed))]
@@ -163,21 +164,18 @@ def _record(state: Any) -> Any:
         state.close()
 
 
-def _count_lines(place: Path, failed: Callable[[Stopped], None]) -> int | None:
-    """Return the number of letters in a folder, which are lines; None, and call `failed`, if it cannot be read."""
+def _count_letters(place: Path, failed: Callable[[Stopped], None]) -> tuple[int | None, int | None]:
+    """Return the number of letters in a folder, and of replayed ones; None, and call `failed`, if that is unknown."""
     try:
-        return sum(_lines_of(file) for file in dead_letter_files(place))
+        return count_letters(place)
     except FileNotFoundError:
-        return 0
+        return 0, 0
     except OSError as error:
         reason = f"cannot count the dead letters in {place}: {error.strerror}"
         failed(Stopped(reason, remedy(error), "IFX717"))
-        return None
-
-
-def _lines_of(file: Path) -> int:
-    with file.open("rb") as data:
-        return sum(block.count(b"\n") for block in iter(lambda: data.read(2**20), b""))
+    except Stopped as error:
+        failed(error)
+    return None, None
 
 
 def _cursor(record: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +213,8 @@ def _ledger(found: SettledOffsets, plans: Collection[str]) -> dict[str, Any]:
 def _lines(tree: dict[str, Any]) -> Iterator[Line]:
     yield Styled(tree["route"], bold=True), f"  ({tree['kind']}, mapping {tree['mapping']})"
     if tree["dead_letters"]:
-        yield (f"  {plural(tree['dead_letters'], 'dead letter')} kept",)
+        replayed = f", {tree['replayed_letters']:,} of them replayed" if tree["replayed_letters"] else ""
+        yield (f"  {plural(tree['dead_letters'], 'dead letter')} kept{replayed}",)
     yield from _KINDS[tree["kind"]](tree)
 
 

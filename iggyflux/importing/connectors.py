@@ -12,6 +12,8 @@ from iggyflux.importing.draft import Draft, Tree
 from iggyflux.importing.influxdb import IGGY, IGGY_COMMENT, put_count, put_duration, put_text, put_url
 from iggyflux.importing.names import literal, slug
 from iggyflux.importing.report import Verdict
+from iggyflux.lineprotocol import Precision
+from iggyflux.timestamps import TimestampError, parse_rfc3339
 
 _SCHEMAS: Final = ("json", "text", "raw")
 _LINE_BREAKS: Final = "; line breaks are kept, and the sink writes them as `\\n` and `\\r`"
@@ -22,6 +24,7 @@ _OTHER_JSON: Final = (
 _GOES_ON: Final = (
     "iggyflux goes on where the connector stopped; stop it before, since members of a group share the messages"
 )
+_PRECISIONS: Final = tuple(each.value for each in Precision)
 _TIMES: Final = ("", "time", "_time")
 """A `cursor_field` that is the time of a row, which readers name `time`."""
 _RUNTIME: Final = ("type", "key", "version", "name", "path", "verbose", "plugin_config_format")
@@ -116,8 +119,10 @@ def convert_sink(configuration: Configuration, options: Options) -> Documents:
         streams = connector.parts("streams")
         influxdb = _common(connector, settings, documents, streams, which)
         precision = settings.text("precision") or "us"
-        influxdb["precision"] = precision
-        if "precision" in settings:
+        influxdb["precision"] = precision if precision in _PRECISIONS else "us"
+        if precision not in _PRECISIONS:
+            settings.not_taken("precision", "expected ns, us, ms or s; `us` is the default of the sink")
+        elif "precision" in settings:
             settings.taken("precision", f"`influxdb.precision: {precision}`")
         put_count(settings, "batch_size", influxdb, "batch_size")
         route = _route(influxdb, documents, len(connectors))
@@ -261,8 +266,15 @@ def convert_source(configuration: Configuration, options: Options) -> Documents:
         cursor: Tree = {}
         start = settings.text("initial_offset")
         if start:
-            cursor["start"] = start
-            settings.taken("initial_offset", "`cursor.start`")
+            try:
+                parse_rfc3339(start)
+            except TimestampError:
+                settings.not_taken(
+                    "initial_offset", "expected a time as RFC 3339; the reader begins at the first point"
+                )
+            else:
+                cursor["start"] = start
+                settings.taken("initial_offset", "`cursor.start`")
         column = settings.text("cursor_field")
         if column not in _TIMES:
             cursor["column"] = column

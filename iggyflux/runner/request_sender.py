@@ -29,6 +29,8 @@ _HELD_HINT = "the batch is neither acknowledged nor kept as dead letters until t
 
 _TIMES_HINT = "check `format` of the timestamp in the mapping: unix_s, unix_ms, unix_us or unix_ns"
 
+_NOT_PACKED_HINT = "nothing is lost; messages in flight take more memory, so there are fewer: give the process more"
+
 _TOO_OLD_HINT = "the server refuses them, or deletes them soon: raise its retention, or omit them by `where`"
 
 _MOST_BYTES = 64_000_000
@@ -67,9 +69,7 @@ class RequestSender:
         self._stop = stop
         self._sink, self._state, self._held = place.sink, place.state, place.held
         self._settle = settle
-        self._in_flight: dict[asyncio.Task[None], Footprint] = {}
-        self._requests: dict[asyncio.Task[None], Request] = {}
-        """Those in flight."""
+        self._in_flight: dict[asyncio.Task[None], tuple[Request, Footprint]] = {}
         self._sending = asyncio.Lock()
         self._began_at = 0.0  # when the last request began
         self._trying_again: asyncio.Task[None] | None = None
@@ -81,6 +81,10 @@ class RequestSender:
     def in_flight(self) -> int:
         """The number of requests in flight."""
         return len(self._in_flight)
+
+    @property
+    def _requests(self) -> list[Request]:
+        return [request for request, _ in self._in_flight.values()]
 
     @property
     def is_holding(self) -> bool:
@@ -141,19 +145,18 @@ class RequestSender:
         pace = self._pace()
         while self._in_flight and self._is_full(request):
             self._pack()
-            is_body_soon = any(each.lines.kept_bytes is None for each in self._requests.values())
+            is_body_soon = any(each.lines.kept_bytes is None for each in self._requests)
             seconds = _LESS_SECONDS if is_body_soon or self._packing is not None else None
             await asyncio.wait(self._in_flight, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         ready = self._clock.monotonic()
         while len(self._in_flight) >= pace.limit:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         pace.held_up(self._clock.monotonic() - ready)
-        if before := footprint.overlapping(self._in_flight):
+        if before := footprint.overlapping({other: written for other, (_, written) in self._in_flight.items()}):
             await asyncio.wait(before)
         delivery = tasks.create_task(self._deliver(request, tasks, again, None if is_counted else footprint))
-        self._in_flight[delivery] = footprint
-        self._requests[delivery] = request
-        delivery.add_done_callback(self._has_ended)
+        self._in_flight[delivery] = request, footprint
+        delivery.add_done_callback(self._in_flight.pop)
         self._pack()
         await asyncio.sleep(0)
 
@@ -161,16 +164,16 @@ class RequestSender:
         """Whether `request` would take too much memory beside those in flight."""
         if self._route.max_in_flight is not None:
             return False
-        return memory_of((request, *self._requests.values())) > _MOST_BYTES
+        return memory_of((request, *self._requests)) > _MOST_BYTES
 
     def _pack(self) -> None:
         """Pack the messages of the requests in flight, in a thread, if they take much memory: few are used again."""
         if self._packing is not None or not self._can_pack:
             return
-        above = _PACKED_ABOVE_BYTES if len(self._requests) > 1 else _ONE_PACKED_ABOVE_BYTES
-        if memory_of(self._requests.values()) <= above:
+        above = _PACKED_ABOVE_BYTES if self.in_flight > 1 else _ONE_PACKED_ABOVE_BYTES
+        if memory_of(self._requests) <= above:
             return
-        found = (job.messages for job in jobs_of(self._requests.values()))
+        found = (job.messages for job in jobs_of(self._requests))
         messages = [each for each in found if isinstance(each, LazyMessages) and not each.is_packed]
         if messages:
             self._packing = asyncio.get_running_loop().run_in_executor(None, _pack_all, messages)
@@ -178,11 +181,12 @@ class RequestSender:
 
     def _has_packed(self, packing: asyncio.Future[None]) -> None:
         self._packing = None
-        if packing.cancelled() or packing.exception() is not None:  # a lack of memory: what is not packed stays
+        if packing.cancelled():
             self._can_pack = False
-
-    def _has_ended(self, delivery: asyncio.Task[None]) -> None:
-        del self._in_flight[delivery], self._requests[delivery]
+        elif (error := packing.exception()) is not None:  # such as a lack of memory: what is not packed stays
+            self._can_pack = False
+            fields = {"route": self._route.name, "reason": repr(error), "hint": _NOT_PACKED_HINT}
+            emit(log, logging.WARNING, "messages.not_packed", **fields)
 
     def _pace(self) -> Pace:
         """Return how many requests may be in flight: the bounds are known when the sink is connected."""

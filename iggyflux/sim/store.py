@@ -156,11 +156,15 @@ class Store:
 
     def _open(self, path: Path | None) -> None:
         self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")  # a commit survives a kill of the process
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.executescript(_TABLES)
-        self._connection.create_function("merge", 2, self._merge, deterministic=True)
-        self._load()
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")  # a commit survives a kill of the process
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.executescript(_TABLES)
+            self._connection.create_function("merge", 2, self._merge, deterministic=True)
+            self._load()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Close the file; idempotent."""

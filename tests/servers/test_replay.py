@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shell import Outcome, iggyflux
 
-from iggyflux.cli.replay import LetterSource
+from iggyflux.cli.replay import LetterMessage, LetterSource
 from iggyflux.errors import NotConnected
 from iggyflux.records import Message, Reason
 from iggyflux.sim import Fault, SimServer
@@ -201,6 +201,9 @@ def test_a_replay_to_a_server_that_is_away_ends_and_counts_what_is_left(
     assert others(simulator) == STORED
 
 
+NEXT_CENTURY_US = 4_102_444_800_000_000
+
+
 class Marked:
     """A `Marking` in memory, which fails as often as `faults` says."""
 
@@ -208,27 +211,32 @@ class Marked:
         self.digests: list[bytes] = []
         self.failed: dict[bytes, Sequence[Reason]] = {}
         self.faults = faults
+        self.at_us = 0
 
     async def connect(self) -> None: ...
 
-    async def add(self, digests: Sequence[bytes], failed: Mapping[bytes, Sequence[Reason]]) -> None:
+    async def add(self, digests: Sequence[bytes], at_us: int, failed: Mapping[bytes, Sequence[Reason]]) -> None:
         self.faults -= 1
         if self.faults >= 0:
             raise NotConnected("gone")
         self.digests += digests
         self.failed |= failed
+        self.at_us = at_us
 
     async def close(self) -> None: ...
 
 
 def test_letters_are_read_on_demand_and_what_is_unsettled_comes_again() -> None:
-    """They are read once; what failed again is not marked but with its reasons, nor what was not settled."""
+    """They are read once; what failed again is not marked but with its reasons, nor what was not settled.
+
+    Marks have a time after that of their letters, also where the clock that kept those is ahead.
+    """
     taken, marked, reasons = [], Marked(faults=1), [Reason("IFX609", "no"), Reason("IFX603", "too old")]
 
-    def messages() -> Iterator[tuple[Message, bytes]]:
+    def messages() -> Iterator[LetterMessage]:
         for number in range(2500):
             taken.append(number)
-            yield Message(b"", offset=number), b"%d" % number
+            yield LetterMessage(Message(b"", offset=number), b"%d" % number, NEXT_CENTURY_US + number)
 
     async def main() -> None:
         source = LetterSource(messages(), 2500, marked)
@@ -250,6 +258,7 @@ def test_letters_are_read_on_demand_and_what_is_unsettled_comes_again() -> None:
         assert (source.left, len(taken)) == (1500, 2000)
         assert marked.digests == [b"%d" % number for number in range(1000) if number != 8]
         assert marked.failed == {b"8": reasons}
+        assert marked.at_us == NEXT_CENTURY_US + 1000
         cancelled = asyncio.ensure_future(source.read())
         await asyncio.sleep(0)
         cancelled.cancel()

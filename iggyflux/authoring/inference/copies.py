@@ -9,11 +9,11 @@ from typing import Final, Literal
 from iggyflux.authoring.examples import example_message
 from iggyflux.authoring.inference.logfmt import written_pairs
 from iggyflux.authoring.inference.proposal import Example
-from iggyflux.authoring.inference.roles import looks_secret
+from iggyflux.authoring.inference.roles import looks_secret, names_secret
 from iggyflux.authoring.inference.shape import MOST_POSITIONS
 from iggyflux.errors import DecodeError, RecordError
 from iggyflux.mapping import WriterMapping
-from iggyflux.payloads import FORMATS, expand, text_encoding
+from iggyflux.payloads import FORMATS, Options, expand, text_encoding
 from iggyflux.records import JSON, Message
 from iggyflux.secrets import HIDDEN, is_name_of_secret, suspected_secrets
 
@@ -39,10 +39,16 @@ def example_of(mapping: WriterMapping, message: Message, number: int, read: Coll
         payload = content
         if source.format == "csv":
             payload = b"".join(payload.splitlines(keepends=True)[: SHOWN_ELEMENTS + 1])
+        text = payload.decode(text_encoding(source.options), "replace")
+        if is_name_of_secret(text) or looks_secret(text):  # it is not known where its value ends
+            return None
         return _made(mapping, payload, None, "message_json", number, headers)
     if source.format in ("text", "influx"):
-        text = _masked_text(content, text_encoding(source.options))
-        return _made(mapping, text, None, "message_json", number, headers)
+        text = content.decode(text_encoding(source.options), "replace")
+        shown = _masked_text(text) if source.format == "text" else _masked_lines(text, tree, source.options)
+        return _made(
+            mapping, shown.encode(text_encoding(source.options), "replace"), None, "message_json", number, headers
+        )
     for copy in (masked(shortened(tree)), masked(tree)):
         try:
             payload = form.encode(copy, source.options)
@@ -51,6 +57,8 @@ def example_of(mapping: WriterMapping, message: Message, number: int, read: Coll
         example = _made(mapping, payload, copy, "message", number, headers)
         if example is not None:
             return example
+    if masked(tree) != tree:
+        return None
     return _made(mapping, message.payload, None, "payload_base64", number, headers)
 
 
@@ -85,13 +93,26 @@ def _made(
     )
 
 
-def _masked_text(payload: bytes, encoding: str) -> bytes:
+def _masked_text(text: str) -> str:
     """Return a text with `***` for what looks like a secret among its key=value pairs."""
-    text = payload.decode(encoding, "replace")
     hidden = [value for name, value in written_pairs(text) if masked(value, name) != value]
-    for value in filter(None, (*hidden, *suspected_secrets(text))):
+    for value in filter(None, (*hidden, *suspected_secrets(text, names_secret))):
         text = text.replace(value, HIDDEN)
-    return text.encode(encoding, "replace")
+    return text
+
+
+def _masked_lines(text: str, rows: JSON, options: Options) -> str:
+    """Return lines of line protocol, of which `rows` are the points, with `***` for what looks like a secret."""
+    hidden = _with_masked_texts(masked(rows))
+    return text if hidden == rows else FORMATS["influx"].encode(hidden, options).decode()
+
+
+def _with_masked_texts(tree: JSON) -> JSON:
+    if isinstance(tree, dict):
+        return {key: _with_masked_texts(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_with_masked_texts(item) for item in tree]
+    return _masked_text(tree) if isinstance(tree, str) else tree
 
 
 def shortened(tree: JSON) -> JSON:
@@ -110,6 +131,6 @@ def masked(tree: JSON, name: str = "") -> JSON:
         return {key: masked(value, key) for key, value in tree.items()}
     if isinstance(tree, list):
         return [masked(item, name) for item in tree]
-    if isinstance(tree, str) and tree and (is_name_of_secret(name) or looks_secret(tree)):
+    if isinstance(tree, str) and tree and (names_secret(name) or looks_secret(tree)):
         return HIDDEN
     return tree

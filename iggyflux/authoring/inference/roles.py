@@ -216,12 +216,14 @@ def known_role(place: Place, what: Literal["tag", "field"]) -> Role:
 
 
 def _holds_secret(text: str) -> bool:
-    return any(suspected_secrets(text))
+    return any(suspected_secrets(text, names_secret))
 
 
 def told_role(place: Place) -> Role | None:
     """Return what line protocol says of a place in one of its rows; None for another place, or mixed types."""
     kinds = set(place.shape.kinds) - {"null"}
+    if place.expression.startswith(("tags.", "fields.")) and "string" in kinds and is_secret(place):
+        return Role("unused", SUSPECTED, type="string")
     if place.expression.startswith("tags."):
         return Role("tag", f"a tag in the line protocol: {place.different}")
     types = {"integer": "integer", "float": "float", "string": "string", "boolean": "boolean"}
@@ -239,12 +241,17 @@ def _is_constant_unit(place: Place) -> bool:
 def is_secret(place: Place) -> bool:
     """Return whether the name or a text of a place suggests credentials."""
     texts = [value for value in list(place.shape.distinct)[:FEW] if isinstance(value, str)]
-    return (is_name_of_secret(place.name) and not has_word(place.name, COUNTS)) or any(map(looks_secret, texts))
+    return names_secret(place.name) or any(map(looks_secret, texts))
+
+
+def names_secret(name: str) -> bool:
+    """Return whether a name in data suggests credentials; there, `open` is not a misspelt `token`."""
+    return is_name_of_secret(name) and not has_word(name, COUNTS)
 
 
 def looks_secret(text: str) -> bool:
     """Return whether a text holds credentials, such as an address with a password."""
-    return "://" in text and "@" in text and any(suspected_secrets(text))
+    return "://" in text and "@" in text and any(suspected_secrets(text, names_secret))
 
 
 # --- tags ---

@@ -25,6 +25,8 @@ from iggyflux.records import JSON
 
 _TRUE: Final = ["1", "t", "T", "TRUE", "true", "True"]
 _FALSE: Final = ["0", "f", "F", "FALSE", "false", "False"]
+_NONE: Final = "Telegraf then makes no point"
+_COMPACT: Final = "the text is compact JSON; Telegraf keeps the blanks of the message"
 MOST_LEVELS: Final = 8
 MOST_LEAVES: Final = 400
 
@@ -37,7 +39,8 @@ class Level:
     """The number of the level around it; -1 for the message."""
     path: str
     """Its expression there."""
-    is_optional: bool = False
+    is_optional: bool = True
+    """Whether there is a point of the other values where the list is empty or missing."""
 
 
 @dataclass
@@ -63,15 +66,21 @@ class Shape:
     leaves: list[Leaf] = field(default_factory=list)
     where: list[str] = field(default_factory=list)
 
-    def level(self, inside: int, path: str, *, is_optional: bool = False) -> int:
+    def level(self, inside: int, path: str, *, is_optional: bool = True, is_new: bool = False) -> int:
         """Return the number of a level, made if there is none.  Raise NotExpressed if there are too many."""
         for number, each in enumerate(self.levels):
-            if (each.inside, each.path) == (inside, path):
+            if (each.inside, each.path) == (inside, path) and not is_new:
                 return number
         if len(self.levels) == MOST_LEVELS:
             raise NotExpressed(f"more than {MOST_LEVELS} lists inside each other")
         self.levels.append(Level(inside, path, is_optional))
         return len(self.levels) - 1
+
+    def is_around(self, number: int, other: int) -> bool:
+        """Return whether the level `other` is the level `number`, or in its elements."""
+        while other > number:
+            other = self.levels[other].inside
+        return other == number
 
 
 def evaluated(expression_text: str, documents: Sequence[JSON]) -> list[JSON]:
@@ -106,21 +115,35 @@ def points_of(config: Part, name: str, documents: Sequence[JSON]) -> list[Tree]:
     for kind in ("tag", "field"):
         for part in config.parts(kind):
             _data_set(part, kind, shared, documents)
-    objects = [made for part in config.parts("object") if (made := _object(part, documents)) is not None]
+    is_alone = not any(leaf.kind == "field" for leaf in shared.leaves)
+    made = [_object(part, documents, is_alone=is_alone) for part in config.parts("object")]
+    objects = [each for each in made if each is not None]
     trees: list[Tree] = []
     for shape, part in objects:
         whole = Shape([*shape.levels], [*shape.leaves], [*shape.where])
-        _add(whole, shared)
-        trees.append(_tree(whole, measurement, _object_time(part, whole) or time))
-    if any(leaf.kind == "field" for leaf in shared.leaves):
+        _add(whole, replace(shared, leaves=[leaf for leaf in shared.leaves if _meets(leaf, shape, part, documents)]))
+        trees.append(_tree(config, whole, measurement, _object_time(part, whole) or time))
+    if not is_alone:
         alone = Shape([*shared.levels], [*shared.leaves], [*shared.where])
         paths = [expression(steps(part.text("path"))) for _, part in objects]
         if not objects:
-            trees.append(_tree(alone, measurement, time))
+            trees.append(_tree(config, alone, measurement, time))
         elif "@" not in paths:
             alone.where.append("!(" + " || ".join(paths) + ")")
-            trees.append(_tree(alone, measurement, time))
+            trees.append(_tree(config, alone, measurement, time))
     return trees
+
+
+def _meets(leaf: Leaf, shape: Shape, part: Part, documents: Sequence[JSON]) -> bool:
+    """Return whether a value of the message belongs into the points of an object.
+
+    One that has the name of a tag there, or of a field, does not if no sample has both.
+    """
+    is_named = any(each.name == leaf.name and each.kind != leaf.kind for each in shape.leaves)
+    if not is_named or leaf.level >= 0 or not documents:
+        return True
+    text = expression(steps(part.text("path")))
+    return any(any(evaluated(text, [each])) and evaluated(leaf.path, [each]) for each in documents)
 
 
 def _add(shape: Shape, other: Shape) -> None:
@@ -175,17 +198,31 @@ def _data_set(part: Part, kind: str, shape: Shape, documents: Sequence[JSON]) ->
     if not parsed:
         part.not_taken(None, "the whole message cannot be a tag or field")
         return
-    name = part.text("rename") or path.split(".")[-1]
-    leaf = _resolved(shape, -1, parsed, documents, is_text=part.text("type") == "string")
+    name, levels = part.text("rename") or path.split(".")[-1], len(shape.levels)
+    try:
+        leaf = _resolved(shape, -1, parsed, documents, is_text=part.text("type") == "string", is_new=True)
+    except NotExpressed as error:
+        part.not_taken(None, f"no expression for {error}")
+        return
     leaf.kind, leaf.name = kind, name.replace(" ", "_")
     if kind == "field":
         leaf.type = part.text("type")
-    if all(isinstance(value, dict) for value in leaf.values) and leaf.values and leaf.type != "string":
-        part.not_taken(None, "it is an object, which Telegraf ignores here")
+    if all(isinstance(value, dict) for value in leaf.values) and leaf.values and part.text("type") != "string":
+        is_listed = leaf.level >= 0
+        part.not_taken(
+            None,
+            "a list of objects: make it an `object`" if is_listed else "it is an object, which Telegraf ignores here",
+        )
+        del shape.levels[levels:]
         return
     shape.leaves.append(leaf)
     part.taken("path", f"`{kind}s: {{{leaf.name}: …}}`" + (" for each element" if leaf.level >= 0 else ""))
-    _options_taken(part, "rename", "type", "optional")
+    is_compact = part.text("type") == "string" and any(isinstance(value, dict | list) for value in leaf.values)
+    if is_compact:
+        part.approximated("type", _COMPACT)
+    elif any(isinstance(value, dict) for value in leaf.values):
+        part.approximated(None, "an element that is an object fails; Telegraf takes its members")
+    _options_taken(part, "rename", "optional", *() if is_compact else ("type",))
 
 
 def _options_taken(part: Part, *keys: str) -> None:
@@ -199,19 +236,31 @@ def _options_taken(part: Part, *keys: str) -> None:
             part.taken(key, became[key])
 
 
-def _resolved(shape: Shape, level: int, parsed: list[Step], documents: Sequence[JSON], *, is_text: bool) -> Leaf:
-    """Return the value at a path, with a level for each list on the way, and one for a list at the end."""
+def _resolved(
+    shape: Shape, level: int, parsed: list[Step], documents: Sequence[JSON], *, is_text: bool, is_new: bool = False
+) -> Leaf:
+    """Return the value at a path, with a level for each list on the way, and one for a list at the end.
+
+    If `is_new`, none of them is that of another value: Telegraf then combines all elements of the two lists.
+    """
     at = max((n for n, step in enumerate(parsed) if step.kind in ("each", "all")), default=-1)
     rest = parsed
+    if at >= 0 and is_text:
+        text = expression(parsed)
+        return Leaf(level, text, "", values=evaluated(text, documents) or [[]])
     if at >= 0:
-        level = shape.level(level, expression(parsed[: at + 1]))
-        rest = parsed[at + 1 :]
-        values = evaluated(expression(parsed[: at + 1]), documents)
+        end = len(parsed) if is_new else at + 1  # elements without the value are none of the list's
+        level = shape.level(level, expression(parsed[:end]), is_new=is_new)
+        rest = parsed[end:]
+        values = evaluated(expression(parsed[:end]), documents)
         documents = [item for value in values if isinstance(value, list) for item in value]
     text = expression(rest)
     values = evaluated(text, documents)
     while not is_text and any(isinstance(value, list) for value in values):
-        level, text = shape.level(level, _as_list(text, values)), "@"
+        if is_new and text == "@":
+            shape.levels[level].path += "[]"  # without those that are empty
+        else:
+            level, text = shape.level(level, _as_list(text, values), is_new=is_new), "@"
         values = _elements(values)
     return Leaf(level, text, "", values=values)
 
@@ -278,35 +327,39 @@ class _Walk:
             if not found or not self.is_included(inner, found) or depth > 30:
                 continue
             here = f"{path}.{member(key)}".removeprefix(".") if path != "@" else member(key)
-            self.value(level, here, found, inner, plain, str(self.types.get(inner, of_type)), depth, len(objects))
+            self.value(level, here, found, inner, plain, str(self.types.get(inner, of_type)), depth)
 
-    def value(
-        self, level: int, path: str, found: list[JSON], name: str, key: str, of_type: str, depth: int, count: int
-    ) -> None:
+    def value(self, level: int, path: str, found: list[JSON], name: str, key: str, of_type: str, depth: int) -> None:
         kind = "tag" if name in self.tags else "field"
         is_list = any(isinstance(value, list) for value in found)
         if of_type == "string" and any(isinstance(value, dict | list) for value in found) and is_list:
+            self.part.approximated("fields", f"`{name}`: {_COMPACT}")
             self.put(level, path, name, key, kind, of_type, found)
             return
         if is_list:
-            empty = len(found) < count or not all(found)
             inner, path = level, path
             while any(isinstance(value, list) for value in found):
-                inner = self.shape.level(inner, _as_list(path, found), is_optional=empty)
+                inner = self.shape.level(inner, _as_list(path, found))
                 found, path = _elements(found), "@"
             level = inner
         if any(isinstance(value, dict) for value in found):
             leaves, levels = len(self.shape.leaves), len(self.shape.levels)
             self.walk(level, path, found, name, of_type, depth + 1)
-            if is_list and path == "@" and levels == len(self.shape.levels):
-                self._choose(self.shape.levels[level], self.shape.leaves[leaves:], found)
+            if self.included and is_list and path == "@" and levels == len(self.shape.levels):
+                self.choose(self.shape.levels[level], self.shape.leaves[leaves:], found)
+            if name in self.included and leaves == len(self.shape.leaves):
+                self.part.approximated(
+                    "included_keys", f"`{name}` is an object without a member that is named: {_NONE}"
+                )
         scalars = [value for value in found if not isinstance(value, dict)]
+        if 0 < len(scalars) < len(found):
+            self.part.approximated(None, f"`{name}` is an object in some samples: those fail, or the others")
         if scalars:
             self.put(level, path, name, key, kind, of_type, scalars)
 
-    def _choose(self, level: Level, leaves: list[Leaf], elements: list[JSON]) -> None:
-        """Leave out the elements of a list that have nothing which is included: Telegraf makes no point of them."""
-        if not leaves or not self.included:
+    def choose(self, level: Level, leaves: list[Leaf], elements: list[JSON]) -> None:
+        """Leave out the elements of a list that have none of these values: Telegraf makes no point of them."""
+        if not leaves:
             return
         paths = ", ".join(leaf.path for leaf in leaves)
         test = f"not_null({paths})"
@@ -314,8 +367,11 @@ class _Walk:
             level.path = f"{level.path}[?{test} != `null`]"
 
 
-def _object(part: Part, documents: Sequence[JSON]) -> tuple[Shape, Part] | None:
-    """Return the shape of an object; None if nothing of it can be expressed."""
+def _object(part: Part, documents: Sequence[JSON], *, is_alone: bool) -> tuple[Shape, Part] | None:
+    """Return the shape of an object; None if nothing of it can be expressed.
+
+    `is_alone` says that its points have nothing else.
+    """
     try:
         parsed = steps(part.text("path"))
         text = expression(parsed)
@@ -335,27 +391,31 @@ def _object(part: Part, documents: Sequence[JSON]) -> tuple[Shape, Part] | None:
         part.text("timestamp_key"),
         part.flag("disable_prepend_keys"),
     )
-    sub_paths = [(kind, each) for kind in ("tag", "field") for each in part.parts(kind)]
+    sub_paths = _sub_paths(part)
     level, here = -1, text
     is_list = any(isinstance(value, list) for value in values) or any(step.kind in ("each", "all") for step in parsed)
     try:
         if is_list:
-            level, here = shape.level(-1, _as_list(text, values) if documents else text), "@"
+            level, here = shape.level(-1, _as_list(text, values) if documents else text, is_optional=False), "@"
+            elements = [item for value in values if isinstance(value, list) for item in value]
             values = _elements(values)
+            while any(isinstance(item, dict) for value in values if isinstance(value, list) for item in value):
+                level, values = shape.level(level, _as_list("@", values), is_optional=False), _elements(values)
         elif not documents:
-            level, here = shape.level(-1, f"to_array({text})[]"), "@"
+            level, here = shape.level(-1, f"to_array({text})[]", is_optional=False), "@"
         for kind, each in sub_paths:
             _sub_path(walk, kind, each, level, here, values)
         if not sub_paths and documents:
             walk.walk(level, "" if here == "@" else here, values, "", "")
-            _scalars(walk, level, here, values, parsed)
+            if is_list and is_alone and len(shape.levels) == 1:
+                walk.choose(shape.levels[level], [leaf for leaf in shape.leaves if leaf.kind == "field"], elements)
         elif not sub_paths:
             _without_samples(walk, level, here)
     except NotExpressed as error:
         part.not_taken(None, f"no expression for {error}")
         return None
     if documents and not shape.leaves:
-        part.not_taken(None, "no sample has it")
+        part.not_taken(None, "no sample has an object with values there; Telegraf ignores other values")
         return None
     if level < 0 and text != "@":
         shape.where.append(text)
@@ -369,11 +429,18 @@ def _is_long(value: JSON) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1_000_000
 
 
-def _scalars(walk: _Walk, level: int, here: str, values: Sequence[JSON], parsed: list[Step]) -> None:
-    scalars = [value for value in values if not isinstance(value, dict | list)]
-    if scalars:
-        keys = [step.text for step in parsed if step.kind == "key"] or ["value"]
-        walk.put(level, here, keys[-1], keys[-1], "field", "", scalars)
+def _sub_paths(part: Part) -> list[tuple[str, Part]]:
+    """Return the tags and fields of an object; of one path Telegraf takes the first, a field before a tag."""
+    found: list[tuple[str, Part]] = []
+    paths: set[str] = set()
+    for kind in ("field", "tag"):
+        for each in part.parts(kind):
+            if each.text("path") in paths:
+                each.not_taken(None, "as in Telegraf, which takes one value of each path: a field before a tag")
+                continue
+            paths.add(each.text("path"))
+            found.append((kind, each))
+    return sorted(found, key=lambda pair: pair[0], reverse=True)
 
 
 def _sub_path(walk: _Walk, kind: str, part: Part, level: int, here: str, values: Sequence[JSON]) -> None:
@@ -392,14 +459,20 @@ def _sub_path(walk: _Walk, kind: str, part: Part, level: int, here: str, values:
     leaf_values = [value for value in values if isinstance(value, dict)]
     whole = [*start, *parsed]
     of_type = part.text("type") if kind == "field" else ""
+    found = evaluated(expression(whole), leaf_values)
+    while any(isinstance(value, list) for value in found):
+        found = _elements(found)
+    if found and all(isinstance(value, dict) for value in found):
+        part.not_taken(None, "it is an object, which Telegraf ignores here, or a list of them: name their members")
+        return
     if here != "@":
-        whole_shape = _resolved(walk.shape, level, parsed, leaf_values, is_text=of_type == "string")
+        whole_shape = _resolved(walk.shape, level, parsed, leaf_values, is_text=False)
         if whole_shape.level == level:
             whole_shape.path = f"{here}.{whole_shape.path}"
         else:
             _move_first(walk.shape, level, here)
     else:
-        whole_shape = _resolved(walk.shape, level, whole, leaf_values, is_text=of_type == "string")
+        whole_shape = _resolved(walk.shape, level, whole, leaf_values, is_text=False)
     keys = [step.text for step in parsed if step.kind == "key"] or ["value"]
     name = "_".join(key.replace(" ", "_") for key in keys)
     shown = part.text("rename") or walk.renames.get(name) or (keys[-1] if walk.is_short else name)
@@ -485,7 +558,7 @@ def _object_time(part: Part, shape: Shape) -> Tree | None:
 # --- the tree of a point ---
 
 
-def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
+def _tree(config: Part, shape: Shape, measurement: Any, time: Tree | None) -> Tree:
     """Return the point of a shape."""
     point: Tree = {"measurement": measurement}
     if shape.levels:
@@ -502,8 +575,6 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
     for leaf in shape.leaves:
         text = _reference(shape, leaf)
         kinds = {"tag": "tags", "field": "fields"}
-        if leaf.is_shared and leaf.name in point[kinds["field" if leaf.kind == "tag" else "tag"]]:
-            continue  # it is there only where the object is not
         before = point[kinds[leaf.kind]].get(leaf.name) if leaf.kind in kinds else None
         if leaf.is_shared and before is not None:
             text = f"coalesce({text}, {before['expr'] if leaf.kind == 'field' else before})"
@@ -511,19 +582,31 @@ def _tree(shape: Shape, measurement: Any, time: Tree | None) -> Tree:
             is_nested = any(isinstance(value, dict | list) for value in leaf.values)
             metric.put(point, "tags", leaf.name, text_of(text) if is_nested else text)
         elif leaf.kind == "field":
-            metric.put(point, "fields", leaf.name, converted(text, leaf.type, leaf.values))
+            made = converted(text, leaf.type, leaf.values)
+            if before is not None and before["type"] != made["type"]:
+                became = f"`{leaf.name}` is made of two values with different types, and has the type of the message's"
+                config.approximated(None, became)
+            metric.put(point, "fields", leaf.name, made)
         elif leaf.kind == "star":
             star: Tree = {"expr": text, "flatten": "_"}
             if leaf.values:
                 star["exclude"] = [*leaf.values]
             point["fields"]["*"] = star
-    for name in point["tags"]:
-        point["fields"].pop(name, None)
+    _keep_apart(config, point)
     if time is not None:
         text = time["expr"]
         is_own = any(leaf.kind == "time" for leaf in shape.leaves)
         point["timestamp"] = time if is_own else {**time, "expr": _from_message(shape, text)}
     return point
+
+
+def _keep_apart(config: Part, point: Tree) -> None:
+    """Give fields with the name of a tag another one."""
+    for name in point["tags"]:
+        if name in point["fields"]:
+            became = f"`{name}_field`, since a point has a tag of that name; `rename` one of them"
+            config.approximated(None, f"the field `{name}` becomes {became}")
+            point["fields"].setdefault(f"{name}_field", point["fields"].pop(name))
 
 
 def _list_of(shape: Shape, number: int) -> str:
@@ -535,7 +618,7 @@ def _list_of(shape: Shape, number: int) -> str:
             path = _after("root()", path)
         elif distance:
             path = _after(f"parent(`{distance}`)" if distance > 1 else "parent()", path)
-    has_others = any(leaf.kind == "field" and leaf.level < number for leaf in shape.leaves)
+    has_others = any(leaf.kind == "field" and not shape.is_around(number, leaf.level) for leaf in shape.leaves)
     return f"{path} || `[null]`" if level.is_optional and has_others else path
 
 

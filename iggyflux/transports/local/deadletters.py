@@ -106,6 +106,12 @@ def letter_digest(line: bytes) -> bytes:
     return digest.digest()
 
 
+def kept_us(line: bytes) -> int:
+    """Return when the letter that begins with `line` was kept, in microseconds since the epoch; 0: unknown."""
+    found = _KEPT.match(line)
+    return 0 if found is None or found[1] is None else int(found[1])
+
+
 def _fields(reason: Reason) -> Iterator[tuple[str, JSON]]:
     yield "code", reason.code
     yield "reason", reason.reason
@@ -244,7 +250,7 @@ class DirectoryDeadLetters:
             file = AppendFile(self.path / f"{number:08d}{_SUFFIX}", private=True)
             try:
                 self._size = file.size
-                self._begun = _kept_seconds(os.pread(file.descriptor, 64, 0)) or self._seconds()
+                self._begun = kept_us(os.pread(file.descriptor, 64, 0)) / 1_000_000 or self._seconds()
                 if self._has_room(need) and _is_free(file.descriptor) and _ends_whole(file.descriptor, self._size):
                     return file
             except OSError:
@@ -322,6 +328,19 @@ def dead_letter_files(path: Path) -> list[Path]:
         return [path]
     found = [entry for entry in path.iterdir() if entry.suffix == _SUFFIX and _NUMBER.fullmatch(entry.stem)]
     return sorted(found, key=lambda entry: int(entry.stem))
+
+
+def letter_lines(readline: Callable[[int], bytes], file: Path) -> Iterator[tuple[bytes, str]]:
+    """Yield the lines of a file of letters, each with its place; pieces of lines without a letter have an empty one.
+
+    An incomplete last line has none: its message was never acknowledged.
+    """
+    number, is_inside = 1, False
+    while line := readline(LONGEST_LINE + 1):
+        is_end = line.endswith(b"\n")
+        yield line, f"{file}:{number}" if is_end and not is_inside and len(line) <= LONGEST_LINE else ""
+        is_inside = not is_end
+        number += is_end
 
 
 def read_dead_letters(path: Path, **told: Callable[[Path, int], None]) -> Iterator[DeadLetter]:
@@ -411,12 +430,6 @@ def _is_free(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _kept_seconds(line: bytes) -> float | None:
-    """Return when the letter that begins with `line` was kept; None if it does not say."""
-    found = _KEPT.match(line)
-    return None if found is None or found[1] is None else int(found[1]) / 1_000_000
 
 
 def _ends_whole(file: int, size: int) -> bool:

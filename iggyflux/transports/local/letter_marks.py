@@ -3,6 +3,14 @@
 A mark says that all points of a letter were accepted, and is made only then; a crash between costs one more send of the
 same points.  Of a letter that failed again the reasons of its newest failure are kept, which replace those in its line.
 Both name the letter by its digest, so they hold wherever in the folder the line is, and are on disk when `add` returns.
+What is newest decides, as a message that fails once more is kept with the same words:
+
+| newest of a letter        | is replayed | its reasons                                                             |
+|---------------------------|-------------|-------------------------------------------------------------------------|
+| it was kept               | no          | those in its line                                                       |
+| a replay had it accepted  | yes         | those of the last replay that failed since it was kept; else in its line |
+| a replay failed           | no          | those of that replay                                                    |
+
 Marks outlive their letters until `forget_others`; one without a letter means nothing.
 """
 
@@ -12,7 +20,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +31,7 @@ from iggyflux.disk import open_private
 from iggyflux.errors import Stopped
 from iggyflux.records import Reason
 from iggyflux.state.sqlite import BUSY_SECONDS, connect
+from iggyflux.transports.local.deadletters import dead_letter_files, kept_us, letter_digest, letter_lines
 
 FILE: Final = "replayed.sqlite"
 _APPLICATION: Final = 0x49465852  # "IFXR", in the header of the file
@@ -39,6 +49,53 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_FORMAT};
 COMMIT;
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a letter since it was kept, by the table above.  Times are in microseconds since the epoch."""
+
+    newest_us: int
+    """When the newest of it was."""
+    replayed_us: int | None = None
+    """None if the letter does not count as replayed."""
+    failed_us: int | None = None
+    reasons: tuple[Reason, ...] = ()
+    """Why it failed again last; empty if it did not."""
+
+
+def fate(kept_us: int, replayed_us: int | None, failed: tuple[int, tuple[Reason, ...]] | None) -> Fate:
+    """Return what became of a letter that was kept then (0: not known), replayed last then, and failed again last.
+
+    Of one time, a replay is later than a letter, and a failure than a replay: so a letter is rather sent once more.
+    """
+    replayed = -1 if replayed_us is None or replayed_us < kept_us else replayed_us
+    failed_us, reasons = (-1, ()) if failed is None or failed[0] < kept_us else failed
+    return Fate(
+        max(kept_us, replayed_us or 0, failed[0] if failed is not None else 0),
+        replayed if replayed > failed_us else None,
+        None if failed_us < 0 else failed_us,
+        reasons,
+    )
+
+
+def count_letters(folder: Path) -> tuple[int, int]:
+    """Return how many letters a folder has, and how many of them were replayed.
+
+    Raise `OSError` if it cannot be read, and `Stopped` (IFX719).
+    """
+    count = replayed = 0
+    with closing(Marks(folder)) as marks:
+        for file in dead_letter_files(folder):
+            with file.open("rb") as data:
+                if not marks.path.exists():
+                    count += sum(block.count(b"\n") for block in iter(lambda: data.read(2**20), b""))
+                    continue
+                for line, place in letter_lines(data.readline, file):
+                    if place:
+                        count += 1
+                        replayed += marks.fate(letter_digest(line), kept_us(line)).replayed_us is not None
+    return count, replayed
 
 
 class Marks:
@@ -86,6 +143,10 @@ class Marks:
             found = connection.execute("SELECT at_us, reasons FROM failed WHERE letter = ?", (digest,)).fetchone()
         return None if found is None else (int(found[0]), msgspec.json.decode(found[1], type=tuple[Reason, ...]))
 
+    def fate(self, digest: bytes, kept_us: int) -> Fate:
+        """Return what became of the letter with this digest that was kept then."""
+        return fate(kept_us, self.when(digest), self.failed(digest))
+
     def begin(self) -> None:
         """Begin a replay: make the file, so that nothing is sent where marks cannot be kept; idempotent."""
         if self._replay is not None:
@@ -99,14 +160,18 @@ class Marks:
     def add(self, digests: Iterable[bytes], at_us: int, failed: Mapping[bytes, Sequence[Reason]] | None = None) -> None:
         """Mark letters as replayed by the replay that has begun, if one has, and keep why others `failed` again then.
 
-        Reasons of a later failure stay.  All is durable when it returns.
+        What a later replay made of them stays.  All is durable when it returns.
         """
         connection = self._open(create=True)
         assert connection is not None  # noqa: S101
         rows = [(digest, at_us, self._replay or 0) for digest in digests]
         reasons = [(digest, at_us, msgspec.json.encode(given)) for digest, given in (failed or {}).items()]
         with self._errors(), _transaction(connection):
-            connection.executemany("INSERT OR REPLACE INTO replayed VALUES (?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT INTO replayed VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at_us = excluded.at_us, "
+                "replay = excluded.replay WHERE excluded.at_us >= at_us",
+                rows,
+            )
             connection.execute(_FAILED)
             connection.executemany(
                 "INSERT INTO failed VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at_us = excluded.at_us, "

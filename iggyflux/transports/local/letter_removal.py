@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +31,9 @@ from iggyflux.transports.local.deadletters import (
     dead_letter_files,
     decode_letter,
     folder_lock,
+    kept_us,
     letter_digest,
+    letter_lines,
 )
 from iggyflux.transports.local.envelopes import EnvelopeError
 from iggyflux.transports.local.letter_marks import FILE, Marks
@@ -70,7 +72,7 @@ def rewrite(
             return
         target = None
         position = left = 0
-        for line, place in _pieces(lines.readline, file):
+        for line, place in letter_lines(lines.readline, file):
             is_gone = bool(place) and goes(line, place)
             if is_gone and not entire and target is None:
                 until.callback(new.unlink, missing_ok=True)
@@ -94,11 +96,11 @@ def rewrite(
         sync_folder(folder)
 
 
-def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes, *, only_marks: bool = False) -> int:
+def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes) -> int:
     """Remove the letters for which `goes` is true, of the lines that hold `has`, with their marks; return their number.
 
     Letters that are equal to such a one and kept later count as new ones.  A file is read before the folder is locked.
-    Other lines stay.  With `only_marks` the letters stay too.  Raise `Stopped` (IFX715, IFX719).
+    Other lines stay.  Raise `Stopped` (IFX715, IFX719).
     """
     removed = 0
     going: set[bytes] = set()
@@ -114,12 +116,11 @@ def remove_letters(folder: Path, goes: Callable[[DeadLetter], bool], has: bytes,
             for file in dead_letter_files(folder) if folder.exists() else ():
                 with suppress(FileNotFoundError):  # retention removed it
                     with file.open("rb") as lines:
-                        found = (line for line, place in _pieces(lines.readline, file) if place and has in line)
+                        found = (line for line, place in letter_lines(lines.readline, file) if place and has in line)
                         going = {letter_digest(line) for line in found if _is_letter(line, goes)}
                     if going:
-                        marks.forget(going)  # first: a letter that stays is replayed, a mark that stays hides a new one
-                        if not only_marks:
-                            rewrite(folder, file, is_gone)
+                        marks.forget(going)  # first: so none is left of a letter that is gone
+                        rewrite(folder, file, is_gone)
     except OSError as error:
         hint = "correct the permissions, and begin again"
         raise Stopped(f"cannot remove dead letters of {folder}: {error.strerror or error}", hint, "IFX715") from error
@@ -140,16 +141,6 @@ def _copy(file: Path, target: int, count: int) -> None:
             piece = data.read(min(count, 1 << 20))
             write_whole(target, piece)
             count -= len(piece)
-
-
-def _pieces(readline: Callable[[int], bytes], file: Path) -> Iterator[tuple[bytes, str]]:
-    """Yield the lines of a file, each with its place; pieces of lines without a letter have an empty one."""
-    number, is_inside = 1, False
-    while line := readline(LONGEST_LINE + 1):
-        is_end = line.endswith(b"\n")
-        yield line, f"{file}:{number}" if is_end and not is_inside and len(line) <= LONGEST_LINE else ""
-        is_inside = not is_end
-        number += is_end
 
 
 def file_bytes(rules: Retention) -> int:
@@ -269,7 +260,7 @@ class Retaining:
 
         def goes(line: bytes, _place: str) -> bool:
             digest = letter_digest(line)
-            is_replayed = marks.when(digest) is not None
+            is_replayed = marks.fate(digest, kept_us(line)).replayed_us is not None
             if is_replayed:
                 gone.replayed += 1
             elif not only_replayed:
