@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ from iggyflux.plan import compiled, reader_compiled
 environment.clear(os.environ)  # before anything reads it: modules, fixtures of a session, processes
 time.tzset()
 sys.dont_write_bytecode = False
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts `make test &`; processes would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of an example depends more on the machine than on the code: bench/ measures time.
 settings.register_profile("seeded", deadline=None, derandomize=True)
