@@ -259,3 +259,30 @@ def test_a_long_table_without_times_is_refused_with_advice() -> None:
         infer(recognize_file(text), Wishes("s", "t"))
 
     assert raised.value.hint == "name the member that tells them apart: --tag NAME"
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "bad", "is_kept"),
+    [
+        ("%d.%m.%Y %H:%M:%S", 2, 1, True),
+        ("%Y-%m-%dT%H:%M:%SZ", 2, 30, True),
+        ("%Y-%m-%dT%H:%M:%SZ", 1700, 40, False),
+        ("%Y/%m/%d %H:%M", 1700, 30, True),
+        ("%Y/%m/%d %H:%M", 2, 40, False),
+    ],
+)
+def test_up_to_a_hundredth_of_the_times_may_be_none(form: str, row: int, bad: int, *, is_kept: bool) -> None:
+    """Wherever they are: the first rows of a device whose clock is not set yet have none."""
+    begin = datetime(2026, 2, 20, tzinfo=UTC)
+    times = [f"{begin + timedelta(minutes=number):{form}}" for number in range(3000)]
+    times[row : row + 2 * bad : 2] = [f"unset {number}" for number in range(bad)]
+    text = "\n".join(["at;bar", *(f"{at};{number}.5" for number, at in enumerate(times)), ""]).encode()
+    try:
+        proposal = infer(recognize_file(text), Wishes("s", "t"))
+    except SampleError:
+        assert not is_kept
+        return
+
+    assert is_kept
+    assert (proposal.time.expression, proposal.time.format) == ("at", form.replace("%Y-%m-%dT%H:%M:%SZ", "rfc3339"))
+    assert f"CHECK: {bad} of 3,000 fail" in "".join(proposal.notes)

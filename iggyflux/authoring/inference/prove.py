@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.inference.clocks import RARE
 from iggyflux.authoring.inference.copies import example_of
 from iggyflux.authoring.inference.decide import NO_FIELDS
 from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Tag, Time, Unused
@@ -34,9 +35,6 @@ MOST_STEPS: Final = 40
 MOST_EXAMPLES: Final = 3
 FEW_IN: Final = 2
 """Texts that distinguish points have at most one value for so many of them: an id of each point stays a field."""
-RARE: Final = 0.01
-"""If no more than this part of the times are none, or of one time, as in the hour that a change of clocks makes twice,
-the others count."""
 SPREAD: Final = "; `spread` keeps elements with the same tags and time apart"
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
