@@ -41,9 +41,8 @@ _FAILED: Final = """
 CREATE TABLE IF NOT EXISTS failed (letter BLOB PRIMARY KEY, at_us INTEGER NOT NULL, reasons BLOB NOT NULL) WITHOUT ROWID
 """
 """Files of older versions do not have it."""
-_FORGET_REASONS: Final = """
-DELETE FROM failed WHERE letter = ? AND NOT EXISTS (
-    SELECT 1 FROM replayed WHERE replayed.letter = failed.letter AND replayed.at_us <= failed.at_us)
+_FORGET_OLDER_REPLAY: Final = """
+DELETE FROM replayed WHERE letter = ? AND at_us <= (SELECT at_us FROM failed WHERE failed.letter = replayed.letter)
 """
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -212,7 +211,7 @@ class Marks:
     def forget(self, digests: Iterable[bytes], *, only_reasons: bool = False) -> None:
         """Remove what is known of these letters, or only why they failed again; durable when it returns.
 
-        Of a letter that failed after it was replayed, the reasons stay then: one that is equal would count as replayed.
+        Then a replay before the failure is forgotten too: an equal letter that waits would count as replayed.
         """
         connection = self._open(create=False)
         if connection is None:
@@ -220,9 +219,9 @@ class Marks:
         with self._errors(), _transaction(connection):
             connection.execute(_FAILED)
             rows = [(each,) for each in digests]
-            connection.executemany(_FORGET_REASONS if only_reasons else "DELETE FROM failed WHERE letter = ?", rows)
-            if not only_reasons:
-                connection.executemany("DELETE FROM replayed WHERE letter = ?", rows)
+            forget_replay = _FORGET_OLDER_REPLAY if only_reasons else "DELETE FROM replayed WHERE letter = ?"
+            for statement in (forget_replay, "DELETE FROM failed WHERE letter = ?"):
+                connection.executemany(statement, rows)
 
     def forget_others(self, digests: Iterable[bytes]) -> None:
         """Remove what is known of all other letters than these: they are not there any more."""
