@@ -498,6 +498,15 @@ def test_a_field_with_the_name_of_a_tag_gets_another_one(tables: str, line: str)
     ]
 
 
+@pytest.mark.parametrize("kind", ["tag", "field"])
+def test_the_other_name_of_a_field_is_a_free_one(kind: str) -> None:
+    tables = f'[[tag]]\npath = "n"\n[[field]]\npath = "n"\n[[{kind}]]\npath = "m"\nrename = "n_field"\n'
+    made, lines, _ = json_v2(tables, {"n": 7, "m": 8})
+
+    assert lines == [["n=7,n_field=8 n_field_field=7.0" if kind == "tag" else "n=7 n_field=8.0,n_field_field=7.0"]]
+    assert "the field `n` becomes `n_field_field`" in "".join(each.became for each in made.report.lines)
+
+
 def test_a_tag_of_messages_without_the_object_does_not_meet_its_fields() -> None:
     tables = '[[tag]]\npath = "name"\n[[field]]\npath = "n"\n[[object]]\npath = "all"\n'
     _, lines, _ = json_v2(tables, {"all": [{"name": "a", "n": 1}]}, {"name": "b", "n": 2})

@@ -234,3 +234,55 @@ def test_a_few_rows_of_one_time_leave_the_others_their_time() -> None:
 
     assert (proposal.time.expression, proposal.time.spread, proposal.keeps_last) == ("at", None, True)
     assert "CHECK: 1 of 1,500 points have tags and time of another one: the last one remains." in proposal.notes
+
+
+def test_a_few_times_that_are_none_and_rows_of_one_time_are_two_things() -> None:
+    """Neither hides that the other ones are few."""
+    begin = datetime(2026, 2, 20, tzinfo=UTC)
+    rows = [[f"{begin + timedelta(minutes=number):%d.%m.%Y %H:%M}", f"{number}.5"] for number in range(3000)]
+    rows[1700][0] = "31.02.2026 00:00"
+    rows[2500][0] = rows[2499][0]
+    text = "\n".join(["at;bar", *map(";".join, rows), ""]).encode()
+    proposal = infer(recognize_file(text), Wishes("s", "t"))
+
+    assert proposal.time.expression == "at"
+    assert [note for note in proposal.notes if note.startswith("CHECK")] == [
+        "CHECK: 1 of 2,999 fail, for their times: '31.02.2026 00:00' has an invalid date.",
+        "CHECK: 1 of 2,999 points have tags and time of another one: the last one remains.",
+    ]
+
+
+def test_a_long_table_without_times_is_refused_with_advice() -> None:
+    """All rows would have the time of the message, so there is no other time for the last one to keep."""
+    text = "\n".join(["bar;level", *(f"{number}.5;{number}.25" for number in range(1500)), ""]).encode()
+    with pytest.raises(SampleError, match="too many elements have the same tags and time") as raised:
+        infer(recognize_file(text), Wishes("s", "t"))
+
+    assert raised.value.hint == "name the member that tells them apart: --tag NAME"
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "bad", "is_kept"),
+    [
+        ("%d.%m.%Y %H:%M:%S", 2, 1, True),
+        ("%Y-%m-%dT%H:%M:%SZ", 2, 30, True),
+        ("%Y-%m-%dT%H:%M:%SZ", 1700, 40, False),
+        ("%Y/%m/%d %H:%M", 1700, 30, True),
+        ("%Y/%m/%d %H:%M", 2, 40, False),
+    ],
+)
+def test_up_to_a_hundredth_of_the_times_may_be_none(form: str, row: int, bad: int, *, is_kept: bool) -> None:
+    """Wherever they are: the first rows of a device whose clock is not set yet have none."""
+    begin = datetime(2026, 2, 20, tzinfo=UTC)
+    times = [f"{begin + timedelta(minutes=number):{form}}" for number in range(3000)]
+    times[row : row + 2 * bad : 2] = [f"unset {number}" for number in range(bad)]
+    text = "\n".join(["at;bar", *(f"{at};{number}.5" for number, at in enumerate(times)), ""]).encode()
+    try:
+        proposal = infer(recognize_file(text), Wishes("s", "t"))
+    except SampleError:
+        assert not is_kept
+        return
+
+    assert is_kept
+    assert (proposal.time.expression, proposal.time.format) == ("at", form.replace("%Y-%m-%dT%H:%M:%SZ", "rfc3339"))
+    assert f"CHECK: {bad} of 3,000 fail" in "".join(proposal.notes)

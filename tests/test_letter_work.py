@@ -836,6 +836,21 @@ def test_reasons_leave_with_letters_that_retention_removes(mill: Mill) -> None:
     assert reasons_kept(mill.path) == 1
 
 
+def test_a_letter_that_waits_does_so_when_retention_removes_an_equal_one(tmp_path: Path) -> None:
+    """It failed after it was replayed; what says so is known by its words, which both have."""
+    for _ in range(2):
+        put(tmp_path, [letter(4)], 1)
+    first, second = dead_letter_files(tmp_path)
+    digest = letter_digest(second.read_bytes())
+    with closing(Marks(tmp_path)) as marks:
+        marks.add([digest], 8 * 10**15)
+        marks.add([], 9 * 10**15, {digest: [Reason("IFX340", "none")]})
+    os.utime(first, (100, 100))
+    Retaining(tmp_path, Retention(keep_seconds=50.0)).apply(200.0)
+    assert dead_letter_files(tmp_path) == [second]
+    assert (count_letters(tmp_path), reasons_kept(tmp_path)) == ((1, 0), 0)
+
+
 def reasons_kept(folder: Path) -> int:
     with closing(sqlite3.connect(folder / "replayed.sqlite")) as marks:
         return int(marks.execute("SELECT count(*) FROM failed").fetchone()[0])

@@ -193,26 +193,28 @@ def _matches(pattern: str) -> list[str]:
     while rest:
         rest, name = os.path.split(rest.rstrip("/"))
         is_listed = _MAGIC.search(name) is not None
-        above = os.path.join(rest, "**" if name == "**" else "", "")  # noqa: PTH118
+        above = os.path.join(rest, name) if name == "**" else rest  # noqa: PTH118
         if is_listed or _MAGIC.search(rest):
-            folders = glob.glob(above, recursive=True) if _MAGIC.search(above) else [rest or "."]  # noqa: PTH207
+            shown = f"{above}/" if os.path.basename(above) == "**" else above  # noqa: PTH119  # else each file as well
+            folders = glob.glob(shown, recursive=True) if _MAGIC.search(above) else [rest or "."]  # noqa: PTH207
             for folder in sorted(folders):
-                _look_into(os.path.normpath(folder), is_listed=is_listed)
+                _look_into(folder.rstrip("/") or folder, is_listed=is_listed)
         if not name:
             break
     return sorted(path for path in glob.glob(pattern, recursive=True) if _is_loaded(path))  # noqa: PTH207
 
 
 def _look_into(folder: str, *, is_listed: bool) -> None:
-    """Raise `NotFound` if files of a folder, or their names, may not be looked at."""
+    """Raise `NotFound` if files of a folder, or their names, may not be looked at; or if it is a link to nothing."""
     try:
         os.stat(os.path.join(folder, "."))  # noqa: PTH116, PTH118
         if is_listed:
             os.scandir(folder).close()
-    except (FileNotFoundError, NotADirectoryError):
+    except NotADirectoryError:
         pass
     except OSError as error:
-        if os.path.basename(folder) != LOST_FOUND:  # noqa: PTH119
+        is_gone = isinstance(error, FileNotFoundError) and not os.path.islink(folder)  # noqa: PTH114
+        if not is_gone and os.path.basename(folder) != LOST_FOUND:  # noqa: PTH119
             raise NotFound(f"cannot look into {folder}: {error.strerror}") from error
 
 

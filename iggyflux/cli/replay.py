@@ -307,8 +307,7 @@ class LetterSource:
     """A `Source` of the messages of letters.
 
     An acknowledgement marks what did not fail again, and keeps why others did, by a time after all that is known of
-    them: clocks differ.  Messages without one stay in memory,
-    and are read once more after a lost connection.
+    them: clocks differ.  Messages without one stay in memory, and are read once more after a lost connection.
     """
 
     waiting_for: str | None = None

@@ -27,6 +27,9 @@ NOT_TOLD: Final = "UTC"
 MOST_READ: Final = 1_000
 """So many different texts decide, but for the order of day and month; the proof of the mapping reads all of them."""
 
+RARE: Final = 0.01
+"""No more than this part of the times may be none, as those of the hour that a change of clocks makes twice."""
+
 DECIDING: Final = 10
 """So many more failures of one order of day and month decide for the other one."""
 
@@ -59,7 +62,11 @@ class Clock:
 
 
 def clock_of(values: Sequence[Scalar], zone: str | None = None) -> Clock | None:
-    """Return how all of `values` are written as times; None if they are not."""
+    """Return how all of `values` are written as times, or all texts but a few; None if they are not."""
+    return _clock_of(values, zone, 0.0) or _clock_of(values, zone, RARE)
+
+
+def _clock_of(values: Sequence[Scalar], zone: str | None, rare: float) -> Clock | None:
     if not values or any(isinstance(value, bool) for value in values):
         return None
     numbers = [value for value in values if not isinstance(value, str)]
@@ -72,9 +79,11 @@ def clock_of(values: Sequence[Scalar], zone: str | None = None) -> Clock | None:
         return compact
     if all(map(_NUMBER.fullmatch, texts)) and (unit := _unit_of([float(text) for text in texts])):
         return unit
-    if _all_are(texts, parse_rfc3339):
+    written = [text for text in texts if _TEXT.fullmatch(text)]
+    is_written = bool(written) and len(texts) - len(written) <= rare * len(texts)
+    if _are_times(written if is_written else texts, parse_rfc3339, rare):
         return Clock("rfc3339")
-    return _pattern_of(texts, zone or NOT_TOLD)
+    return _pattern_of(written, zone or NOT_TOLD, rare) if is_written else None
 
 
 _DAY: Final = re.compile(
@@ -102,12 +111,12 @@ def _compact_of(texts: Sequence[str], zone: str) -> Clock | None:
     pattern = _COMPACT.get(len(texts[0]))
     if pattern is None or not all(re.fullmatch(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])[0-9]*", text) for text in texts):
         return None
-    is_right = _all_are(texts, partial(parse_pattern, pattern=pattern, zone=zone))
+    is_right = _are_times(texts, partial(parse_pattern, pattern=pattern, zone=zone))
     return Clock(pattern, zone) if is_right and len({len(text) for text in texts}) == 1 else None
 
 
 def suits(values: Sequence[Scalar], form: str, zone: str | None) -> bool:
-    """Return whether all of `values` are times in a chosen format."""
+    """Return whether all of `values`, or all texts but a few, are times in a chosen format."""
     if form in UNITS_NS:
         return all(not isinstance(v, bool) and (not isinstance(v, str) or _NUMBER.fullmatch(v)) for v in values)
     texts = [value for value in values if isinstance(value, str)]
@@ -116,7 +125,7 @@ def suits(values: Sequence[Scalar], form: str, zone: str | None) -> bool:
         "flexible": partial(parse_flexible, zone=zone or NOT_TOLD),
     }
     read = named.get(form) or partial(parse_pattern, pattern=form, zone=zone or NOT_TOLD)
-    return len(texts) == len(values) and _all_are(texts, read)
+    return len(texts) == len(values) and _are_times(texts, read, RARE)
 
 
 def needs_zone(form: str) -> bool:
@@ -133,23 +142,27 @@ def _unit_of(values: Sequence[float]) -> Clock | None:
     return Clock(unit, day=day)
 
 
-def _all_are(texts: Sequence[str], read: Callable[[str], int]) -> bool:
-    try:
-        for text in islice(dict.fromkeys(texts), MOST_READ):
+def _are_times(texts: Sequence[str], read: Callable[[str], int], rare: float = 0.0) -> bool:
+    looked = list(islice(dict.fromkeys(texts), MOST_READ))
+    failures = 0
+    for text in looked:
+        try:
             read(text)
-    except TimestampError:
-        return False
+        except TimestampError:
+            failures += 1
+            if failures > rare * len(looked):
+                return False
     return True
 
 
-def _pattern_of(texts: Sequence[str], zone: str) -> Clock | None:
-    """Return the pattern of all texts; `flexible` where they are of several, such as with and without a fraction."""
-    if not all(map(_TEXT.fullmatch, texts)):
-        return None
+def _pattern_of(texts: Sequence[str], zone: str, rare: float) -> Clock | None:
+    """Return the pattern of texts; `flexible` where they are of several, such as with and without a fraction."""
     patterns = _patterns_of(max(texts, key=len))
-    suiting = [pattern for pattern in patterns if _all_are(texts, partial(parse_pattern, pattern=pattern, zone=zone))]
+    suiting = [
+        pattern for pattern in patterns if _are_times(texts, partial(parse_pattern, pattern=pattern, zone=zone), rare)
+    ]
     if not suiting:
-        is_certain = len(patterns) == 1 and _all_are(texts, partial(parse_flexible, zone=zone))
+        is_certain = len(patterns) == 1 and _are_times(texts, partial(parse_flexible, zone=zone), rare)
         return Clock("flexible", zone) if is_certain else None
     chosen, *others = _fewest_failures(texts, suiting, zone) if len(suiting) > 1 else suiting
     return Clock(chosen, zone if needs_zone(chosen) else None, *others)
@@ -160,7 +173,7 @@ def _fewest_failures(texts: Sequence[str], patterns: Sequence[str], zone: str) -
     failures = dict.fromkeys(patterns, 0)
     for text in dict.fromkeys(texts):
         for pattern in patterns:
-            failures[pattern] += not _all_are([text], partial(parse_pattern, pattern=pattern, zone=zone))
+            failures[pattern] += not _are_times([text], partial(parse_pattern, pattern=pattern, zone=zone))
         if max(failures.values()) - min(failures.values()) >= DECIDING:
             break
     return [pattern for pattern in patterns if failures[pattern] == min(failures.values())]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from iggyflux.authoring.examples import run_examples
+from iggyflux.authoring.inference.clocks import RARE
 from iggyflux.authoring.inference.copies import example_of
 from iggyflux.authoring.inference.decide import NO_FIELDS
 from iggyflux.authoring.inference.proposal import Example, Field, Measurement, Proposal, Tag, Time, Unused
@@ -34,9 +35,6 @@ MOST_STEPS: Final = 40
 MOST_EXAMPLES: Final = 3
 FEW_IN: Final = 2
 """Texts that distinguish points have at most one value for so many of them: an id of each point stays a field."""
-RARE: Final = 0.01
-"""If no more than this part of the times are none, or of one time, as in the hour that a change of clocks makes twice,
-the others count."""
 SPREAD: Final = "; `spread` keeps elements with the same tags and time apart"
 GROWTH: Final = 1.5
 """With so many times the series of the first half, the second half of the messages brought new ones all the time."""
@@ -44,6 +42,7 @@ _HEADER: Final = re.compile(r"header\('([^'\\]*)'\)")
 _ALL_NULL, _COLLISION, _NO_ROOM, _TOO_MANY = "IFX346", "IFX351", "IFX353", "IFX354"
 _NAMES: Final = frozenset({"IFX310", "IFX311", "IFX312", "IFX313", "IFX314", "IFX315"})
 _NULL_TIME, _BAD_TIME = "IFX345", "IFX349"
+_TIME_FAILS: Final = ("/points/timestamp", _BAD_TIME)
 
 
 def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal:
@@ -66,7 +65,9 @@ def prove(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml",
                 continue
             return _with_examples(proposal, mapping, messages, rendered, form)
         counts = Counter((failure.location, failure.code) for failure in rendered.failures)
-        if set(counts) == {("/points/timestamp", _BAD_TIME)} and counts.total() <= RARE * len(rendered.lines):
+        if counts[_TIME_FAILS] <= RARE * (len(rendered.lines) + counts.total()):
+            del counts[_TIME_FAILS]
+        if not counts:
             return _with_examples(proposal, mapping, messages, rendered, form)
         reasons = {(failure.location, failure.code): failure.reason for failure in rendered.failures}
         for (location, code), count in counts.items():
@@ -178,6 +179,8 @@ def _told_apart(
 
 def _rarely_one(proposal: Proposal, messages: Sequence[Message], form: Literal["yaml", "toml"]) -> Proposal | None:
     """Return the proposal in which the last of points that are one wins, if few of a long list are."""
+    if proposal.time.expression is None:  # all of them have the time of their message
+        return None
     time = replace(proposal.time, spread=None, reason=proposal.time.reason.partition(SPREAD)[0])
     lost, count = _collisions(replace(proposal, time=time), messages, form)
     return replace(proposal, time=time, keeps_last=True) if 0 < lost <= RARE * count else None

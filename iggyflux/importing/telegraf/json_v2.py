@@ -602,11 +602,13 @@ def _tree(config: Part, shape: Shape, measurement: Any, time: Tree | None) -> Tr
 
 def _keep_apart(config: Part, point: Tree) -> None:
     """Give fields with the name of a tag another one."""
-    for name in point["tags"]:
-        if name in point["fields"]:
-            became = f"`{name}_field`, since a point has a tag of that name; `rename` one of them"
-            config.approximated(None, f"the field `{name}` becomes {became}")
-            point["fields"].setdefault(f"{name}_field", point["fields"].pop(name))
+    for name in [name for name in point["tags"] if name in point["fields"]]:
+        other = name
+        while other in point["tags"] or other in point["fields"]:
+            other += "_field"
+        became = f"`{other}`, since a point has a tag of that name; `rename` one of them"
+        config.approximated(None, f"the field `{name}` becomes {became}")
+        point["fields"][other] = point["fields"].pop(name)
 
 
 def _list_of(shape: Shape, number: int) -> str:

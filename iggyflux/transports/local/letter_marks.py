@@ -41,6 +41,9 @@ _FAILED: Final = """
 CREATE TABLE IF NOT EXISTS failed (letter BLOB PRIMARY KEY, at_us INTEGER NOT NULL, reasons BLOB NOT NULL) WITHOUT ROWID
 """
 """Files of older versions do not have it."""
+_FORGET_OLDER_REPLAY: Final = """
+DELETE FROM replayed WHERE letter = ? AND at_us <= (SELECT at_us FROM failed WHERE failed.letter = replayed.letter)
+"""
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS replayed (letter BLOB PRIMARY KEY, at_us INTEGER NOT NULL, replay INTEGER NOT NULL)
@@ -86,15 +89,18 @@ def count_letters(folder: Path) -> tuple[int, int]:
     """
     count = replayed = 0
     with closing(Marks(folder)) as marks:
-        for file in dead_letter_files(folder):
-            with file.open("rb") as data:
-                if not marks.path.exists():
-                    count += sum(block.count(b"\n") for block in iter(lambda: data.read(2**20), b""))
-                    continue
-                for line, place in letter_lines(data.readline, file):
-                    if place:
-                        count += 1
-                        replayed += marks.fate(letter_digest(line), kept_us(line)).replayed_us is not None
+        replays = marks.replays()
+    for file in dead_letter_files(folder):
+        with file.open("rb") as data:
+            if not replays:
+                count += sum(block.count(b"\n") for block in iter(lambda: data.read(2**20), b""))
+                continue
+            for line, place in letter_lines(data.readline, file):
+                if place:
+                    count += 1
+                    when, failed_us = replays.get(letter_digest(line), (None, None))
+                    failed = None if failed_us is None else (failed_us, ())
+                    replayed += fate(kept_us(line), when, failed).replayed_us is not None
     return count, replayed
 
 
@@ -134,11 +140,7 @@ class Marks:
         if connection is None:
             return None
         with self._errors():
-            if not self._has_failed:
-                self._has_failed = bool(
-                    connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'failed'").fetchone()
-                )
-            if not self._has_failed:
+            if not self._knows_failures(connection):
                 return None
             found = connection.execute("SELECT at_us, reasons FROM failed WHERE letter = ?", (digest,)).fetchone()
         return None if found is None else (int(found[0]), msgspec.json.decode(found[1], type=tuple[Reason, ...]))
@@ -146,6 +148,18 @@ class Marks:
     def fate(self, digest: bytes, kept_us: int) -> Fate:
         """Return what became of the letter with this digest that was kept then."""
         return fate(kept_us, self.when(digest), self.failed(digest))
+
+    def replays(self) -> dict[bytes, tuple[int, int | None]]:
+        """Return when each letter was replayed, and failed again last: a look for each takes ten times as long."""
+        connection = self._open(create=False)
+        if connection is None:
+            return {}
+        with self._errors():
+            if self._knows_failures(connection):
+                query = "SELECT letter, replayed.at_us, failed.at_us FROM replayed LEFT JOIN failed USING (letter)"
+            else:
+                query = "SELECT letter, at_us, NULL FROM replayed"
+            return {letter: (replayed, failed) for letter, replayed, failed in connection.execute(query)}
 
     def begin(self) -> None:
         """Begin a replay: make the file, so that nothing is sent where marks cannot be kept; idempotent."""
@@ -195,15 +209,19 @@ class Marks:
             connection.execute("COMMIT")
 
     def forget(self, digests: Iterable[bytes], *, only_reasons: bool = False) -> None:
-        """Remove what is known of these letters, or only why they failed again; durable when it returns."""
+        """Remove what is known of these letters, or only why they failed again; durable when it returns.
+
+        Then a replay before the failure is forgotten too: an equal letter that waits would count as replayed.
+        """
         connection = self._open(create=False)
         if connection is None:
             return
         with self._errors(), _transaction(connection):
             connection.execute(_FAILED)
             rows = [(each,) for each in digests]
-            for table in ("failed",) if only_reasons else ("failed", "replayed"):
-                connection.executemany(f"DELETE FROM {table} WHERE letter = ?", rows)  # noqa: S608
+            forget_replay = _FORGET_OLDER_REPLAY if only_reasons else "DELETE FROM replayed WHERE letter = ?"
+            for statement in (forget_replay, "DELETE FROM failed WHERE letter = ?"):
+                connection.executemany(statement, rows)
 
     def forget_others(self, digests: Iterable[bytes]) -> None:
         """Remove what is known of all other letters than these: they are not there any more."""
@@ -218,6 +236,12 @@ class Marks:
                 for table in ("replayed", "failed"):
                     connection.execute(f"DELETE FROM {table} WHERE letter NOT IN (SELECT letter FROM present)")  # noqa: S608
             connection.execute("DROP TABLE present")
+
+    def _knows_failures(self, connection: sqlite3.Connection) -> bool:
+        if not self._has_failed:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'failed'").fetchone()
+            self._has_failed = found is not None
+        return self._has_failed
 
     def close(self) -> None:
         """Close the file; idempotent."""
