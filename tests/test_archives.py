@@ -42,7 +42,7 @@ from iggyflux.authoring import sample_bytes
 from iggyflux.authoring.sample_bytes import SampleError, expanded
 from iggyflux.cli.load_spread import shares_of
 from iggyflux.cli.run import worker_command
-from iggyflux.errors import EndOfInput, NotConnected, Stopped
+from iggyflux.errors import EndOfInput, IggyfluxError, NotConnected, Stopped
 from iggyflux.lineprotocol import Point, parse_lines
 from iggyflux.mapping import parse_mapping
 from iggyflux.payloads import FORMATS, MAX_PAYLOAD_BYTES
@@ -945,6 +945,20 @@ def test_a_file_with_several_names_is_loaded_once_and_told(folder: Path) -> None
 
     assert len(stored(folder)) == 9
     assert f"2 names are of files that are named before and loaded once: {folder}/a.ndjson, …" in outcome.err
+
+
+def test_a_link_to_a_folder_above_does_not_hold_up_a_glob(folder: Path) -> None:
+    """It leads to the same files again and again; a link to itself leads nowhere."""
+    (folder / "park/nord").mkdir(parents=True)
+    shutil.copy("a.ndjson", "park/nord")
+    (folder / "park/nord/auf").symlink_to("..")
+
+    for pattern in ("park/**", "park/**/*", "park/**/*.ndjson"):
+        assert len(find_archives([pattern])) == 1, pattern
+
+    (folder / "park/nord/selbst").symlink_to("selbst")
+    with pytest.raises(IggyfluxError, match="Too many levels of symbolic links"):
+        find_archives(["park/**/*"])
 
 
 @pytest.mark.parametrize("inode", [0, 7])

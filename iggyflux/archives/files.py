@@ -6,6 +6,7 @@ Object stores are reached by fsspec, which is imported for URLs only.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import io
@@ -28,6 +29,8 @@ from iggyflux.secrets import Scrubber, Secret
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MAGIC: Final = re.compile(r"[*?\[]")
+_MANY_LINKS: Final = 30
+"""Not more than any system follows in a path."""
 _BEGIN_BYTES: Final = 4096
 _BLOCK_BYTES: Final = 4 << 20
 """How much is read of a store at once; s3fs reads, and keeps in memory, 50 MB by itself."""
@@ -214,7 +217,7 @@ def _look_into(folder: str, *, is_listed: bool) -> None:
         pass
     except OSError as error:
         is_gone = isinstance(error, FileNotFoundError) and not os.path.islink(folder)  # noqa: PTH114
-        if not is_gone and os.path.basename(folder) != LOST_FOUND:  # noqa: PTH119
+        if not is_gone and not _is_around(folder, error) and os.path.basename(folder) != LOST_FOUND:  # noqa: PTH119
             raise NotFound(f"cannot look into {folder}: {error.strerror}") from error
 
 
@@ -224,8 +227,13 @@ def _is_loaded(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
     except FileNotFoundError:
         return os.path.islink(path)  # noqa: PTH114
-    except OSError:
-        return True
+    except OSError as error:
+        return not _is_around(path, error)
+
+
+def _is_around(path: str, error: OSError) -> bool:
+    """Whether `**` came here by a link to a folder above, again and again: shorter names lead here too."""
+    return error.errno == errno.ELOOP and path.count(os.sep) >= _MANY_LINKS
 
 
 def _remote(pattern: str) -> Iterator[Archive]:
