@@ -109,7 +109,7 @@ def _open_files() -> Iterator[None]:
 
 OF_SESSIONS = ("iggyflux-sim", "iggyflux-deadlines", "iggyflux-influxdb", "fsspecIO")
 """Threads of servers and clients that many files of tests share, or that end with the process."""
-MOST_SECONDS_OF_THREADS = 30
+MOST_SECONDS_OF_THREADS = 60
 
 
 @pytest.fixture(autouse=True, scope="module")
