@@ -104,12 +104,13 @@ def count_overwriting(lines: Iterable[str]) -> int:
     count = 0
     points: dict[tuple[str, str], str | frozenset[str]] = {}
     for line in dict.fromkeys(lines):
-        earlier = points.setdefault(point_key(line), line)
+        key = point_key(line)
+        earlier = points.setdefault(key, line)
         if earlier is not line:
             known = frozenset(field_names(earlier)) if isinstance(earlier, str) else earlier
             names = field_names(line)
             count += not known.isdisjoint(names)
-            points[point_key(line)] = known.union(names)
+            points[key] = known.union(names)
     return count
 
 

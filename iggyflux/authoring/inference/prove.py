@@ -171,7 +171,7 @@ def _told_apart(
             rendered = _compiled(told, form).plan().render(messages)
         except MappingError:
             continue
-        is_one = count_overwriting(rendered.lines) > 0 if across else False
+        is_one = across and count_overwriting(rendered.lines) > 0
         if not is_one and not any(failure.code == _COLLISION for failure in rendered.failures):
             return told
     return None
